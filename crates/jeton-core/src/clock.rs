@@ -1,0 +1,169 @@
+//! Three clocks, read together.
+//!
+//! Wall time tells when a token expires at its authority. Monotonic time orders waits, but it stands still while a machine is
+//! suspended. Boot time goes on then. Whoever asks "is this still valid?" must look at wall and boot time, or a suspended
+//! machine and a stepped clock both serve expired credentials.
+
+use std::{fmt, ops, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since the Unix epoch, by the wall clock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[serde(transparent)]
+pub struct Wall(i64);
+
+impl Wall {
+    /// From milliseconds since the Unix epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// From seconds since the Unix epoch.
+    pub const fn from_secs(secs: i64) -> Self {
+        Self(secs.saturating_mul(1_000))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down (NumericDate, RFC 7519 section 2).
+    pub const fn as_secs(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
+
+    /// The time left until `self`; zero when it has passed.
+    pub fn saturating_since(self, earlier: Wall) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// `self` moved by a signed number of milliseconds (a clock skew).
+    pub const fn shifted(self, millis: i64) -> Wall {
+        Wall(self.0.saturating_add(millis))
+    }
+}
+
+impl ops::Add<Duration> for Wall {
+    type Output = Wall;
+
+    fn add(self, by: Duration) -> Wall {
+        Wall(self.0.saturating_add(millis(by)))
+    }
+}
+
+impl ops::Sub<Duration> for Wall {
+    type Output = Wall;
+
+    fn sub(self, by: Duration) -> Wall {
+        Wall(self.0.saturating_sub(millis(by)))
+    }
+}
+
+impl fmt::Debug for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wall:{}ms", self.0)
+    }
+}
+
+/// Milliseconds on a clock that only goes forward, from an arbitrary start. Used for both the monotonic and the boot-time clock;
+/// readings of the two are never compared with each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Mono(u64);
+
+impl Mono {
+    /// From milliseconds since the clock's start.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the clock's start.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The time between `earlier` and `self`; zero when `earlier` is later.
+    pub fn saturating_since(self, earlier: Mono) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl ops::Add<Duration> for Mono {
+    type Output = Mono;
+
+    fn add(self, by: Duration) -> Mono {
+        Mono(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Debug for Mono {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mono:{}ms", self.0)
+    }
+}
+
+/// One reading of all three clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock: can be stepped in either direction.
+    pub wall: Wall,
+    /// Monotonic clock: stands still during suspend.
+    pub mono: Mono,
+    /// Boot-time clock: goes on during suspend.
+    pub boot: Mono,
+}
+
+/// Tells the time and does nothing else. Waiting uses the runtime's own timers.
+pub trait Clock: Send + Sync + 'static {
+    /// Reads the three clocks.
+    fn now(&self) -> Now;
+}
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Now {
+        Now { wall: Wall(read(ClockId::Realtime)), mono: forward(ClockId::Monotonic), boot: forward(ClockId::Boottime) }
+    }
+}
+
+fn read(id: ClockId) -> i64 {
+    let at = clock_gettime(id);
+    at.tv_sec.saturating_mul(1_000).saturating_add(at.tv_nsec / 1_000_000)
+}
+
+fn forward(id: ClockId) -> Mono {
+    Mono(u64::try_from(read(id)).unwrap_or(0))
+}
+
+fn millis(of: Duration) -> i64 {
+    i64::try_from(of.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_before_the_epoch_rounds_down_to_whole_seconds() {
+        assert_eq!(Wall::from_millis(-1).as_secs(), -1);
+        assert_eq!(Wall::from_millis(1_999).as_secs(), 1);
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_leaves_no_time() {
+        assert_eq!(Wall::from_secs(5).saturating_since(Wall::from_secs(6)), Duration::ZERO);
+        assert_eq!(Mono::from_millis(5).saturating_since(Mono::from_millis(6)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_system_clocks_advance_and_wall_time_is_after_2020() {
+        let (a, b) = (SystemClock.now(), SystemClock.now());
+        assert!(b.mono >= a.mono && b.boot >= a.boot);
+        assert!(a.wall > Wall::from_secs(1_577_836_800));
+    }
+}
