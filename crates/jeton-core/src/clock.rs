@@ -127,7 +127,11 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        Now { wall: Wall(read(ClockId::Realtime)), mono: forward(ClockId::Monotonic), boot: forward(ClockId::Boottime) }
+        Now {
+            wall: Wall(read(ClockId::Realtime)),
+            mono: forward(ClockId::Monotonic),
+            boot: forward(ClockId::Boottime),
+        }
     }
 }
 

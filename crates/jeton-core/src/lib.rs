@@ -1,14 +1,43 @@
 //! The vocabulary and the pure rules of the broker.
 //!
 //! Nothing here does I/O, starts a task or knows a runtime. The current time and randomness are arguments, so that every rule can
-//! be tested to the millisecond.
+//! be tested to the millisecond. The other crates meet in what is defined here: [`Directory`], [`Assertions`], [`TokenKey`],
+//! [`Decision`].
 
+pub mod access;
+pub mod assertions;
+pub mod authority;
 pub mod clock;
+pub mod credential;
+pub mod directory;
+pub mod identity;
 pub mod name;
 pub mod principal;
+pub mod profile;
+pub mod published;
+pub mod steps;
+pub mod target;
+pub mod token;
+pub mod token_key;
 pub mod uid;
+pub mod workload;
 
+pub use access::{
+    AccessSnapshot, AssignmentScope, Decision, Denial, Member, Role, RoleAssignment, Subject, TargetRule,
+};
+pub use assertions::{Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, ProofRequest};
+pub use authority::{Authority, AuthorityState, Registrar};
 pub use clock::{Clock, Mono, Now, SystemClock, Wall};
+pub use credential::{CertificateFacts, Credential, CredentialKind, CredentialState, KeyReferences};
+pub use directory::{Directory, SharedDirectory};
+pub use identity::{Identity, IdentityKind, IdentityState, Registration};
 pub use name::{AssignmentName, AuthorityName, IdentityName, NameError, WorkloadName};
 pub use principal::{Principal, PrincipalError, PrincipalPattern};
+pub use profile::{KeyKind, Profile, SigningAlgorithm};
+pub use published::Published;
+pub use steps::{Operation, OperationKind, Step};
+pub use target::{Target, TargetError, TargetRequest};
+pub use token::{Freshness, IssuedToken, Token, serve_floor};
+pub use token_key::{Claims, ClaimsError, TokenKey, TokenType};
 pub use uid::Uid;
+pub use workload::Workload;

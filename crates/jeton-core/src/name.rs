@@ -16,7 +16,9 @@ pub const MAX_ID_BYTES: usize = 63;
 #[non_exhaustive]
 pub enum NameError {
     /// The collection prefix is missing or another one.
-    #[error("{text:?} is not a name of {collection}: expected \"{collection}/ID\", such as {collection}/billing")]
+    #[error(
+        "{text:?} is not a name of {collection}: expected \"{collection}/ID\", such as {collection}/billing"
+    )]
     Collection {
         /// What the name should start with.
         collection: &'static str,
@@ -149,8 +151,18 @@ mod tests {
     #[test]
     fn a_name_has_one_spelling() {
         for bad in [
-            "billing", "identities/", "identities/Billing", "identities/billing/", "identities//billing", "identities/-a",
-            "identities/a-", "identities/a..b", "identities/1a", "identities/bill ing", "workloads/billing", "identities/b\u{e4}r",
+            "billing",
+            "identities/",
+            "identities/Billing",
+            "identities/billing/",
+            "identities//billing",
+            "identities/-a",
+            "identities/a-",
+            "identities/a..b",
+            "identities/1a",
+            "identities/bill ing",
+            "workloads/billing",
+            "identities/b\u{e4}r",
         ] {
             assert!(bad.parse::<IdentityName>().is_err(), "{bad}");
         }

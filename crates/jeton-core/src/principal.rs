@@ -21,7 +21,9 @@ const SCHEMES: [&str; 6] = ["spiffe", "unix", "k8s", "oidc", "x509", "loopback"]
 #[non_exhaustive]
 pub enum PrincipalError {
     /// Unknown scheme, or none.
-    #[error("{0:?} is not a principal: expected spiffe://, unix://, k8s://, oidc://, x509:// or loopback:// and a path")]
+    #[error(
+        "{0:?} is not a principal: expected spiffe://, unix://, k8s://, oidc://, x509:// or loopback:// and a path"
+    )]
     Scheme(String),
     /// Too long, empty, or with a character that no principal has.
     #[error(
@@ -169,7 +171,17 @@ mod tests {
 
     #[test]
     fn malformed_principals_are_refused() {
-        for bad in ["", "dev", "http://x", "unix://", "unix://a//b", "spiffe://a/../b", "spiffe://a/b ", "spiffe://a/*", "unix://a/"] {
+        for bad in [
+            "",
+            "dev",
+            "http://x",
+            "unix://",
+            "unix://a//b",
+            "spiffe://a/../b",
+            "spiffe://a/b ",
+            "spiffe://a/*",
+            "unix://a/",
+        ] {
             assert!(bad.parse::<Principal>().is_err(), "{bad}");
         }
     }

@@ -1,0 +1,185 @@
+//! Who exists: the immutable snapshot of identities, workloads and authorities that the request path reads.
+//!
+//! The lifecycle is its one owner and publishes a new one after each commit. The maps share structure, so a change among
+//! 100,000 identities copies a few nodes and not the world.
+
+use std::{ops::Bound, sync::Arc};
+
+use crate::{
+    Authority, AuthorityName, Identity, IdentityName, Principal, Published, Uid, Workload, WorkloadName,
+};
+
+/// The directory as the request path holds it.
+pub type SharedDirectory = Published<Directory>;
+
+/// One state of the registry.
+#[derive(Clone, Default, Debug)]
+pub struct Directory {
+    identities: imbl::HashMap<Uid, Arc<Identity>>,
+    identity_names: imbl::OrdMap<IdentityName, Uid>,
+    workloads: imbl::HashMap<Uid, Arc<Workload>>,
+    workload_names: imbl::OrdMap<WorkloadName, Uid>,
+    principals: imbl::HashMap<Principal, Uid>,
+    authorities: imbl::HashMap<Uid, Arc<Authority>>,
+    authority_names: imbl::OrdMap<AuthorityName, Uid>,
+}
+
+impl Directory {
+    /// By uid.
+    pub fn identity(&self, uid: Uid) -> Option<&Arc<Identity>> {
+        self.identities.get(&uid)
+    }
+
+    /// By name.
+    pub fn identity_named(&self, name: &IdentityName) -> Option<&Arc<Identity>> {
+        self.identity_names.get(name).and_then(|uid| self.identities.get(uid))
+    }
+
+    /// All, in the order of their names, from the first name after `after`.
+    pub fn identities_after<'a>(
+        &'a self,
+        after: Option<&IdentityName>,
+    ) -> impl Iterator<Item = &'a Arc<Identity>> + use<'a> {
+        from(&self.identity_names, after).filter_map(|uid| self.identities.get(uid))
+    }
+
+    /// How many there are.
+    pub fn identity_count(&self) -> usize {
+        self.identities.len()
+    }
+
+    /// By uid.
+    pub fn workload(&self, uid: Uid) -> Option<&Arc<Workload>> {
+        self.workloads.get(&uid)
+    }
+
+    /// By name.
+    pub fn workload_named(&self, name: &WorkloadName) -> Option<&Arc<Workload>> {
+        self.workload_names.get(name).and_then(|uid| self.workloads.get(uid))
+    }
+
+    /// The workload to which a principal belongs.
+    pub fn workload_of(&self, principal: &Principal) -> Option<&Arc<Workload>> {
+        self.principals.get(principal).and_then(|uid| self.workloads.get(uid))
+    }
+
+    /// All, in the order of their names, from the first name after `after`.
+    pub fn workloads_after<'a>(
+        &'a self,
+        after: Option<&WorkloadName>,
+    ) -> impl Iterator<Item = &'a Arc<Workload>> + use<'a> {
+        from(&self.workload_names, after).filter_map(|uid| self.workloads.get(uid))
+    }
+
+    /// By uid.
+    pub fn authority(&self, uid: Uid) -> Option<&Arc<Authority>> {
+        self.authorities.get(&uid)
+    }
+
+    /// By name.
+    pub fn authority_named(&self, name: &AuthorityName) -> Option<&Arc<Authority>> {
+        self.authority_names.get(name).and_then(|uid| self.authorities.get(uid))
+    }
+
+    /// All, in the order of their names, from the first name after `after`.
+    pub fn authorities_after<'a>(
+        &'a self,
+        after: Option<&AuthorityName>,
+    ) -> impl Iterator<Item = &'a Arc<Authority>> + use<'a> {
+        from(&self.authority_names, after).filter_map(|uid| self.authorities.get(uid))
+    }
+
+    /// Adds or replaces.
+    pub fn put_identity(&mut self, identity: Arc<Identity>) {
+        self.identity_names.insert(identity.name.clone(), identity.uid);
+        self.identities.insert(identity.uid, identity);
+    }
+
+    /// Removes, if it is there.
+    pub fn remove_identity(&mut self, uid: Uid) -> Option<Arc<Identity>> {
+        let identity = self.identities.remove(&uid)?;
+        self.identity_names.remove(&identity.name);
+        Some(identity)
+    }
+
+    /// Adds or replaces; principals that the workload lost are free again.
+    pub fn put_workload(&mut self, workload: Arc<Workload>) {
+        self.remove_workload(workload.uid);
+        for principal in &workload.principals {
+            self.principals.insert(principal.clone(), workload.uid);
+        }
+        self.workload_names.insert(workload.name.clone(), workload.uid);
+        self.workloads.insert(workload.uid, workload);
+    }
+
+    /// Removes, if it is there.
+    pub fn remove_workload(&mut self, uid: Uid) -> Option<Arc<Workload>> {
+        let workload = self.workloads.remove(&uid)?;
+        self.workload_names.remove(&workload.name);
+        for principal in &workload.principals {
+            self.principals.remove(principal);
+        }
+        Some(workload)
+    }
+
+    /// Adds or replaces.
+    pub fn put_authority(&mut self, authority: Arc<Authority>) {
+        self.authority_names.insert(authority.name.clone(), authority.uid);
+        self.authorities.insert(authority.uid, authority);
+    }
+
+    /// Removes, if it is there.
+    pub fn remove_authority(&mut self, uid: Uid) -> Option<Arc<Authority>> {
+        let authority = self.authorities.remove(&uid)?;
+        self.authority_names.remove(&authority.name);
+        Some(authority)
+    }
+}
+
+fn from<'a, K: Ord + Clone>(
+    names: &'a imbl::OrdMap<K, Uid>,
+    after: Option<&K>,
+) -> impl Iterator<Item = &'a Uid> + use<'a, K> {
+    let start = after.cloned().map_or(Bound::Unbounded, Bound::Excluded);
+    names.range((start, Bound::Unbounded)).map(|(_, uid)| uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Wall;
+
+    fn workload(n: u8, name: &str, principals: &[&str]) -> Arc<Workload> {
+        Arc::new(Workload {
+            uid: Uid::new(Wall::from_secs(1), [n; 10]),
+            name: name.parse().unwrap(),
+            display_name: String::new(),
+            labels: Default::default(),
+            principals: principals.iter().map(|p| p.parse().unwrap()).collect(),
+            system_identity: None,
+            created_at: Wall::default(),
+            updated_at: Wall::default(),
+            version: 1,
+        })
+    }
+
+    #[test]
+    fn a_principal_that_a_workload_lost_belongs_to_nobody() {
+        let mut directory = Directory::default();
+        directory.put_workload(workload(1, "workloads/a", &["loopback://dev", "unix://n/uid/1"]));
+        directory.put_workload(workload(1, "workloads/a", &["loopback://dev"]));
+        assert!(directory.workload_of(&"unix://n/uid/1".parse().unwrap()).is_none());
+        assert!(directory.workload_of(&"loopback://dev".parse().unwrap()).is_some());
+    }
+
+    #[test]
+    fn listing_goes_on_after_the_last_name_seen() {
+        let mut directory = Directory::default();
+        for (n, name) in [(1, "workloads/c"), (2, "workloads/a"), (3, "workloads/b")] {
+            directory.put_workload(workload(n, name, &[]));
+        }
+        let after = "workloads/a".parse().unwrap();
+        let names: Vec<_> = directory.workloads_after(Some(&after)).map(|w| w.name.id().to_owned()).collect();
+        assert_eq!(names, ["b", "c"]);
+    }
+}

@@ -1,0 +1,201 @@
+//! An access token, and the one rule that says whether it may still be served.
+//!
+//! A token is fresh, then stale (past `refresh_at`, still served), then expired. Expired is earlier than its `expires_at`: a
+//! token handed out with a second to live is of no use to anybody. Both the wall clock and the boot-time clock must agree that
+//! life is left, so neither a stepped clock nor a suspended machine makes a dead token look alive.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use secrecy::SecretString;
+
+use crate::{IdentityName, Mono, Now, Wall};
+
+/// Longest floor of remaining life.
+pub const MAX_SERVE_FLOOR: Duration = Duration::from_secs(30);
+
+/// The least remaining life with which a token is served: `min(30 s, lifetime / 4)`.
+pub fn serve_floor(lifetime: Duration) -> Duration {
+    MAX_SERVE_FLOOR.min(lifetime / 4)
+}
+
+/// What an authority answered (RFC 6749 section 5.1), checked and typed.
+#[derive(Clone)]
+pub struct IssuedToken {
+    /// The token itself.
+    pub access_token: SecretString,
+    /// `Bearer`, in the authority's spelling.
+    pub token_type: Arc<str>,
+    /// `expires_in`.
+    pub expires_in: Duration,
+    /// `refresh_in`, where the authority says when to refresh.
+    pub refresh_in: Option<Duration>,
+    /// The scopes as granted; those of the request where the answer has none.
+    pub scopes: Arc<[Arc<str>]>,
+    /// The identity it was issued to.
+    pub identity: IdentityName,
+    /// The identity's client id.
+    pub client_id: Arc<str>,
+}
+
+/// A token in the cache.
+#[derive(Clone)]
+pub struct Token {
+    /// What the authority answered.
+    pub issued: IssuedToken,
+    /// Wall time at the start of the request.
+    pub issued_at: Wall,
+    /// `issued_at` plus `expires_in`.
+    pub expires_at: Wall,
+    /// The same moment on the boot-time clock.
+    pub expires_boot: Mono,
+    /// When the refresh is due.
+    pub refresh_at: Wall,
+    /// The same moment on the boot-time clock.
+    pub refresh_boot: Mono,
+}
+
+/// Whether a token may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Before `refresh_at`.
+    Fresh,
+    /// Past `refresh_at`; served while it is refreshed.
+    Stale,
+    /// Not served any more.
+    Expired,
+}
+
+impl Token {
+    /// A token whose request started at `started`, due for refresh `refresh_after` later.
+    pub fn new(issued: IssuedToken, started: Now, refresh_after: Duration) -> Self {
+        let lifetime = issued.expires_in;
+        Self {
+            issued_at: started.wall,
+            expires_at: started.wall + lifetime,
+            expires_boot: started.boot + lifetime,
+            refresh_at: started.wall + refresh_after,
+            refresh_boot: started.boot + refresh_after,
+            issued,
+        }
+    }
+
+    /// A token that was stored with its wall times alone: the boot-time deadlines are derived from the present.
+    pub fn restored(issued: IssuedToken, issued_at: Wall, refresh_at: Wall, now: Now) -> Self {
+        let expires_at = issued_at + issued.expires_in;
+        Self {
+            issued_at,
+            expires_at,
+            expires_boot: now.boot + expires_at.saturating_since(now.wall),
+            refresh_at,
+            refresh_boot: now.boot + refresh_at.saturating_since(now.wall),
+            issued,
+        }
+    }
+
+    /// The whole life, from the start of the request.
+    pub fn lifetime(&self) -> Duration {
+        self.issued.expires_in
+    }
+
+    /// What is left, by the more pessimistic clock.
+    pub fn remaining(&self, now: Now) -> Duration {
+        self.expires_at.saturating_since(now.wall).min(self.expires_boot.saturating_since(now.boot))
+    }
+
+    /// Whether the token may be served now.
+    pub fn freshness(&self, now: Now) -> Freshness {
+        if self.remaining(now) < serve_floor(self.lifetime()) || self.expires_at <= now.wall {
+            Freshness::Expired
+        } else if now.wall >= self.refresh_at || now.boot >= self.refresh_boot {
+            Freshness::Stale
+        } else {
+            Freshness::Fresh
+        }
+    }
+}
+
+impl fmt::Debug for IssuedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedToken")
+            .field("identity", &self.identity)
+            .field("client_id", &self.client_id)
+            .field("token_type", &self.token_type)
+            .field("expires_in", &self.expires_in)
+            .field("scopes", &self.scopes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("issued", &self.issued)
+            .field("issued_at", &self.issued_at)
+            .field("expires_at", &self.expires_at)
+            .field("refresh_at", &self.refresh_at)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(wall_s: i64, boot_s: u64) -> Now {
+        Now {
+            wall: Wall::from_secs(wall_s),
+            mono: Mono::from_millis(0),
+            boot: Mono::from_millis(boot_s * 1_000),
+        }
+    }
+
+    fn token(lifetime_s: u64) -> Token {
+        let issued = IssuedToken {
+            access_token: "canary-7f3a".to_owned().into(),
+            token_type: "Bearer".into(),
+            expires_in: Duration::from_secs(lifetime_s),
+            refresh_in: None,
+            scopes: Arc::default(),
+            identity: "identities/billing".parse().unwrap(),
+            client_id: "c".into(),
+        };
+        Token::new(issued, at(1_000_000, 100), Duration::from_secs(lifetime_s / 2))
+    }
+
+    #[test]
+    fn a_token_is_fresh_then_stale_then_expired_at_the_floor() {
+        let token = token(3_600);
+        assert_eq!(token.freshness(at(1_000_000, 100)), Freshness::Fresh);
+        assert_eq!(token.freshness(at(1_001_800, 1_900)), Freshness::Stale);
+        assert_eq!(token.freshness(at(1_003_570, 3_670)), Freshness::Stale);
+        assert_eq!(token.freshness(at(1_003_571, 3_671)), Freshness::Expired);
+    }
+
+    #[test]
+    fn the_floor_of_a_short_token_is_a_quarter_of_its_life() {
+        assert_eq!(serve_floor(Duration::from_secs(12)), Duration::from_secs(3));
+        let token = token(12);
+        assert_eq!(token.freshness(at(1_000_009, 109)), Freshness::Stale);
+        assert_eq!(token.freshness(at(1_000_010, 110)), Freshness::Expired);
+    }
+
+    #[test]
+    fn a_token_without_life_is_expired() {
+        assert_eq!(token(0).freshness(at(1_000_000, 100)), Freshness::Expired);
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_does_not_make_a_token_live_longer() {
+        assert_eq!(token(3_600).freshness(at(1_000_000 - 7_200, 3_671)), Freshness::Expired);
+    }
+
+    #[test]
+    fn a_suspended_machine_finds_its_tokens_expired() {
+        assert_eq!(token(3_600).freshness(at(1_000_000, 200_000)), Freshness::Expired);
+    }
+
+    #[test]
+    fn no_debug_output_shows_the_token() {
+        assert!(!format!("{:?}", token(60)).contains("canary"));
+    }
+}
