@@ -7,7 +7,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use secrecy::SecretString;
 
-use crate::{Uid, Wall, profile::AssertionProfile};
+use crate::{KeyReferences, Uid, Wall, profile::AssertionProfile};
 
 /// A future that can be stored and sent.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -15,8 +15,12 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Whose assertion, for which authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssertionRequest {
+    /// The identity or authority to which the credential belongs; names the sealed private key.
+    pub owner: Uid,
     /// The credential that signs.
     pub credential: Uid,
+    /// How the header can name its key.
+    pub references: KeyReferences,
     /// `iss` and `sub` (RFC 7523 section 3).
     pub client_id: Arc<str>,
     /// The authority's rules.
@@ -28,8 +32,12 @@ pub struct AssertionRequest {
 /// A proof of possession for Microsoft Graph's `addKey` and `removeKey`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProofRequest {
+    /// The identity to which the credential belongs.
+    pub owner: Uid,
     /// A credential that is registered already.
     pub credential: Uid,
+    /// How the header can name its key.
+    pub references: KeyReferences,
     /// `iss`: the object id of the application.
     pub issuer: Arc<str>,
     /// `aud`.

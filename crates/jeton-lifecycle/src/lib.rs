@@ -1,0 +1,5 @@
+//! Crate under construction.
+
+mod ports;
+
+pub use ports::*;
