@@ -1,0 +1,181 @@
+//! How many token requests an authority gets. Pure: time is an argument.
+//!
+//! One bucket for each authority. Its rate halves when the authority throttles and grows back by a twentieth of the full rate each
+//! second. Callers that wait come first, then what is about to expire, then what is due, then what is only being warmed up; a lower
+//! priority must leave a part of the bucket for the higher ones, and warm-up has a slower bucket of its own besides.
+
+use std::time::Duration;
+
+use crate::{Mono, profile::AuthorityLimits};
+
+/// Who asks for a permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// A start that fills the cache.
+    WarmUp,
+    /// A refresh that has time.
+    Due,
+    /// A refresh whose token is about to reach its floor.
+    Expiring,
+    /// Somebody waits for the answer.
+    Waiting,
+}
+
+/// Seconds of the rate that the bucket holds.
+const BURST_SECONDS: f64 = 2.0;
+/// Lowest rate after throttling, a second.
+const FLOOR: f64 = 1.0;
+
+/// The bucket of one authority.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    full: f64,
+    rate: f64,
+    level: f64,
+    warm_up: f64,
+    warm_up_level: f64,
+    max_concurrent: u32,
+    in_flight: u32,
+    halved_at: Option<Mono>,
+    at: Mono,
+}
+
+impl Budget {
+    /// A full bucket.
+    pub fn new(limits: &AuthorityLimits, now: Mono) -> Self {
+        let (full, warm_up) = (f64::from(limits.requests_per_second.max(1)), f64::from(limits.warm_up_per_second.max(1)));
+        Self {
+            full,
+            rate: full,
+            level: full * BURST_SECONDS,
+            warm_up,
+            warm_up_level: warm_up * BURST_SECONDS,
+            max_concurrent: limits.max_concurrent.max(1),
+            in_flight: 0,
+            halved_at: None,
+            at: now,
+        }
+    }
+
+    /// Takes a permit if there is one; each must be given back with [`Budget::done`].
+    pub fn take(&mut self, priority: Priority, now: Mono) -> bool {
+        self.refill(now);
+        let burst = self.rate * BURST_SECONDS;
+        let (keep, share) = match priority {
+            Priority::Waiting => (0.0, 1.0),
+            Priority::Expiring => (burst * 0.1, 0.9),
+            Priority::Due => (burst * 0.3, 0.75),
+            Priority::WarmUp => (burst * 0.5, 0.5),
+        };
+        let slots = (f64::from(self.max_concurrent) * share).ceil().max(1.0);
+        let warm = priority != Priority::WarmUp || self.warm_up_level >= 1.0;
+        let free = f64::from(self.in_flight) < slots && self.level - 1.0 >= keep.min(burst - 1.0).max(0.0) && warm;
+        if free {
+            self.level -= 1.0;
+            self.in_flight += 1;
+            if priority == Priority::WarmUp {
+                self.warm_up_level -= 1.0;
+            }
+        }
+        free
+    }
+
+    /// The request that a permit was for has ended.
+    pub fn done(&mut self, throttled: bool, now: Mono) {
+        self.refill(now);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        // One answer of many that were under way together halves; the others say the same thing.
+        let again = self.halved_at.is_none_or(|at| now.saturating_since(at) >= Duration::from_secs(1));
+        if throttled && again {
+            self.rate = (self.rate / 2.0).max(FLOOR);
+            self.level = self.level.min(self.rate);
+            self.halved_at = Some(now);
+        }
+    }
+
+    /// Requests a second, now.
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// Requests under way.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    fn refill(&mut self, now: Mono) {
+        let seconds = now.saturating_since(self.at).as_secs_f64();
+        self.at = self.at.max(now);
+        self.rate = (self.rate + self.full / 20.0 * seconds).min(self.full);
+        self.level = (self.level + self.rate * seconds).min(self.rate * BURST_SECONDS);
+        self.warm_up_level = (self.warm_up_level + self.warm_up * seconds).min(self.warm_up * BURST_SECONDS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Mono {
+        Mono::from_millis(millis)
+    }
+
+    fn granted(budget: &mut Budget, priority: Priority, now: Mono, tries: u32) -> u32 {
+        let granted = (0..tries).filter(|_| budget.take(priority, now)).count() as u32;
+        (0..granted).for_each(|_| budget.done(false, now));
+        granted
+    }
+
+    fn limits() -> AuthorityLimits {
+        AuthorityLimits { max_concurrent: 1_000_000, ..AuthorityLimits::default() }
+    }
+
+    #[test]
+    fn a_steady_stream_gets_the_rate_and_no_more() {
+        let mut budget = Budget::new(&limits(), at(0));
+        let total: u32 = (0..60_000).step_by(100).map(|ms| granted(&mut budget, Priority::Waiting, at(ms), 1_000)).sum();
+        assert!((12_000..=12_400).contains(&total), "{total}");
+    }
+
+    #[test]
+    fn warm_up_is_slower_than_the_rest() {
+        let mut budget = Budget::new(&limits(), at(0));
+        let total: u32 = (0..60_000).step_by(100).map(|ms| granted(&mut budget, Priority::WarmUp, at(ms), 1_000)).sum();
+        assert!((1_190..=1_240).contains(&total), "{total}");
+    }
+
+    #[test]
+    fn a_flood_of_due_refreshes_leaves_room_for_a_caller() {
+        let mut budget = Budget::new(&AuthorityLimits::default(), at(0));
+        while budget.take(Priority::Due, at(0)) {}
+        assert!(budget.take(Priority::Expiring, at(0)));
+        while budget.take(Priority::Expiring, at(0)) {}
+        assert!(budget.take(Priority::Waiting, at(0)));
+    }
+
+    #[test]
+    fn throttling_halves_the_rate_once_a_second_and_it_grows_back() {
+        let mut budget = Budget::new(&limits(), at(0));
+        for _ in 0..50 {
+            assert!(budget.take(Priority::Waiting, at(0)));
+            budget.done(true, at(0));
+        }
+        assert!((budget.rate() - 100.0).abs() < 1e-6);
+        for second in 1..20 {
+            budget.done(true, at(second * 1_000));
+        }
+        assert!(budget.rate() <= 20.0 && budget.rate() >= FLOOR, "{}", budget.rate());
+        budget.take(Priority::Waiting, at(60_000));
+        assert!((budget.rate() - 200.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn even_the_lowest_rate_lets_every_priority_through_in_time() {
+        let limits = AuthorityLimits { requests_per_second: 1, warm_up_per_second: 1, max_concurrent: 1, ..limits() };
+        for priority in [Priority::WarmUp, Priority::Due, Priority::Expiring, Priority::Waiting] {
+            let mut budget = Budget::new(&limits, at(0));
+            let total: u32 = (0..10_000).step_by(250).map(|ms| granted(&mut budget, priority, at(ms), 1)).sum();
+            assert!(total >= 9, "{priority:?}: {total}");
+        }
+    }
+}
