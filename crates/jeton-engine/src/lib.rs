@@ -1,5 +1,33 @@
-//! Crate under construction.
+//! The heart of the broker: tokens in memory, always fresh.
+//!
+//! A [`TokenKey`](jeton_core::TokenKey) names a slot. A hit is a look at the slot and nothing else. A miss and a refresh are the same
+//! thing, a flight: one detached task for each key, whose end everybody waits for who wants the token. What is used is refreshed
+//! ahead of its expiry; what is not used is forgotten. The engine knows nothing of identities' lives, of access, of the wire: it
+//! asks a [`TokenSource`] and keeps with a [`TokenStore`].
 
+mod engine;
+mod error;
+mod flight;
+mod gate;
+mod index;
 mod ports;
+mod queue;
+mod refresh;
+mod report;
+mod settings;
+mod slot;
+mod start;
+mod watch;
+mod writer;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use engine::{Ask, Engine, Hit};
+pub use error::TokenError;
+pub use gate::BudgetInfo;
 pub use ports::*;
+pub use report::{EngineStats, Rejected, SlotInfo, SlotState};
+pub use settings::EngineSettings;
+pub use start::{Encoder, EngineTasks, Ports};
+pub use watch::{Watch, WatchEvent};

@@ -1,0 +1,288 @@
+//! The handle: hits, misses, watches.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jeton_core::{Clock, Freshness, Principal, Priority, Token, TokenKey};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    EngineSettings, TokenError, TokenSource, Watch,
+    gate::Gate,
+    index::Index,
+    queue::Queue,
+    slot::{Landing, Slot},
+    start::{Draw, Encoder},
+    writer::Writer,
+};
+
+/// A token for a caller.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    /// The token.
+    pub token: Arc<Token>,
+    /// Its wire bytes, made once for all callers.
+    pub encoded: Bytes,
+    /// Fresh or stale.
+    pub state: Freshness,
+}
+
+/// Who asks, and how long for.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Who: what is counted and limited.
+    pub caller: Principal,
+    /// The caller's own deadline, from now; none: the engine's longest wait.
+    pub wait: Option<Duration>,
+    /// The least life that the token must have left.
+    pub min_validity: Option<Duration>,
+}
+
+/// A cloneable handle on the one engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) settings: EngineSettings,
+    pub(crate) index: Index,
+    pub(crate) gate: Gate,
+    pub(crate) queue: Queue,
+    pub(crate) writer: Writer,
+    pub(crate) source: Arc<dyn TokenSource>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) encoder: Encoder,
+    pub(crate) draw: Draw,
+    pub(crate) flights: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    waiters: AtomicU32,
+    watches: Arc<AtomicU32>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("slots", &self.shared.index.len()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    #[allow(clippy::too_many_arguments, reason = "called once, by start")]
+    pub(crate) fn new(
+        settings: EngineSettings,
+        gate: Gate,
+        writer: Writer,
+        source: Arc<dyn TokenSource>,
+        clock: Arc<dyn Clock>,
+        encoder: Encoder,
+        draw: Draw,
+    ) -> Self {
+        Self {
+            index: Index::new(&settings),
+            gate,
+            queue: Queue::default(),
+            writer,
+            source,
+            clock,
+            encoder,
+            draw,
+            flights: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            waiters: AtomicU32::new(0),
+            watches: Arc::default(),
+            settings,
+        }
+    }
+}
+
+impl Engine {
+    /// The token in memory, if it may be served. No lock, no wait.
+    pub fn cached(&self, key: &TokenKey) -> Option<Hit> {
+        let shared = &self.shared;
+        let slot = shared.index.find(key)?;
+        let now = shared.clock.now();
+        let hit = slot.hit(now)?;
+        shared.index.touch(&slot, now);
+        // A slot that nobody used was left alone; now somebody does.
+        if hit.state == Freshness::Stale && !slot.queued.load(Relaxed) && slot.state().flight.is_none() {
+            shared.queue.push(&slot, now.boot);
+        }
+        Some(hit)
+    }
+
+    /// A token: from memory, or from the authority within the caller's deadline.
+    pub async fn token(&self, key: &TokenKey, ask: Ask) -> Result<Hit, TokenError> {
+        if let Some(hit) = self.cached(key)
+            && self.valid_long_enough(&hit, &ask)?
+        {
+            return Ok(hit);
+        }
+        let shared = &self.shared;
+        if shared.stop.is_cancelled() {
+            return Err(TokenError::ShuttingDown);
+        }
+        let _waiting = Counted::enter(&shared.waiters, shared.settings.max_waiters).ok_or(TokenError::Overloaded {
+            what: "too many callers wait for authorities",
+            retry_after: Duration::from_secs(1),
+        })?;
+        let slot = self.slot_for(key, &ask.caller)?;
+        let landing = self.join(&slot)?;
+        let wait = ask.wait.unwrap_or_else(|| shared.settings.max_wait()).min(shared.settings.max_wait());
+        let hit = tokio::time::timeout(wait, landed(landing)).await.map_err(|_| TokenError::Deadline)??;
+        let now = shared.clock.now();
+        let state = hit.token.freshness(now);
+        let hit = Hit { token: Arc::clone(&hit.token), encoded: hit.encoded.clone(), state };
+        if state == Freshness::Expired {
+            return Err(TokenError::Deadline);
+        }
+        if self.valid_long_enough(&hit, &ask)? {
+            Ok(hit)
+        } else {
+            let asked = ask.min_validity.unwrap_or_default();
+            Err(TokenError::MinValidity { asked, lifetime: hit.token.lifetime() })
+        }
+    }
+
+    /// Follows a token. Watching counts as use.
+    pub fn watch(&self, key: &TokenKey, caller: &Principal) -> Result<Watch, TokenError> {
+        let shared = &self.shared;
+        let slot = self.slot_for(key, caller)?;
+        let counted = WatchCount::enter(&shared.watches, shared.settings.max_watches).ok_or(TokenError::Overloaded {
+            what: "too many tokens are watched",
+            retry_after: Duration::from_secs(30),
+        })?;
+        let seen = slot.seen.subscribe();
+        let now = shared.clock.now();
+        slot.mark_used(now);
+        let has_token = slot.hit(now).is_some();
+        if has_token {
+            shared.queue.push(&slot, now.boot);
+        } else {
+            // The outcome comes through the watch.
+            let _ = self.join(&slot)?;
+        }
+        let failures = seen.borrow().failures;
+        Ok(Watch { seen, clock: Arc::clone(&shared.clock), shown: 0, failures, _counted: counted })
+    }
+
+    /// Keeps the token of a key fresh although nobody asks, or stops doing so.
+    pub fn pin(&self, key: &TokenKey, owner: &Principal, pinned: bool) -> Result<(), TokenError> {
+        let now = self.shared.clock.now();
+        let slot = if pinned { Some(self.slot_for(key, owner)?) } else { self.shared.index.find(key) };
+        if let Some(slot) = slot {
+            slot.pinned.store(pinned, Relaxed);
+            self.shared.queue.push(&slot, now.boot);
+        }
+        Ok(())
+    }
+
+    fn valid_long_enough(&self, hit: &Hit, ask: &Ask) -> Result<bool, TokenError> {
+        let Some(asked) = ask.min_validity else { return Ok(true) };
+        let lifetime = hit.token.lifetime();
+        if asked > lifetime.mul_f64(0.4) {
+            return Err(TokenError::MinValidity { asked, lifetime });
+        }
+        Ok(hit.token.remaining(self.shared.clock.now()) >= asked)
+    }
+
+    /// The slot of a key that cannot be served from memory; charges the caller.
+    fn slot_for(&self, key: &TokenKey, caller: &Principal) -> Result<Arc<Slot>, TokenError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        // Joining a flight that somebody else started costs nobody anything.
+        if let Some(slot) = shared.index.find(key)
+            && slot.state().flight.is_some()
+        {
+            slot.mark_used(now);
+            return Ok(slot);
+        }
+        shared.gate.charge(caller, now).map_err(|retry_after| TokenError::Overloaded {
+            what: "this caller asks for too many tokens that are not in memory",
+            retry_after,
+        })?;
+        let made = shared.index.ensure(key, caller, now).map_err(|_| TokenError::Overloaded {
+            what: "this caller's share of the cache is full of tokens in use",
+            retry_after: Duration::from_secs(10),
+        })?;
+        made.0.mark_used(now);
+        Ok(made.0)
+    }
+
+    /// The flight of a slot: the one under way, or a new one.
+    fn join(&self, slot: &Arc<Slot>) -> Result<Landing, TokenError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        if let Some(error) = self.refusal(slot) {
+            return Err(error);
+        }
+        Ok(shared.fly(slot, Priority::Waiting, false, now))
+    }
+
+    /// What a caller gets at once while no try is allowed.
+    fn refusal(&self, slot: &Slot) -> Option<TokenError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        let state = slot.state();
+        if state.flight.is_some() {
+            return None;
+        }
+        let backing_off = state.retry_at.map(|at| at.saturating_since(now.boot)).filter(|left| !left.is_zero());
+        let held = shared.gate.held(&slot.key, now);
+        let left = backing_off.max(held)?;
+        let mut error = state.last_error.clone().unwrap_or_else(crate::flight::held_back);
+        error.retry_after = Some(left);
+        Some(TokenError::Authority(error))
+    }
+}
+
+async fn landed(mut landing: Landing) -> Result<Arc<crate::slot::Cached>, TokenError> {
+    match landing.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or(Err(TokenError::ShuttingDown)),
+        // The flight's task died without a word; its owner logs it.
+        Err(_) => Err(TokenError::Authority(crate::flight::died())),
+    }
+}
+
+/// One of the bounded number of watches, given back on drop.
+#[derive(Debug)]
+pub(crate) struct WatchCount(Arc<AtomicU32>);
+
+impl WatchCount {
+    fn enter(counter: &Arc<AtomicU32>, most: u32) -> Option<Self> {
+        let counted = Counted::enter(counter, most)?;
+        std::mem::forget(counted);
+        Some(Self(Arc::clone(counter)))
+    }
+}
+
+impl Drop for WatchCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One of a bounded number, given back on drop.
+struct Counted<'a>(&'a AtomicU32);
+
+impl<'a> Counted<'a> {
+    fn enter(counter: &'a AtomicU32, most: u32) -> Option<Self> {
+        if counter.fetch_add(1, Relaxed) < most {
+            return Some(Self(counter));
+        }
+        counter.fetch_sub(1, Relaxed);
+        None
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,204 @@
+//! One issuance under way for one slot: a task of its own, so that no caller that goes away takes it along.
+
+use std::{sync::Arc, time::Duration};
+
+use jeton_core::{IssuedToken, Now, Priority, RefreshOutcome, RefreshPlan, Token, refresh::refresh_after};
+use tokio::sync::watch;
+
+use crate::{
+    IssueError, IssueErrorClass, StoredToken, TokenError, TokenWrite,
+    engine::Shared,
+    slot::{Cached, Landing, Slot},
+};
+
+/// Longer than any source may take.
+const FLIGHT_TIMEOUT: Duration = Duration::from_secs(35);
+/// How often a flight without a permit asks again.
+const PERMIT_POLL: Duration = Duration::from_millis(25);
+
+/// The error of a Retry-After that was taken over from before a restart.
+pub(crate) fn held_back() -> IssueError {
+    own(IssueErrorClass::Throttled, "the authority asked for a pause (Retry-After), which is not over")
+}
+
+/// The error of a flight whose task died.
+pub(crate) fn died() -> IssueError {
+    own(IssueErrorClass::Transient, "the request to the authority failed inside the broker; its log says more")
+}
+
+fn own(class: IssueErrorClass, message: &str) -> IssueError {
+    IssueError { class, retry_after: None, code: None, message: message.into() }
+}
+
+impl Shared {
+    /// Joins the slot's flight, or starts one. `permitted`: a permit was taken already.
+    pub(crate) fn fly(self: &Arc<Self>, slot: &Arc<Slot>, priority: Priority, permitted: bool, now: Now) -> Landing {
+        let mut state = slot.state();
+        if let Some(landing) = &state.flight {
+            let landing = landing.clone();
+            drop(state);
+            if permitted {
+                self.gate.done(&slot.key, false, now);
+            }
+            return landing;
+        }
+        let (land, landing) = watch::channel(None);
+        state.flight = Some(landing.clone());
+        drop(state);
+        let (shared, slot) = (Arc::clone(self), Arc::clone(slot));
+        self.flights.spawn(async move {
+            let outcome = shared.flight(&slot, priority, permitted).await;
+            land.send_replace(Some(outcome));
+        });
+        landing
+    }
+
+    async fn flight(self: &Arc<Self>, slot: &Arc<Slot>, priority: Priority, permitted: bool) -> Result<Arc<Cached>, TokenError> {
+        if !permitted && !self.await_permit(slot, priority).await {
+            // Not the authority's failure and not the key's: nothing backs off.
+            slot.state().flight = None;
+            return Err(TokenError::Overloaded {
+                what: "the budget of requests to this authority is used up",
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        let started = self.clock.now();
+        // A task of its own: a panic in a source must not leave callers waiting.
+        let call = tokio::spawn(self.source.issue(slot.key.clone()));
+        let abort = call.abort_handle();
+        let answer = match tokio::time::timeout(FLIGHT_TIMEOUT, call).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panicked)) => {
+                tracing::error!(error = %panicked, "a token request died");
+                Err(died())
+            }
+            Err(_) => {
+                abort.abort();
+                Err(own(IssueErrorClass::Transient, "the authority did not answer within 35 s"))
+            }
+        };
+        let now = self.clock.now();
+        let throttled = answer.as_ref().err().is_some_and(|e| e.class == IssueErrorClass::Throttled);
+        self.gate.done(&slot.key, throttled, now);
+        self.settle(slot, answer, started, now)
+    }
+
+    async fn await_permit(&self, slot: &Slot, priority: Priority) -> bool {
+        let waiting = async {
+            while !self.gate.permit(&slot.key, priority, self.clock.now()) {
+                tokio::time::sleep(PERMIT_POLL).await;
+            }
+        };
+        tokio::time::timeout(self.settings.max_wait(), waiting).await.is_ok()
+    }
+
+    /// Applies an outcome to the slot, and tells everybody.
+    fn settle(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        answer: Result<IssuedToken, IssueError>,
+        started: Now,
+        now: Now,
+    ) -> Result<Arc<Cached>, TokenError> {
+        let outcome = match &answer {
+            Ok(_) => RefreshOutcome::Issued,
+            Err(error) => outcome_of(error),
+        };
+        let failures = slot.state().failures + 1;
+        match (RefreshPlan::after(outcome, failures, self.draw.unit()), answer) {
+            (RefreshPlan::Swap, Ok(issued)) => Ok(self.swap(slot, issued, started)),
+            (RefreshPlan::Evict, _) => {
+                slot.state().flight = None;
+                self.evict(slot);
+                Err(TokenError::Denied)
+            }
+            (RefreshPlan::Keep { retry_in }, Err(error)) => Err(self.keep(slot, error, retry_in, failures, now)),
+            // The plan swaps for a token and keeps for an error, and for nothing else.
+            (_, Err(error)) => Err(TokenError::Authority(error)),
+            (_, Ok(issued)) => Ok(self.swap(slot, issued, started)),
+        }
+    }
+
+    fn swap(self: &Arc<Self>, slot: &Arc<Slot>, issued: IssuedToken, started: Now) -> Arc<Cached> {
+        let after = refresh_after(issued.expires_in, issued.refresh_in, self.draw.unit());
+        let token = Token::new(issued, started, after);
+        let cached = self.put(slot, token);
+        let mut state = slot.state();
+        state.flight = None;
+        state.failures = 0;
+        state.last_error = None;
+        state.retry_at = None;
+        state.prepared = false;
+        let gone = state.gone;
+        drop(state);
+        if !gone {
+            self.index.weigh(slot);
+            self.enqueue(slot, &cached.token);
+            self.writer.put(TokenWrite::Put(Box::new(stored(slot, &cached.token))));
+        }
+        cached
+    }
+
+    /// Puts a token into its slot, with its bytes, and shows it to the watchers.
+    pub(crate) fn put(&self, slot: &Slot, token: Token) -> Arc<Cached> {
+        let cached = Arc::new(Cached { encoded: (self.encoder)(&token), token: Arc::new(token) });
+        slot.token.store(Some(Arc::clone(&cached)));
+        slot.seen.send_modify(|seen| {
+            seen.token = Some(Arc::clone(&cached));
+            seen.generation += 1;
+            seen.error = None;
+        });
+        cached
+    }
+
+    fn keep(&self, slot: &Arc<Slot>, error: IssueError, retry_in: Duration, failures: u32, now: Now) -> TokenError {
+        if let Some(delay) = error.retry_after {
+            self.writer.put(TokenWrite::Hold(self.gate.hold(&slot.key, delay, now)));
+        }
+        if error.class == IssueErrorClass::Permanent || failures.is_power_of_two() {
+            tracing::warn!(identity = %slot.key.identity, target = %slot.key.target, failures, error = %error.message,
+                code = error.code.as_deref().unwrap_or_default(), "no token was issued");
+        }
+        let mut state = slot.state();
+        state.flight = None;
+        state.failures = failures;
+        state.last_error = Some(error.clone());
+        state.retry_at = Some(now.boot + retry_in);
+        state.prepared = false;
+        drop(state);
+        slot.seen.send_modify(|seen| {
+            seen.error = Some(error.clone());
+            seen.failures += 1;
+        });
+        self.queue.push(slot, now.boot + retry_in);
+        TokenError::Authority(error)
+    }
+
+    /// Takes a slot out of memory and out of the store.
+    pub(crate) fn evict(&self, slot: &Arc<Slot>) {
+        slot.token.store(None);
+        if self.index.remove(slot) {
+            self.writer.put(TokenWrite::Remove(slot.key.clone()));
+        }
+    }
+}
+
+fn outcome_of(error: &IssueError) -> RefreshOutcome {
+    let retry_after = error.retry_after;
+    match error.class {
+        IssueErrorClass::Transient | IssueErrorClass::Throttled => RefreshOutcome::Transient { retry_after },
+        IssueErrorClass::Permanent => RefreshOutcome::Permanent { retry_after },
+        IssueErrorClass::Denied => RefreshOutcome::Denied,
+    }
+}
+
+pub(crate) fn stored(slot: &Slot, token: &Token) -> StoredToken {
+    StoredToken {
+        key: slot.key.clone(),
+        token: token.issued.clone(),
+        issued_at: token.issued_at,
+        refresh_at: token.refresh_at,
+        last_used: slot.last_used().0,
+        pinned: slot.pinned.load(std::sync::atomic::Ordering::Relaxed),
+    }
+}

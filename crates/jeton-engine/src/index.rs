@@ -1,0 +1,212 @@
+//! Which slots there are, and who makes room.
+//!
+//! The index is a lock-free map. Beside it stand two measures of room: moka, with the policy "least recently used", weighs all idle
+//! slots together; and each caller has a share, beyond which it pushes out its own oldest slots and nobody else's. moka is told
+//! of one hit in many. A slot weighs at least `max_bytes / max_entries`, so one bound holds both promises.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use jeton_core::{Now, Principal, TokenKey};
+use moka::{policy::EvictionPolicy, sync::Cache};
+
+use crate::{EngineSettings, slot::Slot};
+
+/// moka hears of a hit when the last one it heard of is this old.
+const TOUCH_MILLIS: u64 = 1_000;
+
+#[derive(Debug)]
+pub(crate) struct Index {
+    slots: papaya::HashMap<TokenKey, Arc<Slot>>,
+    recency: Cache<TokenKey, u32>,
+    evicted: Arc<Mutex<Vec<TokenKey>>>,
+    owners: Mutex<HashMap<Principal, Owner>>,
+    weight: AtomicU64,
+    least_weight: u64,
+    max_weight: u64,
+    share: u64,
+}
+
+/// What one caller brought in, in the order of coming.
+#[derive(Debug, Default)]
+struct Owner {
+    weight: u64,
+    slots: VecDeque<Weak<Slot>>,
+}
+
+impl Owner {
+    fn push(&mut self, slot: &Arc<Slot>, least_weight: u64) {
+        // Slots that left the index otherwise stay in the line, and a weak reference keeps their memory.
+        let living = usize::try_from(self.weight / least_weight).unwrap_or(usize::MAX);
+        if self.slots.len() > 64 && self.slots.len() / 2 > living {
+            self.slots.retain(|slot| slot.strong_count() > 0);
+        }
+        self.slots.push_back(Arc::downgrade(slot));
+    }
+}
+
+/// The caller's share is full of slots that cannot be dropped.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+impl Index {
+    pub(crate) fn new(settings: &EngineSettings) -> Self {
+        let evicted = Arc::<Mutex<Vec<TokenKey>>>::default();
+        let heard = Arc::clone(&evicted);
+        let recency = Cache::builder()
+            .max_capacity(settings.max_bytes)
+            .weigher(|_, weight: &u32| *weight)
+            .eviction_policy(EvictionPolicy::lru())
+            .eviction_listener(move |key: Arc<TokenKey>, _, cause| {
+                if cause == moka::notification::RemovalCause::Size {
+                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(key.as_ref().clone());
+                }
+            })
+            .build();
+        Self {
+            slots: papaya::HashMap::new(),
+            recency,
+            evicted,
+            owners: Mutex::default(),
+            weight: AtomicU64::new(0),
+            least_weight: settings.least_weight(),
+            max_weight: settings.max_bytes,
+            share: settings.caller_share(),
+        }
+    }
+
+    pub(crate) fn find(&self, key: &TokenKey) -> Option<Arc<Slot>> {
+        self.slots.pin().get(key).cloned()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Every slot, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<Slot>> {
+        self.slots.pin().values().cloned().collect()
+    }
+
+    /// A hit: its recency, now and then.
+    pub(crate) fn touch(&self, slot: &Slot, now: Now) {
+        let (_, last) = slot.last_used();
+        if now.boot.as_millis().saturating_sub(last.as_millis()) >= TOUCH_MILLIS {
+            self.recency.get(&slot.key);
+        }
+        slot.mark_used(now);
+    }
+
+    /// The slot of a key, made if it is not there. The second part says whether it is new.
+    pub(crate) fn ensure(&self, key: &TokenKey, owner: &Principal, now: Now) -> Result<(Arc<Slot>, bool), Full> {
+        if let Some(slot) = self.find(key) {
+            return Ok((slot, false));
+        }
+        // What was kept over a restart is nobody's in particular, and was within the bounds before.
+        if *owner != Principal::restored() {
+            self.make_room(owner)?;
+        }
+        let made = Arc::new(Slot::new(key.clone(), owner.clone(), now));
+        let kept = Arc::clone(self.slots.pin().get_or_insert_with(key.clone(), || Arc::clone(&made)));
+        let new = Arc::ptr_eq(&kept, &made);
+        if new {
+            self.owners().entry(owner.clone()).or_default().push(&kept, self.least_weight);
+            self.weigh(&kept);
+        }
+        Ok((kept, new))
+    }
+
+    /// Weighs a slot anew after its token changed, and drops what no longer fits.
+    pub(crate) fn weigh(&self, slot: &Arc<Slot>) {
+        let next = slot.bytes().max(self.least_weight);
+        let before = slot.weight.swap(next, Relaxed);
+        self.change(&slot.owner, before, next);
+        self.recency.insert(slot.key.clone(), u32::try_from(next).unwrap_or(u32::MAX));
+        self.recency.run_pending_tasks();
+        self.drop_evicted();
+    }
+
+    /// Takes a slot out, if it is still the one under its key.
+    pub(crate) fn remove(&self, slot: &Arc<Slot>) -> bool {
+        let slots = self.slots.pin();
+        let removed = matches!(slots.remove_if(&slot.key, |_, found| Arc::ptr_eq(found, slot)), Ok(Some(_)));
+        drop(slots);
+        if removed {
+            slot.state().gone = true;
+            slot.seen.send_modify(|seen| seen.ended = true);
+            self.recency.invalidate(&slot.key);
+            let weight = slot.weight.swap(0, Relaxed);
+            self.change(&slot.owner, weight, 0);
+        }
+        removed
+    }
+
+    fn change(&self, owner: &Principal, before: u64, after: u64) {
+        self.weight.fetch_add(after, Relaxed);
+        self.weight.fetch_sub(before, Relaxed);
+        let mut owners = self.owners();
+        if let Some(entry) = owners.get_mut(owner) {
+            entry.weight = (entry.weight + after).saturating_sub(before);
+            if entry.weight == 0 {
+                owners.remove(owner);
+            }
+        }
+    }
+
+    /// A caller at its share pushes out its own: idle ones, those used again since they came after the others.
+    fn make_room(&self, owner: &Principal) -> Result<(), Full> {
+        loop {
+            let (over, tries) = {
+                let owners = self.owners();
+                owners.get(owner).map_or((false, 0), |o| (o.weight + self.least_weight > self.share, o.slots.len()))
+            };
+            if !over {
+                return Ok(());
+            }
+            let victim = (0..tries).find_map(|_| self.next_of(owner)).ok_or(Full)?;
+            self.remove(&victim);
+        }
+    }
+
+    /// The owner's oldest slot if it may go; otherwise it moves to the end of the line.
+    fn next_of(&self, owner: &Principal) -> Option<Arc<Slot>> {
+        let mut owners = self.owners();
+        let line = &mut owners.get_mut(owner)?.slots;
+        let oldest = line.pop_front()?.upgrade()?;
+        if oldest.state().gone {
+            return None;
+        }
+        if oldest.evictable() {
+            return Some(oldest);
+        }
+        line.push_back(Arc::downgrade(&oldest));
+        None
+    }
+
+    /// What moka found to be least recently used leaves the index, unless it is needed.
+    fn drop_evicted(&self) {
+        let evicted = std::mem::take(&mut *self.evicted.lock().unwrap_or_else(PoisonError::into_inner));
+        for slot in evicted.iter().filter_map(|key| self.find(key)) {
+            if slot.evictable() && self.weight() > self.max_weight.saturating_sub(self.least_weight) {
+                self.remove(&slot);
+            } else {
+                // Needed, or there is room after all: moka goes on weighing it.
+                let weight = u32::try_from(slot.weight.load(Relaxed)).unwrap_or(u32::MAX);
+                self.recency.insert(slot.key.clone(), weight);
+            }
+        }
+    }
+
+    fn owners(&self) -> std::sync::MutexGuard<'_, HashMap<Principal, Owner>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,180 @@
+//! What else is asked of the engine: rejected tokens, evictions, and what it holds.
+
+use std::sync::Arc;
+
+use jeton_core::{Freshness, Priority, Token, TokenKey, Uid, Wall};
+
+use crate::{BudgetInfo, Engine, TokenError, slot::Slot};
+
+/// At most one forced refresh per key in this time.
+const FORCED_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What a report of a rejected token led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejected {
+    /// A refresh was started, or one was under way.
+    Refreshing,
+    /// The token in memory is another one already.
+    Superseded,
+    /// A forced refresh happened a short time ago.
+    TooSoon,
+}
+
+/// What is known of a slot. Never the token.
+#[derive(Debug, Clone)]
+pub struct SlotInfo {
+    /// What it is for.
+    pub key: TokenKey,
+    /// Where its token is in its life.
+    pub state: SlotState,
+    /// When the token ends.
+    pub expires_at: Option<Wall>,
+    /// When its refresh is due.
+    pub refresh_at: Option<Wall>,
+    /// When somebody asked last.
+    pub last_used: Wall,
+    /// Whether it is kept fresh although nobody asks.
+    pub pinned: bool,
+    /// Why the last try failed, if it did.
+    pub last_error: Option<Arc<str>>,
+}
+
+/// Where a slot's token is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SlotState {
+    /// Before its refresh.
+    Fresh,
+    /// Past it, served.
+    Stale,
+    /// Not served.
+    Expired,
+    /// No token.
+    Empty,
+}
+
+impl SlotState {
+    /// In lower case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+            Self::Empty => "empty",
+        }
+    }
+}
+
+/// Numbers about the engine.
+#[derive(Debug, Clone, Default)]
+pub struct EngineStats {
+    /// Slots.
+    pub slots: usize,
+    /// Bytes, by the engine's own count.
+    pub bytes: u64,
+    /// Writes that the store could not follow.
+    pub dropped_writes: u64,
+    /// The authorities' budgets.
+    pub budgets: Vec<BudgetInfo>,
+}
+
+impl Engine {
+    /// A resource refused this key's token. `is_refused` tells whether the token in memory is the one that was refused.
+    pub fn report_rejected(&self, key: &TokenKey, is_refused: impl FnOnce(&Token) -> bool) -> Result<Rejected, TokenError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        let Some(slot) = shared.index.find(key) else { return Ok(Rejected::Superseded) };
+        let cached = slot.token.load_full();
+        if !cached.is_some_and(|c| is_refused(&c.token)) {
+            return Ok(Rejected::Superseded);
+        }
+        {
+            let mut state = slot.state();
+            if state.flight.is_some() {
+                return Ok(Rejected::Refreshing);
+            }
+            if state.forced_at.is_some_and(|at| now.boot.saturating_since(at) < FORCED_INTERVAL) {
+                return Ok(Rejected::TooSoon);
+            }
+            state.forced_at = Some(now.boot);
+        }
+        if let Some(left) = shared.gate.held(key, now) {
+            return Err(TokenError::Overloaded {
+                what: "the authority asked for a pause (Retry-After), which is not over",
+                retry_after: left,
+            });
+        }
+        drop(shared.fly(&slot, Priority::Waiting, false, now));
+        Ok(Rejected::Refreshing)
+    }
+
+    /// Drops every token of an identity: it was disabled, deleted or revoked.
+    pub fn evict_identity(&self, identity: Uid) {
+        self.evict_where(|slot| slot.key.identity == identity);
+    }
+
+    /// Drops every token of an authority: its profile changed or it is gone.
+    pub fn evict_authority(&self, authority: Uid) {
+        self.shared.gate.forget_authority(authority);
+        self.evict_where(|slot| slot.key.authority == authority);
+    }
+
+    /// Forgets failures of an identity, so that the next caller tries at once: its credential was replaced.
+    pub fn retry_identity(&self, identity: Uid) {
+        let now = self.shared.clock.now();
+        for slot in self.shared.index.all().into_iter().filter(|slot| slot.key.identity == identity) {
+            let mut state = slot.state();
+            if state.retry_at.take().is_some() {
+                state.failures = 0;
+                drop(state);
+                self.shared.queue.push(&slot, now.boot);
+            }
+        }
+    }
+
+    fn evict_where(&self, which: impl Fn(&Slot) -> bool) {
+        for slot in self.shared.index.all().iter().filter(|slot| which(slot)) {
+            self.shared.evict(slot);
+        }
+    }
+
+    /// Everything in memory, without the tokens; in the order of identity and target.
+    pub fn slots(&self) -> Vec<SlotInfo> {
+        let now = self.shared.clock.now();
+        let mut all: Vec<_> = self.shared.index.all().iter().map(|slot| info(slot, now)).collect();
+        all.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+        all
+    }
+
+    /// Numbers about the engine.
+    pub fn stats(&self) -> EngineStats {
+        let shared = &self.shared;
+        EngineStats {
+            slots: shared.index.len(),
+            bytes: shared.index.weight(),
+            dropped_writes: shared.writer.dropped(),
+            budgets: shared.gate.budgets(shared.clock.now()),
+        }
+    }
+}
+
+fn sort_key(info: &SlotInfo) -> (Uid, &str, Option<&str>) {
+    (info.key.identity, info.key.target.as_str(), info.key.claims.as_ref().map(|c| c.as_str()))
+}
+
+fn info(slot: &Slot, now: jeton_core::Now) -> SlotInfo {
+    let cached = slot.token.load_full();
+    let state = cached.as_ref().map_or(SlotState::Empty, |c| match c.token.freshness(now) {
+        Freshness::Fresh => SlotState::Fresh,
+        Freshness::Stale => SlotState::Stale,
+        Freshness::Expired => SlotState::Expired,
+    });
+    SlotInfo {
+        key: slot.key.clone(),
+        state,
+        expires_at: cached.as_ref().map(|c| c.token.expires_at),
+        refresh_at: cached.as_ref().map(|c| c.token.refresh_at),
+        last_used: slot.last_used().0,
+        pinned: slot.is_pinned(),
+        last_error: slot.state().last_error.as_ref().map(|e| Arc::clone(&e.message)),
+    }
+}

@@ -1,0 +1,125 @@
+//! Starting and stopping: what was kept is taken over, two tasks are owned, the end is bounded.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jeton_core::{Clock, Freshness, Principal, SharedDirectory, Token};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use tokio::task::JoinHandle;
+
+use crate::{
+    Engine, EngineSettings, Kept, TokenSource, TokenStore, TokenStoreError,
+    engine::Shared,
+    gate::Gate,
+    refresh,
+    writer::{self, Writer},
+};
+
+/// Makes a token's wire bytes, once per swap.
+pub type Encoder = Arc<dyn Fn(&Token) -> Bytes + Send + Sync>;
+
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the engine needs of the world.
+pub struct Ports {
+    /// Who issues tokens.
+    pub source: Arc<dyn TokenSource>,
+    /// Who keeps them over a restart.
+    pub store: Arc<dyn TokenStore>,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Who exists; the engine reads the authorities' limits there.
+    pub directory: SharedDirectory,
+    /// How a token looks on the wire.
+    pub encoder: Encoder,
+    /// Seeds the jitter.
+    pub seed: u64,
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ports").finish_non_exhaustive()
+    }
+}
+
+/// The engine's tasks. Their owner notices when one dies, and stops them.
+#[derive(Debug)]
+pub struct EngineTasks {
+    shared: Engine,
+    tick: JoinHandle<()>,
+    writer: JoinHandle<()>,
+}
+
+/// A source of jitter.
+pub(crate) struct Draw(Mutex<SmallRng>);
+
+impl Draw {
+    pub(crate) fn unit(&self) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).random()
+    }
+}
+
+impl Engine {
+    /// Takes over what was kept and starts refreshing. A store that cannot be read is an error; unreadable rows are not.
+    pub async fn start(settings: EngineSettings, ports: Ports) -> Result<(Engine, EngineTasks), TokenStoreError> {
+        let kept = ports.store.load().await?;
+        let (writer, writes) = Writer::new(settings.max_pending_writes);
+        let gate = Gate::new(&settings, ports.directory);
+        let draw = Draw(Mutex::new(SmallRng::seed_from_u64(ports.seed)));
+        let shared = Shared::new(settings, gate, writer, ports.source, ports.clock, ports.encoder, draw);
+        let engine = Engine { shared: Arc::new(shared) };
+        engine.take_over(kept);
+        let stop = engine.shared.stop.clone();
+        let tick = tokio::spawn(refresh::run(Arc::clone(&engine.shared), stop));
+        let writer = tokio::spawn(writer::run(writes, ports.store, engine.shared.stop.clone()));
+        Ok((engine.clone(), EngineTasks { shared: engine, tick, writer }))
+    }
+
+    fn take_over(&self, kept: Kept) {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        kept.holds.into_iter().for_each(|hold| shared.gate.restore(hold, now));
+        let owner = Principal::restored();
+        for stored in kept.tokens {
+            let token = Token::restored(stored.token, stored.issued_at, stored.refresh_at, now);
+            if token.freshness(now) == Freshness::Expired && !stored.pinned {
+                continue;
+            }
+            // Nobody's share: whoever asked for them is not known any more.
+            let Ok((slot, _)) = shared.index.ensure(&stored.key, &owner, now) else { break };
+            slot.restore_used(stored.last_used, now);
+            slot.pinned.store(stored.pinned, std::sync::atomic::Ordering::Relaxed);
+            let cached = shared.put(&slot, token);
+            shared.index.weigh(&slot);
+            shared.enqueue(&slot, &cached.token);
+        }
+    }
+}
+
+impl EngineTasks {
+    /// Ends when a task dies on its own, which none should.
+    pub async fn ended(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.tick => "the refresh tick",
+            _ = &mut self.writer => "the token writer",
+        }
+    }
+
+    /// Lets flights end for a short time, writes what is left, and stops.
+    pub async fn shutdown(self) {
+        let shared = &self.shared.shared;
+        shared.flights.close();
+        let _ = tokio::time::timeout(STOP_TIMEOUT, shared.flights.wait()).await;
+        shared.stop.cancel();
+        let (tick, writer) = (self.tick.abort_handle(), self.writer.abort_handle());
+        let ended = tokio::time::timeout(STOP_TIMEOUT, async { (self.tick.await.is_ok(), self.writer.await.is_ok()) }).await;
+        if ended.is_err() {
+            tick.abort();
+            writer.abort();
+        }
+    }
+}

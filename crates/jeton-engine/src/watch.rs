@@ -1,0 +1,66 @@
+//! Following one token: the current one at once, every refreshed one after it, the latest for a slow reader.
+
+use std::sync::Arc;
+
+use jeton_core::{Clock, Freshness};
+use tokio::sync::watch;
+
+use crate::{Hit, IssueError, slot::Seen};
+
+/// What happened to a watched token.
+#[derive(Debug, Clone)]
+pub enum WatchEvent {
+    /// The current or a refreshed token.
+    Token(Hit),
+    /// A refresh failed; the token before stays valid until it expires.
+    Failed(IssueError),
+}
+
+/// Follows one slot. As long as it lives, the slot stays fresh and in the cache.
+pub struct Watch {
+    pub(crate) seen: watch::Receiver<Seen>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) shown: u64,
+    pub(crate) failures: u64,
+    pub(crate) _counted: crate::engine::WatchCount,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// The next event; none when the slot is gone (identity disabled or deleted).
+    pub async fn next(&mut self) -> Option<WatchEvent> {
+        loop {
+            if let Some(event) = self.unseen() {
+                return Some(event);
+            }
+            if self.seen.borrow().ended || self.seen.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    fn unseen(&mut self) -> Option<WatchEvent> {
+        let seen = self.seen.borrow_and_update().clone();
+        if let Some(cached) = &seen.token
+            && self.shown != seen.generation
+        {
+            self.shown = seen.generation;
+            self.failures = seen.failures;
+            let state = cached.token.freshness(self.clock.now());
+            if state != Freshness::Expired {
+                let hit = Hit { token: Arc::clone(&cached.token), encoded: cached.encoded.clone(), state };
+                return Some(WatchEvent::Token(hit));
+            }
+        }
+        if seen.failures != self.failures {
+            self.failures = seen.failures;
+            return seen.error.map(WatchEvent::Failed);
+        }
+        None
+    }
+}
