@@ -1,0 +1,186 @@
+//! The handle that fills the ports: key ring for the lifecycle, assertions for whoever talks to authorities.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use jeton_core::{
+    Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, Clock, ProofRequest, Uid, Wall,
+};
+use jeton_lifecycle::{IdentityStore, KeyError, KeyRequest, KeyRing, NewKey, SecretId, SecretKind};
+use moka::sync::Cache;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{runtime::Handle, sync::oneshot};
+
+use crate::{
+    KeysSettings, assertion,
+    generate::generate,
+    import::import,
+    key::ParsedKey,
+    pool::Pool,
+    workers::{Urgency, Workers},
+};
+
+/// Key generations that may wait.
+const MAX_QUEUED_GENERATIONS: usize = 10_000;
+
+/// A cloneable handle on keys, threads and the pool.
+#[derive(Clone)]
+pub struct Keys(Arc<Shared>);
+
+struct Shared {
+    settings: KeysSettings,
+    store: Arc<dyn IdentityStore>,
+    clock: Arc<dyn Clock>,
+    runtime: Handle,
+    signers: Workers,
+    generators: Workers,
+    parsed: Cache<Uid, Arc<ParsedKey>>,
+    pool: Pool,
+    signed: AtomicU64,
+    from_pool: AtomicU64,
+}
+
+/// Numbers about keys and assertions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeysStats {
+    /// Assertions waiting to be used.
+    pub presigned: usize,
+    /// Assertions signed so far.
+    pub signed: u64,
+    /// Assertions handed out that were signed ahead.
+    pub taken_from_pool: u64,
+    /// Assertions signed ahead that nobody used in time.
+    pub expired_unused: u64,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    /// Starts the threads. Must be called inside the runtime on which secrets are read from the store.
+    pub fn start(settings: KeysSettings, store: Arc<dyn IdentityStore>, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        let signers = Workers::start("jeton-sign", settings.threads(), settings.max_queued)?;
+        let generators = Workers::start("jeton-keygen", 1, MAX_QUEUED_GENERATIONS)?;
+        let parsed = Cache::new(settings.max_parsed_keys);
+        let (pool, signed, from_pool) = (Pool::default(), AtomicU64::new(0), AtomicU64::new(0));
+        let runtime = Handle::current();
+        Ok(Self(Arc::new(Shared { settings, store, clock, runtime, signers, generators, parsed, pool, signed, from_pool })))
+    }
+
+    /// Numbers about keys and assertions.
+    pub fn stats(&self) -> KeysStats {
+        let depth = self.0.pool.depth();
+        KeysStats {
+            presigned: depth.ready,
+            signed: self.0.signed.load(Relaxed),
+            taken_from_pool: self.0.from_pool.load(Relaxed),
+            expired_unused: depth.expired,
+        }
+    }
+
+    /// The parsed key of a credential: from memory, or opened and parsed once.
+    async fn key(&self, owner: Uid, credential: Uid) -> Result<Arc<ParsedKey>, AssertionError> {
+        if let Some(key) = self.0.parsed.get(&credential) {
+            return Ok(key);
+        }
+        let failed = |reason: &str| AssertionError::Key { credential, reason: reason.to_owned() };
+        let id = SecretId { owner, subject: credential, kind: SecretKind::PrivateKey };
+        let opened = self.0.store.secret(id).await.map_err(|e| failed(&e.to_string()))?;
+        let secret = opened.ok_or_else(|| failed("it is not in the store; rotate the credential or attach the identity anew"))?;
+        let parse = move || ParsedKey::from_pkcs8(secret.expose_secret()).map(Arc::new);
+        let parsed = run(&self.0.signers, Urgency::Now, parse).await.ok_or(AssertionError::Busy)?;
+        let key = parsed.ok_or_else(|| failed("it is not readable; rotate the credential or attach the identity anew"))?;
+        self.0.parsed.insert(credential, Arc::clone(&key));
+        Ok(key)
+    }
+
+    async fn sign(&self, request: AssertionRequest, urgency: Urgency) -> Result<Assertion, AssertionError> {
+        let key = self.key(request.owner, request.credential).await?;
+        let now = self.0.clock.now().wall;
+        let (credential, algorithm) = (request.credential, request.profile.algorithm.as_str());
+        let signed = run(&self.0.signers, urgency, move || assertion::assertion(&key, &request, now)).await;
+        self.0.signed.fetch_add(1, Relaxed);
+        signed.ok_or(AssertionError::Busy)?.ok_or(AssertionError::Algorithm { credential, algorithm })
+    }
+
+    fn sign_ahead(&self, request: AssertionRequest) {
+        if !self.0.pool.reserve(&request, self.0.settings.max_presigned, self.0.clock.now().wall) {
+            return;
+        }
+        let keys = self.clone();
+        // Bounded by the pool: no more are under way than have a place in it.
+        self.0.runtime.spawn(async move {
+            match keys.sign(request.clone(), Urgency::Ahead).await {
+                Ok(assertion) => keys.0.pool.put(&request, assertion),
+                Err(error) => {
+                    keys.0.pool.failed(&request);
+                    tracing::debug!(credential = %request.credential, %error, "no assertion was signed ahead");
+                }
+            }
+        });
+    }
+}
+
+impl Assertions for Keys {
+    fn prepare(&self, request: &AssertionRequest) {
+        self.sign_ahead(request.clone());
+    }
+
+    fn take(&self, request: AssertionRequest) -> BoxFuture<'_, Result<Assertion, AssertionError>> {
+        Box::pin(async move {
+            if let Some(assertion) = self.0.pool.take(&request, self.0.clock.now().wall) {
+                self.0.from_pool.fetch_add(1, Relaxed);
+                return Ok(assertion);
+            }
+            let assertion = self.sign(request.clone(), Urgency::Now).await?;
+            // A key that missed has one in reserve from now on.
+            self.sign_ahead(request);
+            Ok(assertion)
+        })
+    }
+
+    fn proof(&self, request: ProofRequest) -> BoxFuture<'_, Result<SecretString, AssertionError>> {
+        Box::pin(async move {
+            let key = self.key(request.owner, request.credential).await?;
+            let (now, credential) = (self.0.clock.now().wall, request.credential);
+            let signed = run(&self.0.signers, Urgency::Now, move || assertion::proof(&key, &request, now)).await;
+            signed.ok_or(AssertionError::Busy)?.ok_or(AssertionError::Algorithm { credential, algorithm: "RS256" })
+        })
+    }
+
+    fn discard(&self, credential: Uid) {
+        self.0.pool.discard(credential);
+        self.0.parsed.invalidate(&credential);
+    }
+}
+
+impl KeyRing for Keys {
+    fn make(&self, request: KeyRequest) -> BoxFuture<'_, Result<NewKey, KeyError>> {
+        Box::pin(async move { run(&self.0.generators, Urgency::Now, move || generate(&request)).await.ok_or(KeyError::Busy)? })
+    }
+
+    fn import(&self, certificate_pem: String, private_key_pem: SecretString, now: Wall) -> BoxFuture<'_, Result<NewKey, KeyError>> {
+        Box::pin(async move {
+            let job = move || import(&certificate_pem, &private_key_pem, now);
+            run(&self.0.signers, Urgency::Now, job).await.ok_or(KeyError::Busy)?
+        })
+    }
+}
+
+/// Runs a job on the threads; none when the line is full or the job panicked.
+async fn run<T: Send + 'static>(workers: &Workers, urgency: Urgency, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    let submitted = workers.submit(urgency, move || {
+        // Whoever asked may have gone.
+        let _ = answer.send(job());
+    });
+    if submitted { answered.await.ok() } else { None }
+}

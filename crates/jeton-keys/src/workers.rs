@@ -1,0 +1,110 @@
+//! Threads for work that takes long, with a bounded line before them. What a caller waits for comes first.
+
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Somebody does.
+    Now,
+    /// Nobody yet.
+    Ahead,
+}
+
+/// A group of threads over one line. Dropping it lets the threads end after the job in hand.
+pub(crate) struct Workers {
+    line: Arc<Line>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Line {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+    most: usize,
+}
+
+#[derive(Default)]
+struct Jobs {
+    now: VecDeque<Job>,
+    ahead: VecDeque<Job>,
+    stopped: bool,
+}
+
+impl Workers {
+    pub(crate) fn start(name: &str, threads: usize, most: usize) -> io::Result<Self> {
+        let line = Arc::new(Line { jobs: Mutex::default(), changed: Condvar::new(), most });
+        let spawn = |n| {
+            let line = Arc::clone(&line);
+            thread::Builder::new().name(format!("{name}-{n}")).spawn(move || line.work())
+        };
+        let threads = (0..threads).map(spawn).collect::<io::Result<_>>()?;
+        Ok(Self { line, threads })
+    }
+
+    /// Puts a job in line; false when the line is full. A job that panics is dropped, and with it whatever it should answer.
+    pub(crate) fn submit(&self, urgency: Urgency, job: impl FnOnce() + Send + 'static) -> bool {
+        let mut jobs = self.line.locked();
+        if jobs.now.len() + jobs.ahead.len() >= self.line.most || jobs.stopped {
+            return false;
+        }
+        match urgency {
+            Urgency::Now => jobs.now.push_back(Box::new(job)),
+            Urgency::Ahead => jobs.ahead.push_back(Box::new(job)),
+        }
+        drop(jobs);
+        self.line.changed.notify_one();
+        true
+    }
+}
+
+impl Line {
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            // The job's answer channel closes, which tells whoever waits; the thread goes on.
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                tracing::error!("a key operation panicked");
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.locked();
+        loop {
+            if jobs.stopped {
+                return None;
+            }
+            if let Some(job) = jobs.now.pop_front() {
+                return Some(job);
+            }
+            if let Some(job) = jobs.ahead.pop_front() {
+                return Some(job);
+            }
+            jobs = self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.line.locked().stopped = true;
+        self.line.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // The last handle may be dropped by a job: a thread cannot wait for itself.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
