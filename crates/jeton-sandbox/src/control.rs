@@ -1,0 +1,99 @@
+//! The control door: what was asked, and faults to come. For tests and demonstrations; the listener is on loopback.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Bytes, extract::State as Extract, routing::get};
+use serde_json::{Value, json};
+
+use crate::{
+    model::Settings,
+    reply::{Reply, json as reply},
+    start::Shared,
+    state::{Counts, State},
+};
+
+pub(crate) fn routes() -> Router<Arc<Shared>> {
+    Router::new().route("/sandbox/stats", get(stats)).route("/sandbox/settings", get(settings).put(change))
+}
+
+async fn stats(Extract(shared): Extract<Arc<Shared>>) -> Reply {
+    let state = shared.state.lock().await;
+    let sum = |of: fn(&Counts) -> u64| state.counts.values().map(of).sum::<u64>();
+    let own = state.applications.values().filter(|a| !a.built_in);
+    let keys = own.clone().map(|a| a.keys.len()).sum::<usize>()
+        + state.clients.values().map(|c| jwks(&c.metadata).count()).sum::<usize>();
+    let clients = state
+        .counts
+        .keys()
+        .cloned()
+        .chain(own.clone().map(|a| a.app_id.clone()))
+        .chain(state.clients.keys().cloned());
+    let by_client: serde_json::Map<String, Value> =
+        clients.map(|client| (client.clone(), of_client(&state, &client))).collect();
+    reply(
+        200,
+        &json!({
+            "token_requests": {"total": sum(|c| c.total), "ok": sum(|c| c.ok), "refused": sum(|c| c.refused)},
+            "applications": own.count() + state.clients.len(),
+            "keys": keys,
+            "by_client": by_client,
+        }),
+    )
+}
+
+fn of_client(state: &State, client: &str) -> Value {
+    let counts = state.counts.get(client).cloned().unwrap_or_default();
+    let keys: Vec<String> = match (state.application_by_app_id(client), state.clients.get(client)) {
+        (Some(application), _) => application.keys.iter().map(|k| k.x5t_s256.clone()).collect(),
+        (None, Some(client)) => {
+            jwks(&client.metadata).filter_map(|k| k["kid"].as_str().map(str::to_owned)).collect()
+        }
+        (None, None) => vec![],
+    };
+    json!({
+        "total": counts.total, "ok": counts.ok, "refused": counts.refused, "by_scope": counts.by_scope,
+        "keys": keys, "signed_with": counts.signed_with,
+    })
+}
+
+fn jwks(metadata: &Value) -> impl Iterator<Item = &Value> {
+    metadata["jwks"]["keys"].as_array().into_iter().flatten()
+}
+
+async fn settings(Extract(shared): Extract<Arc<Shared>>) -> Reply {
+    shown("", &shared.state.lock().await.settings(""))
+}
+
+/// Members that are absent stay as they are.
+async fn change(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Reply {
+    let wrong =
+        |message: String| reply(400, &json!({"error": "invalid_settings", "error_description": message}));
+    let Ok(Value::Object(mut asked)) = serde_json::from_slice(&body) else {
+        return wrong("expected a JSON object".into());
+    };
+    let client = asked.remove("client_id").and_then(|c| c.as_str().map(str::to_owned)).unwrap_or_default();
+    let mut state = shared.state.lock().await;
+    let Ok(mut merged) = serde_json::to_value(state.settings(&client)) else {
+        return wrong("settings".into());
+    };
+    for (name, value) in asked {
+        match (merged.get_mut(&name), value) {
+            (None, _) => return wrong(format!("unknown member {name:?}")),
+            (Some(Value::Object(known)), Value::Object(given)) => known.extend(given),
+            (Some(known), value) => *known = value,
+        }
+    }
+    match serde_json::from_value::<Settings>(merged) {
+        Ok(settings) => match state.set_settings(&client, settings).await {
+            Ok(()) => shown(&client, &settings),
+            Err(e) => reply(503, &json!({"error": "unavailable", "error_description": e.to_string()})),
+        },
+        Err(e) => wrong(e.to_string()),
+    }
+}
+
+fn shown(client: &str, settings: &Settings) -> Reply {
+    let mut body = serde_json::to_value(settings).unwrap_or_default();
+    body["client_id"] = if client.is_empty() { Value::Null } else { client.into() };
+    reply(200, &body)
+}

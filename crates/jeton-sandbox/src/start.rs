@@ -1,0 +1,220 @@
+//! Starting and stopping: listeners, first content, `sandbox.json`.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::Rng;
+use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
+use uuid::Uuid;
+
+use crate::{
+    certificates::{CA_FILE, server_config},
+    control,
+    description::{Administrator, Description, EntraTenant, FILE, OidcTenant, VaultPlace},
+    entra::{self, Signer},
+    files::{kept, private_dir, write_private},
+    graph, serve,
+    state::State,
+    vault,
+};
+
+/// Largest request body of the token and registration endpoints; Graph has its own bound.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Where the sandbox keeps its things, and where it listens.
+#[derive(Debug, Clone)]
+pub struct SandboxOptions {
+    /// Its folder; made if it is not there.
+    pub data_dir: PathBuf,
+    /// The authority's address. Port 0: a free one, drawn once and kept.
+    pub authority_listen: SocketAddr,
+    /// The vault's address. Port 0: a free one, drawn once and kept.
+    pub vault_listen: SocketAddr,
+}
+
+impl SandboxOptions {
+    /// On free ports of the loopback interface.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self { data_dir: data_dir.into(), authority_listen: free, vault_listen: free }
+    }
+}
+
+/// Why the sandbox does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// None runs there.
+    #[error("{0}")]
+    NotRunning(String),
+    /// An address is taken.
+    #[error("{address} is taken by another program: stop that one, or choose another port ({source})")]
+    Address {
+        /// Which.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Its folder cannot be used.
+    #[error("the sandbox's folder {folder} cannot be used: {source}")]
+    Folder {
+        /// Which.
+        folder: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Its database cannot be used.
+    #[error("the sandbox's database cannot be used: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A listener ended.
+    #[error("a listener of the sandbox ended: {0}")]
+    Ended(String),
+}
+
+/// What all doors share.
+pub(crate) struct Shared {
+    pub(crate) state: Mutex<State>,
+    pub(crate) description: Description,
+    pub(crate) signer: Signer,
+}
+
+/// A running sandbox.
+pub struct Sandbox {
+    shared: Arc<Shared>,
+    data_dir: PathBuf,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("description", &self.shared.description).finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Starts on a folder; what was there before is there again.
+    pub async fn start(options: SandboxOptions) -> Result<Self, SandboxError> {
+        let folder = options.data_dir.display().to_string();
+        let failed = |source| SandboxError::Folder { folder: folder.clone(), source };
+        private_dir(&options.data_dir).map_err(failed)?;
+        let data_dir = options.data_dir.canonicalize().map_err(failed)?;
+        let authority = listen(&data_dir, "authority.port", options.authority_listen).await?;
+        let vault = listen(&data_dir, "vault.port", options.vault_listen).await?;
+        let tls = server_config(&data_dir).map_err(failed)?;
+        let description = describe(&data_dir, &authority, &vault).map_err(failed)?;
+        let signer = Signer::open(&data_dir).map_err(failed)?;
+        let mut state = State::open(&data_dir).await?;
+        graph::furnish(&mut state, &description).await?;
+        let shared = Arc::new(Shared { state: Mutex::new(state), description, signer });
+        let doors =
+            entra::routes().merge(crate::oidc::routes()).merge(graph::routes()).merge(control::routes());
+        let listeners = vec![
+            tokio::spawn(serve::run(
+                authority,
+                Arc::clone(&tls),
+                limited(doors).with_state(Arc::clone(&shared)),
+            )),
+            tokio::spawn(serve::run(vault, tls, vault::routes().with_state(Arc::clone(&shared)))),
+        ];
+        let text = serde_json::to_vec_pretty(&shared.description).unwrap_or_default();
+        write_private(&data_dir.join(FILE), &text).map_err(failed)?;
+        Ok(Self { shared, data_dir, listeners })
+    }
+
+    /// Where everything is.
+    pub fn description(&self) -> &Description {
+        &self.shared.description
+    }
+
+    /// Ends when a listener dies, which none should.
+    pub async fn ended(&mut self) -> SandboxError {
+        let (first, second) = self.listeners.split_at_mut(1);
+        let ended = tokio::select! {
+            ended = &mut first[0] => ended,
+            ended = &mut second[0] => ended,
+        };
+        SandboxError::Ended(ended.err().map_or_else(|| "without a word".to_owned(), |e| e.to_string()))
+    }
+
+    /// Stops; bounded.
+    pub async fn shutdown(self) {
+        // Gone already is as good.
+        let _ = fs::remove_file(self.data_dir.join(FILE));
+        self.listeners.iter().for_each(JoinHandle::abort);
+        let _ = tokio::time::timeout(Duration::from_secs(2), async {
+            self.shared.state.lock().await.close().await
+        })
+        .await;
+    }
+}
+
+fn limited(doors: axum::Router<Arc<Shared>>) -> axum::Router<Arc<Shared>> {
+    doors.layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+}
+
+/// Listens; a port that was drawn is kept in a file, so that the URLs stay the same.
+async fn listen(data_dir: &Path, file: &str, wanted: SocketAddr) -> Result<TcpListener, SandboxError> {
+    let failed = |source| SandboxError::Folder { folder: data_dir.display().to_string(), source };
+    let mut address = wanted;
+    if wanted.port() == 0
+        && let Ok(text) = fs::read_to_string(data_dir.join(file))
+        && let Ok(port) = text.trim().parse()
+    {
+        address.set_port(port);
+    }
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| SandboxError::Address { address, source })?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    write_private(&data_dir.join(file), port.to_string().as_bytes()).map_err(failed)?;
+    Ok(listener)
+}
+
+fn describe(data_dir: &Path, authority: &TcpListener, vault: &TcpListener) -> io::Result<Description> {
+    let url = format!("https://localhost:{}", authority.local_addr()?.port());
+    let vault_url = format!("https://localhost:{}", vault.local_addr()?.port());
+    let tenant = kept(&data_dir.join("tenant"), || Uuid::new_v4().to_string())?;
+    let authority = format!("{url}/{tenant}");
+    let oidc = format!("{url}/oidc");
+    Ok(Description {
+        pid: std::process::id(),
+        ca_file: data_dir.join(CA_FILE),
+        vault: VaultPlace {
+            url: vault_url,
+            scope: format!("{}/.default", graph::VAULT_API),
+            secret: vault::SECRET_NAME.into(),
+        },
+        entra: EntraTenant {
+            issuer: format!("{authority}/v2.0"),
+            token_endpoint: format!("{authority}/oauth2/v2.0/token"),
+            jwks_uri: format!("{authority}/discovery/v2.0/keys"),
+            graph: format!("{url}/v1.0"),
+            graph_scope: format!("{}/.default", graph::GRAPH_API),
+            scopes: vec![format!("{}/.default", graph::VAULT_API), format!("{}/.default", graph::ORDERS_API)],
+            authority,
+            tenant,
+        },
+        oidc: OidcTenant {
+            token_endpoint: format!("{oidc}/token"),
+            jwks_uri: format!("{oidc}/jwks"),
+            registration_endpoint: format!("{oidc}/reg"),
+            issuer: oidc,
+            resources: vec![graph::ORDERS_API.into()],
+            scopes: vec!["orders.read".into(), "orders.write".into()],
+        },
+        administrator: Administrator {
+            client_id: kept(&data_dir.join("administrator"), || Uuid::new_v4().to_string())?,
+            client_secret: kept(&data_dir.join("administrator.secret"), random_secret)?,
+        },
+        initial_access_token: kept(&data_dir.join("initial-access-token"), random_secret)?,
+        url,
+    })
+}
+
+pub(crate) fn random_secret() -> String {
+    crate::jwt::base64url(&rand::rng().random::<[u8; 32]>())
+}
