@@ -1,1 +1,19 @@
-//! Crate under construction.
+//! The outbound side: token endpoints and client registration at authorities.
+//!
+//! One code path speaks to all of them; what differs is the profile. Answers are read with suspicion: bounded, over TLS that trusts
+//! what the authority's record says, never redirected. An assertion is spent when it is sent, so nothing here repeats a request
+//! with the same one.
+
+mod classify;
+mod client;
+mod dynamic;
+mod graph;
+mod http;
+mod profiles;
+mod registration;
+mod skew;
+mod token;
+
+pub use client::{AuthorityClient, Ports, TestStep};
+pub use http::{Answer, Http, HttpError, trust};
+pub use profiles::{DiscoverError, Discovery, Shape, discover};

@@ -1,0 +1,183 @@
+//! Dynamic registration and its management (RFC 7591, RFC 7592).
+//!
+//! What comes back is never what was sent, so every PUT is a whole document of our own making. The registration access token is
+//! replaced at each PUT and cannot be had again, so it goes back to the caller, who writes it down first.
+
+use http::Method;
+use jeton_core::{Authority, Credential, Identity, Registrar, Registration};
+use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass, SecretId, SecretKind};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::{
+    Answer,
+    client::Inner,
+    registration::{bearer, client_name, error, from_http},
+};
+
+impl Inner {
+    pub(crate) async fn dynamic_register(
+        &self,
+        endpoint: &str,
+        scope: Option<&str>,
+        authority: &Authority,
+        identity: &Identity,
+        credential: &Credential,
+    ) -> Result<Registered, RegistryError> {
+        let token = self.initial_token(authority).await?;
+        let body = document(scope, authority, identity, &[credential])?;
+        let http = self.http(authority).map_err(|e| from_http(&e, true))?;
+        let headers: Vec<_> = token.iter().map(bearer).collect();
+        let answer =
+            http.json(Method::POST, endpoint, &headers, &body).await.map_err(|e| from_http(&e, true))?;
+        match answer.status {
+            200 | 201 => {}
+            401 | 403 => {
+                return Err(self.from_answer(
+                    &answer,
+                    "registering: the initial access token is not accepted",
+                    false,
+                ));
+            }
+            429 | 503 => return Err(self.from_answer(&answer, "registering", true)),
+            500.. => {
+                return Err(RegistryError {
+                    class: RegistryErrorClass::Unknown,
+                    ..self.from_answer(&answer, "registering", true)
+                });
+            }
+            _ => return Err(self.from_answer(&answer, "registering", false)),
+        }
+        let client_id = answer.text("client_id");
+        if client_id.is_empty() {
+            return Err(error(RegistryErrorClass::Unknown, "registering: the answer has no client_id"));
+        }
+        Ok(Registered {
+            client_id: Some(client_id.into()),
+            registration: Some(Registration {
+                client_uri: Some(answer.text("registration_client_uri").into()),
+                ..Registration::default()
+            }),
+            remote_key_id: None,
+            registration_access_token: rotated(&answer),
+        })
+    }
+
+    /// Puts exactly these keys into the registration.
+    pub(crate) async fn dynamic_put_keys(
+        &self,
+        scope: Option<&str>,
+        authority: &Authority,
+        identity: &Identity,
+        keys: &[&Credential],
+    ) -> Result<Registered, RegistryError> {
+        let (url, token) = self.managed(identity).await?;
+        let mut body = document(scope, authority, identity, keys)?;
+        body["client_id"] = identity.client_id.as_deref().unwrap_or_default().into();
+        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
+        let answer =
+            http.json(Method::PUT, &url, &[bearer(&token)], &body).await.map_err(|e| from_http(&e, false))?;
+        match answer.status {
+            200 => Ok(Registered { registration_access_token: rotated(&answer), ..Registered::default() }),
+            401 => Err(error(
+                RegistryErrorClass::Permanent,
+                "the registration access token is not accepted any more, so the registration cannot be changed; the key in use stays valid. \
+                 Create the identity anew when it suits, or have the authority's administrator issue a new token",
+            )),
+            _ => Err(self.from_answer(&answer, "changing the registration", false)),
+        }
+    }
+
+    pub(crate) async fn dynamic_delete(
+        &self,
+        authority: &Authority,
+        identity: &Identity,
+    ) -> Result<(), RegistryError> {
+        if identity.client_id.is_none() {
+            // Never registered, or listed as a suspected orphan.
+            return Ok(());
+        }
+        let (url, token) = self.managed(identity).await?;
+        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
+        let answer = http
+            .json(Method::DELETE, &url, &[bearer(&token)], &Value::Null)
+            .await
+            .map_err(|e| from_http(&e, false))?;
+        match answer.status {
+            // A client that is gone answers 401 (RFC 7592 section 2.3).
+            200 | 204 | 401 | 404 => Ok(()),
+            _ => Err(self.from_answer(&answer, "deleting the registration", false)),
+        }
+    }
+
+    async fn initial_token(&self, authority: &Authority) -> Result<Option<SecretString>, RegistryError> {
+        match &authority.registrar {
+            Registrar::InitialAccessToken { credential } => {
+                let id = SecretId {
+                    owner: authority.uid,
+                    subject: *credential,
+                    kind: SecretKind::InitialAccessToken,
+                };
+                self.secret_text(id).await.map(Some).map_err(|e| error(RegistryErrorClass::Permanent, e))
+            }
+            // Some authorities register anybody.
+            _ => Ok(None),
+        }
+    }
+
+    async fn managed(&self, identity: &Identity) -> Result<(String, SecretString), RegistryError> {
+        let uri = identity
+            .registration
+            .as_ref()
+            .and_then(|r| r.client_uri.as_deref())
+            .filter(|uri| !uri.is_empty());
+        let uri = uri.ok_or_else(|| {
+            error(
+                RegistryErrorClass::Permanent,
+                "the registration cannot be managed: the authority gave no registration_client_uri",
+            )
+        })?;
+        let id = SecretId {
+            owner: identity.uid,
+            subject: identity.uid,
+            kind: SecretKind::RegistrationAccessToken,
+        };
+        let token = self.secret_text(id).await.map_err(|e| error(RegistryErrorClass::Permanent, e))?;
+        Ok((uri.to_owned(), token))
+    }
+}
+
+fn rotated(answer: &Answer) -> Option<SecretString> {
+    Some(answer.text("registration_access_token")).filter(|t| !t.is_empty()).map(|t| t.to_owned().into())
+}
+
+/// The client's metadata (RFC 7591 section 2), whole.
+fn document(
+    scope: Option<&str>,
+    authority: &Authority,
+    identity: &Identity,
+    keys: &[&Credential],
+) -> Result<Value, RegistryError> {
+    let algorithm = authority.profile.assertion.algorithm.as_str();
+    let jwk = |credential: &&Credential| {
+        let mut jwk: Value = serde_json::from_str(&credential.certificate()?.jwk).ok()?;
+        jwk["alg"] = algorithm.into();
+        Some(jwk)
+    };
+    let keys: Option<Vec<Value>> = keys.iter().map(jwk).collect();
+    let keys =
+        keys.ok_or_else(|| error(RegistryErrorClass::Permanent, "the credential has no public key"))?;
+    let mut body = json!({
+        "client_name": client_name(identity),
+        "grant_types": ["client_credentials"],
+        "response_types": [],
+        "redirect_uris": [],
+        "token_endpoint_auth_method": "private_key_jwt",
+        "token_endpoint_auth_signing_alg": algorithm,
+        "jwks": {"keys": keys},
+    });
+    if let Some(scope) = scope {
+        body["scope"] = scope.into();
+    }
+    Ok(body)
+}

@@ -1,0 +1,302 @@
+//! Registration at Microsoft Graph v1.0. Every call finds what an earlier try left: applications by `uniqueName`, keys by their
+//! certificate's thumbprint. The first key is set by the registrar; later ones the identity adds and removes itself, with proof
+//! of possession.
+
+use http::Method;
+use jeton_core::{Authority, Credential, Identity, ProofRequest, Registrar, Registration};
+use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::{
+    Answer,
+    client::Inner,
+    registration::{bearer, client_name, error, from_http},
+    token::Client,
+};
+
+/// The audience of a proof of possession.
+const PROOF_AUDIENCE: &str = "00000002-0000-0000-c000-000000000000";
+
+impl Inner {
+    pub(crate) async fn graph_register(
+        &self,
+        base: &str,
+        authority: &Authority,
+        identity: &Identity,
+        credential: &Credential,
+    ) -> Result<Registered, RegistryError> {
+        let application = self.upsert(base, authority, identity).await?;
+        let (id, app_id) = (
+            application["id"].as_str().unwrap_or_default(),
+            application["appId"].as_str().unwrap_or_default(),
+        );
+        let service_principal = self.service_principal(base, authority, app_id).await?;
+        if !has_key(&application, credential) {
+            let body = json!({"keyCredentials": [key_credential(credential)?]});
+            let answer = self
+                .as_registrar(authority, Method::PATCH, &format!("{base}/applications/{id}"), &body)
+                .await?;
+            if answer.status != 204 && answer.status != 200 {
+                return Err(self.from_answer(&answer, "setting the first key", answer.status == 404));
+            }
+        }
+        Ok(Registered {
+            client_id: Some(app_id.into()),
+            registration: Some(Registration {
+                object_id: Some(id.into()),
+                service_principal_id: Some(service_principal.into()),
+                client_uri: None,
+            }),
+            remote_key_id: Some(credential.uid.to_string().into()),
+            registration_access_token: None,
+        })
+    }
+
+    /// The application, made if it is not there. A 404 after that is replication.
+    async fn upsert(
+        &self,
+        base: &str,
+        authority: &Authority,
+        identity: &Identity,
+    ) -> Result<Value, RegistryError> {
+        let url = format!("{base}/applications(uniqueName='{}')", client_name(identity));
+        let body = json!({"displayName": display_name(identity)});
+        let token = self.registrar_token(authority).await?;
+        let headers = [bearer(&token), ("prefer", "create-if-missing".to_owned())];
+        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
+        let answer =
+            http.json(Method::PATCH, &url, &headers, &body).await.map_err(|e| from_http(&e, false))?;
+        self.heed(authority, &answer);
+        if !matches!(answer.status, 200 | 201 | 204) {
+            return Err(self.from_answer(&answer, "registering the application", answer.status == 401));
+        }
+        let answer = self.as_registrar(authority, Method::GET, &url, &Value::Null).await?;
+        if answer.status == 200 {
+            Ok(answer.json)
+        } else {
+            Err(self.from_answer(&answer, "reading the application back", answer.status == 404))
+        }
+    }
+
+    async fn service_principal(
+        &self,
+        base: &str,
+        authority: &Authority,
+        app_id: &str,
+    ) -> Result<String, RegistryError> {
+        let url = format!("{base}/servicePrincipals(appId='{app_id}')");
+        let id = |answer: &Answer| answer.text("id").to_owned();
+        let found = self.as_registrar(authority, Method::GET, &url, &Value::Null).await?;
+        if found.status == 200 {
+            return Ok(id(&found));
+        }
+        let made = self
+            .as_registrar(
+                authority,
+                Method::POST,
+                &format!("{base}/servicePrincipals"),
+                &json!({"appId": app_id}),
+            )
+            .await?;
+        match made.status {
+            201 => Ok(id(&made)),
+            // Made by an earlier try, or the application has not spread yet: both show at the next try.
+            status => Err(self.from_answer(
+                &made,
+                "making the service principal",
+                matches!(status, 400 | 404 | 409),
+            )),
+        }
+    }
+
+    pub(crate) async fn graph_add_key(
+        &self,
+        base: &str,
+        authority: &Authority,
+        identity: &Identity,
+        credential: &Credential,
+    ) -> Result<Registered, RegistryError> {
+        let id = object_id(identity)?;
+        if matches!(authority.registrar, Registrar::Certificate { .. }) {
+            let url = format!("{base}/applications/{id}?$select=id,keyCredentials");
+            let found = self.as_registrar(authority, Method::GET, &url, &Value::Null).await?;
+            if found.status == 200 && has_key(&found.json, credential) {
+                return Ok(Registered {
+                    remote_key_id: remote_id(&found.json, credential),
+                    ..Registered::default()
+                });
+            }
+        }
+        let body = json!({"keyCredential": key_credential(credential)?, "passwordCredential": null});
+        let answer = self.as_identity(base, authority, identity, "addKey", body).await?;
+        match answer.status {
+            200 => {
+                Ok(Registered { remote_key_id: Some(answer.text("keyId").into()), ..Registered::default() })
+            }
+            _ => Err(self.from_answer(&answer, "adding the new key", matches!(answer.status, 401 | 404))),
+        }
+    }
+
+    pub(crate) async fn graph_remove_key(
+        &self,
+        base: &str,
+        authority: &Authority,
+        identity: &Identity,
+        credential: &Credential,
+    ) -> Result<Registered, RegistryError> {
+        let Some(key_id) = &credential.remote_id else { return Ok(Registered::default()) };
+        let answer =
+            self.as_identity(base, authority, identity, "removeKey", json!({"keyId": &**key_id})).await?;
+        let told = answer.json["error"]["message"].as_str().unwrap_or_default();
+        match answer.status {
+            204 => Ok(Registered::default()),
+            400 if told.contains("No credentials found") => Ok(Registered::default()),
+            _ => Err(self.from_answer(&answer, "removing the old key", matches!(answer.status, 401 | 404))),
+        }
+    }
+
+    pub(crate) async fn graph_delete(
+        &self,
+        base: &str,
+        authority: &Authority,
+        identity: &Identity,
+    ) -> Result<(), RegistryError> {
+        let id = match identity.registration.as_ref().and_then(|r| r.object_id.as_deref()) {
+            Some(id) => id.to_owned(),
+            // The answer to its registration was lost: the upsert tells its id, whether it was there or not.
+            None => {
+                self.upsert(base, authority, identity).await?["id"].as_str().unwrap_or_default().to_owned()
+            }
+        };
+        let answer = self
+            .as_registrar(authority, Method::DELETE, &format!("{base}/applications/{id}"), &Value::Null)
+            .await?;
+        match answer.status {
+            204 => Ok(()),
+            404 => self.confirm_gone(base, authority, identity).await,
+            _ => Err(self.from_answer(&answer, "deleting the application", answer.status == 401)),
+        }
+    }
+
+    /// A 404 may be replication. An update by unique name, which makes nothing, tells.
+    async fn confirm_gone(
+        &self,
+        base: &str,
+        authority: &Authority,
+        identity: &Identity,
+    ) -> Result<(), RegistryError> {
+        let url = format!("{base}/applications(uniqueName='{}')", client_name(identity));
+        let body = json!({"displayName": display_name(identity)});
+        let answer = self.as_registrar(authority, Method::PATCH, &url, &body).await?;
+        match answer.status {
+            404 => Ok(()),
+            _ => Err(self.from_answer(&answer, "deleting the application", true)),
+        }
+    }
+
+    async fn as_registrar(
+        &self,
+        authority: &Authority,
+        method: Method,
+        url: &str,
+        body: &Value,
+    ) -> Result<Answer, RegistryError> {
+        let token = self.registrar_token(authority).await?;
+        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
+        let answer =
+            http.json(method, url, &[bearer(&token)], body).await.map_err(|e| from_http(&e, false))?;
+        self.heed(authority, &answer);
+        Ok(answer)
+    }
+
+    /// A call that the identity makes for itself: its own token, and a proof by its current key.
+    async fn as_identity(
+        &self,
+        base: &str,
+        authority: &Authority,
+        identity: &Identity,
+        action: &str,
+        mut body: Value,
+    ) -> Result<Answer, RegistryError> {
+        let missing = || {
+            error(
+                RegistryErrorClass::Permanent,
+                "the identity has no current certificate to prove itself with",
+            )
+        };
+        let (current, client_id) = identity.current().zip(identity.client_id.as_ref()).ok_or_else(missing)?;
+        let facts = current.certificate().ok_or_else(missing)?;
+        let id = object_id(identity)?;
+        let proof = self.assertions.proof(ProofRequest {
+            owner: identity.uid,
+            credential: current.uid,
+            references: facts.references.clone(),
+            issuer: id.into(),
+            audience: PROOF_AUDIENCE.into(),
+            skew_millis: self.skews.of(authority.uid),
+        });
+        let proof: SecretString =
+            proof.await.map_err(|e| error(RegistryErrorClass::Permanent, e.to_string()))?;
+        body["proof"] = secrecy::ExposeSecret::expose_secret(&proof).into();
+        let token = self
+            .graph_token(authority, Client { owner: identity.uid, client_id, credential: current })
+            .await?;
+        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
+        let url = format!("{base}/applications/{id}/{action}");
+        let answer = http
+            .json(Method::POST, &url, &[bearer(&token)], &body)
+            .await
+            .map_err(|e| from_http(&e, false))?;
+        if answer.status == 401 {
+            self.forget_graph_token(current.uid);
+        }
+        Ok(answer)
+    }
+
+    fn heed(&self, authority: &Authority, answer: &Answer) {
+        if let (401, Registrar::Certificate { credential, .. }) = (answer.status, &authority.registrar) {
+            self.forget_graph_token(credential.uid);
+        }
+    }
+}
+
+fn object_id(identity: &Identity) -> Result<&str, RegistryError> {
+    identity.registration.as_ref().and_then(|r| r.object_id.as_deref()).ok_or_else(|| {
+        error(
+            RegistryErrorClass::Permanent,
+            "the object id of the application is not known: an attached identity's keys are changed where it was made",
+        )
+    })
+}
+
+fn display_name(identity: &Identity) -> String {
+    if identity.display_name.is_empty() { identity.name.to_string() } else { identity.display_name.clone() }
+}
+
+fn key_credential(credential: &Credential) -> Result<Value, RegistryError> {
+    let facts = credential
+        .certificate()
+        .ok_or_else(|| error(RegistryErrorClass::Permanent, "the credential has no certificate"))?;
+    Ok(json!({
+        "keyId": credential.uid.to_string(), "type": "AsymmetricX509Cert", "usage": "Verify", "key": &*facts.certificate,
+        "displayName": format!("jeton {}", credential.uid),
+    }))
+}
+
+/// Graph shows the thumbprint in one of two alphabets, and the certificate itself where it was selected.
+fn same_key(entry: &Value, credential: &Credential) -> bool {
+    let Some(facts) = credential.certificate() else { return false };
+    let thumbprint = entry["customKeyIdentifier"].as_str().unwrap_or_default();
+    thumbprint.trim_end_matches('=').replace('+', "-").replace('/', "_") == *facts.references.x5t
+        || entry["key"].as_str() == Some(&facts.certificate)
+}
+
+fn has_key(application: &Value, credential: &Credential) -> bool {
+    application["keyCredentials"].as_array().is_some_and(|keys| keys.iter().any(|k| same_key(k, credential)))
+}
+
+fn remote_id(application: &Value, credential: &Credential) -> Option<std::sync::Arc<str>> {
+    let keys = application["keyCredentials"].as_array()?;
+    keys.iter().find(|k| same_key(k, credential))?["keyId"].as_str().map(Into::into)
+}

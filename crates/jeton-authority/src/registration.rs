@@ -1,0 +1,118 @@
+//! What both ways of registering have in common: errors, and the registrar's token.
+
+use jeton_core::{Authority, Identity, Registrar, Target, TargetRequest, Uid, profile::RegistrationStyle};
+use jeton_lifecycle::{RegistryError, RegistryErrorClass};
+use secrecy::{ExposeSecret, SecretString};
+use std::{sync::PoisonError, time::Duration};
+
+use crate::{Answer, HttpError, client::Inner, token::Client};
+
+/// A kept token is not used when it has less than this left.
+const TOKEN_MARGIN: Duration = Duration::from_secs(60);
+
+/// The name under which an identity's client is registered: found again after a crash, and by people.
+pub(crate) fn client_name(identity: &Identity) -> String {
+    format!("jeton-{}", identity.uid)
+}
+
+pub(crate) fn error(class: RegistryErrorClass, message: impl Into<String>) -> RegistryError {
+    RegistryError { class, retry_after: None, message: message.into() }
+}
+
+/// No answer: `Unknown` if the call may have been carried out and cannot be looked up.
+pub(crate) fn from_http(failure: &HttpError, unknown: bool) -> RegistryError {
+    let class = match failure {
+        HttpError::Interrupted { .. } if unknown => RegistryErrorClass::Unknown,
+        HttpError::Interrupted { .. } | HttpError::Unreachable { .. } => RegistryErrorClass::Transient,
+        HttpError::Invalid(_) => RegistryErrorClass::Permanent,
+    };
+    error(class, failure.to_string())
+}
+
+impl Inner {
+    /// An answer that is no success, understood. `transient`: whether this status may pass by itself.
+    pub(crate) fn from_answer(&self, answer: &Answer, what: &str, transient: bool) -> RegistryError {
+        let now = self.clock.now().wall;
+        let retry_after = answer.header("retry-after").and_then(|v| jeton_core::retry_after::parse(v, now));
+        let told = answer.json["error"]["message"]
+            .as_str()
+            .or(answer.json["error_description"].as_str())
+            .unwrap_or("no reason given");
+        let told: String = told.chars().filter(|c| !c.is_control()).take(300).collect();
+        let passes = transient || answer.status == 429 || answer.status >= 500;
+        let class = if passes { RegistryErrorClass::Transient } else { RegistryErrorClass::Permanent };
+        RegistryError {
+            class,
+            retry_after,
+            message: format!("{what}: the authority answered {}: {told}", answer.status),
+        }
+    }
+
+    /// The registrar's token for Graph.
+    pub(crate) async fn registrar_token(&self, authority: &Authority) -> Result<SecretString, RegistryError> {
+        match &authority.registrar {
+            Registrar::Certificate { client_id, credential } => {
+                let client = Client { owner: authority.uid, client_id, credential };
+                self.graph_token(authority, client).await
+            }
+            _ => Err(error(
+                RegistryErrorClass::Permanent,
+                format!(
+                    "{} has no registrar certificate, so nothing can be registered there: attach identities, or give it one",
+                    authority.name
+                ),
+            )),
+        }
+    }
+
+    /// A client's token for Graph, kept until shortly before its end.
+    pub(crate) async fn graph_token(
+        &self,
+        authority: &Authority,
+        client: Client<'_>,
+    ) -> Result<SecretString, RegistryError> {
+        let RegistrationStyle::Graph { scope, .. } = &authority.profile.registration else {
+            return Err(error(RegistryErrorClass::Permanent, "this authority has no Graph"));
+        };
+        let now = self.clock.now().wall;
+        let kept = self
+            .graph_tokens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&client.credential.uid)
+            .cloned();
+        if let Some((token, _)) = kept.filter(|(_, until)| *until > now) {
+            return Ok(token);
+        }
+        let request = TargetRequest { scopes: vec![scope.clone()], resources: vec![] };
+        let target = Target::resolve(&request, &authority.profile)
+            .map_err(|e| error(RegistryErrorClass::Permanent, e.to_string()))?;
+        let granted = self.grant(authority, client, &target, None).await.map_err(|refused| {
+            use jeton_core::profile::ErrorClass;
+            let class = match refused.class {
+                ErrorClass::InvalidClient | ErrorClass::Permanent => RegistryErrorClass::Permanent,
+                _ => RegistryErrorClass::Transient,
+            };
+            RegistryError {
+                class,
+                retry_after: refused.retry_after,
+                message: format!("no token for the directory: {}", refused.message),
+            }
+        })?;
+        let until = now + granted.expires_in.saturating_sub(TOKEN_MARGIN);
+        let mut tokens = self.graph_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.retain(|_, (_, until)| *until > now);
+        tokens.insert(client.credential.uid, (granted.access_token.clone(), until));
+        Ok(granted.access_token)
+    }
+
+    /// The token was refused: the next call gets a new one.
+    pub(crate) fn forget_graph_token(&self, credential: Uid) {
+        self.graph_tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(&credential);
+    }
+}
+
+/// The bearer header of a token.
+pub(crate) fn bearer(token: &SecretString) -> (&'static str, String) {
+    ("authorization", format!("Bearer {}", token.expose_secret()))
+}

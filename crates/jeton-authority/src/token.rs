@@ -1,0 +1,220 @@
+//! The token request (RFC 6749 section 4.4 with RFC 7523), for identities, for registrars, and to verify a new key.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jeton_core::{
+    AssertionRequest, Authority, Claims, Credential, CredentialKind, Profile, Target, Uid, Wall,
+    profile::{ErrorClass, SecretTransport, TargetStyle},
+};
+use jeton_lifecycle::{SecretId, SecretKind};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use crate::{
+    Answer,
+    classify::{Refusal, no_answer, refusal},
+    client::Inner,
+};
+
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// `expires_in` is only recommended (RFC 6749 section 5.1). Without it a token is taken to live this long.
+const UNSTATED_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Who asks, with what.
+#[derive(Clone, Copy)]
+pub(crate) struct Client<'a> {
+    /// The identity or authority to which the credential belongs.
+    pub(crate) owner: Uid,
+    pub(crate) client_id: &'a Arc<str>,
+    pub(crate) credential: &'a Credential,
+}
+
+/// A token, as answered.
+pub(crate) struct Granted {
+    pub(crate) access_token: SecretString,
+    pub(crate) token_type: Arc<str>,
+    pub(crate) expires_in: Duration,
+    pub(crate) refresh_in: Option<Duration>,
+    pub(crate) scopes: Option<Arc<[Arc<str>]>>,
+}
+
+impl Inner {
+    /// One token. A clock that differs and an assertion that was seen before are mended once, with a new assertion.
+    pub(crate) async fn grant(
+        &self,
+        authority: &Authority,
+        client: Client<'_>,
+        target: &Target,
+        claims: Option<&Claims>,
+    ) -> Result<Granted, Refusal> {
+        let before = self.skews.of(authority.uid);
+        match self.grant_once(authority, client, target, claims).await {
+            Err(refused)
+                if refused.class == ErrorClass::Replay || self.learned(&refused, authority.uid, before) =>
+            {
+                self.grant_once(authority, client, target, claims).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Whether a clock error taught us something.
+    fn learned(&self, refused: &Refusal, authority: Uid, before: i64) -> bool {
+        refused.class == ErrorClass::ClockSkew && self.skews.of(authority) != before
+    }
+
+    async fn grant_once(
+        &self,
+        authority: &Authority,
+        client: Client<'_>,
+        target: &Target,
+        claims: Option<&Claims>,
+    ) -> Result<Granted, Refusal> {
+        let profile = &*authority.profile;
+        let proof = self.proof(authority, client).await?;
+        let scope = scope_parameter(target, profile.target);
+        let mut form: Vec<(&str, &str)> =
+            vec![("grant_type", "client_credentials"), ("client_id", client.client_id)];
+        form.extend(scope.as_deref().map(|scope| ("scope", scope)));
+        form.extend(resource_parameter(target, profile.target));
+        form.extend(claims.map(|claims| ("claims", claims.as_str())));
+        let mut headers = vec![];
+        match &proof {
+            Proof::Assertion(jwt) => {
+                form.push(("client_assertion_type", ASSERTION_TYPE));
+                form.push(("client_assertion", jwt.expose_secret()));
+            }
+            Proof::Secret(secret) if profile.secret_transport == SecretTransport::Body => {
+                form.push(("client_secret", secret.expose_secret()));
+            }
+            Proof::Secret(secret) => {
+                headers.push(("authorization", basic(client.client_id, secret)));
+                form.retain(|(name, _)| *name != "client_id");
+            }
+        }
+        let http = self.http(authority).map_err(|e| no_answer(&e))?;
+        let started = self.clock.now();
+        let answer = http.form(&profile.token_endpoint, &headers, &form).await.map_err(|e| no_answer(&e))?;
+        let ended = self.clock.now();
+        self.skews.learn(authority.uid, &answer, started, ended);
+        if answer.status != 200 {
+            let now = ended.wall.shifted(self.skews.of(authority.uid));
+            return Err(refusal(&answer, profile, now));
+        }
+        granted(&answer, profile, ended.wall)
+    }
+
+    async fn proof(&self, authority: &Authority, client: Client<'_>) -> Result<Proof, Refusal> {
+        let own = |message: String| Refusal {
+            class: ErrorClass::InvalidClient,
+            retry_after: None,
+            code: None,
+            message,
+        };
+        match &client.credential.kind {
+            CredentialKind::Certificate(_) => {
+                let request = self
+                    .assertion_request(authority, client)
+                    .ok_or_else(|| own("the credential has no certificate".into()))?;
+                let taken = self.assertions.take(request).await;
+                taken.map(|assertion| Proof::Assertion(assertion.jwt)).map_err(|e| own(e.to_string()))
+            }
+            CredentialKind::Secret { .. } => {
+                let id = SecretId {
+                    owner: client.owner,
+                    subject: client.credential.uid,
+                    kind: SecretKind::ClientSecret,
+                };
+                self.secret_text(id).await.map(Proof::Secret).map_err(own)
+            }
+        }
+    }
+
+    /// What an assertion for this client looks like; none if its credential is no certificate.
+    pub(crate) fn assertion_request(
+        &self,
+        authority: &Authority,
+        client: Client<'_>,
+    ) -> Option<AssertionRequest> {
+        let facts = client.credential.certificate()?;
+        Some(AssertionRequest {
+            owner: client.owner,
+            credential: client.credential.uid,
+            references: facts.references.clone(),
+            client_id: Arc::clone(client.client_id),
+            profile: Arc::new(authority.profile.assertion.clone()),
+            skew_millis: self.skews.of(authority.uid),
+        })
+    }
+
+    /// A sealed text.
+    pub(crate) async fn secret_text(&self, id: SecretId) -> Result<SecretString, String> {
+        let opened = self.store.secret(id).await.map_err(|e| e.to_string())?;
+        let bytes = opened
+            .ok_or_else(|| format!("the {} is not in the store; bring it along again", id.kind.as_str()))?;
+        let text = std::str::from_utf8(bytes.expose_secret())
+            .map_err(|_| format!("the {} is not text", id.kind.as_str()))?;
+        Ok(text.to_owned().into())
+    }
+}
+
+enum Proof {
+    Assertion(SecretString),
+    Secret(SecretString),
+}
+
+fn scope_parameter(target: &Target, style: TargetStyle) -> Option<String> {
+    match style {
+        TargetStyle::EntraDefault => target.resource().map(|resource| format!("{resource}/.default")),
+        _ => Some(target.scopes().join(" ")).filter(|scopes| !scopes.is_empty()),
+    }
+}
+
+fn resource_parameter(target: &Target, style: TargetStyle) -> Option<(&'static str, &str)> {
+    let resource = target.resource()?;
+    match style {
+        TargetStyle::ScopeAndResource => Some(("resource", resource)),
+        TargetStyle::ScopeAndAudience => Some(("audience", resource)),
+        TargetStyle::EntraDefault | TargetStyle::ScopeOnly => None,
+    }
+}
+
+/// Both parts form-encoded before base64 (RFC 6749 section 2.3.1).
+fn basic(client_id: &str, secret: &SecretString) -> String {
+    let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    format!(
+        "Basic {}",
+        STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(secret.expose_secret())))
+    )
+}
+
+fn granted(answer: &Answer, profile: &Profile, now: Wall) -> Result<Granted, Refusal> {
+    let unusable = |what: &str| Refusal {
+        class: ErrorClass::Transient,
+        message: format!("the authority's answer cannot be used: {what}"),
+        ..refusal(answer, profile, now)
+    };
+    let access_token = answer.text("access_token");
+    if access_token.is_empty() {
+        return Err(unusable("it has no access_token"));
+    }
+    let token_type = answer.text("token_type");
+    if !token_type.eq_ignore_ascii_case("bearer") {
+        return Err(unusable("its token_type is not Bearer"));
+    }
+    let seconds = |member: &str| match &answer.json[member] {
+        Value::Number(n) => n.as_f64(),
+        Value::String(s) => s.trim().parse().ok(),
+        _ => None,
+    };
+    let duration = |secs: f64| Duration::try_from_secs_f64(secs.clamp(0.0, 1e9)).unwrap_or_default();
+    let scopes = answer.json["scope"].as_str().map(|text| text.split_whitespace().map(Arc::from).collect());
+    Ok(Granted {
+        access_token: access_token.to_owned().into(),
+        token_type: "Bearer".into(),
+        expires_in: seconds("expires_in").map_or(UNSTATED_LIFETIME, duration),
+        refresh_in: seconds("refresh_in").map(duration),
+        scopes,
+    })
+}
