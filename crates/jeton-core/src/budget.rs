@@ -43,7 +43,8 @@ pub struct Budget {
 impl Budget {
     /// A full bucket.
     pub fn new(limits: &AuthorityLimits, now: Mono) -> Self {
-        let (full, warm_up) = (f64::from(limits.requests_per_second.max(1)), f64::from(limits.warm_up_per_second.max(1)));
+        let (full, warm_up) =
+            (f64::from(limits.requests_per_second.max(1)), f64::from(limits.warm_up_per_second.max(1)));
         Self {
             full,
             rate: full,
@@ -69,7 +70,8 @@ impl Budget {
         };
         let slots = (f64::from(self.max_concurrent) * share).ceil().max(1.0);
         let warm = priority != Priority::WarmUp || self.warm_up_level >= 1.0;
-        let free = f64::from(self.in_flight) < slots && self.level - 1.0 >= keep.min(burst - 1.0).max(0.0) && warm;
+        let free =
+            f64::from(self.in_flight) < slots && self.level - 1.0 >= keep.min(burst - 1.0).max(0.0) && warm;
         if free {
             self.level -= 1.0;
             self.in_flight += 1;
@@ -133,14 +135,16 @@ mod tests {
     #[test]
     fn a_steady_stream_gets_the_rate_and_no_more() {
         let mut budget = Budget::new(&limits(), at(0));
-        let total: u32 = (0..60_000).step_by(100).map(|ms| granted(&mut budget, Priority::Waiting, at(ms), 1_000)).sum();
+        let total: u32 =
+            (0..60_000).step_by(100).map(|ms| granted(&mut budget, Priority::Waiting, at(ms), 1_000)).sum();
         assert!((12_000..=12_400).contains(&total), "{total}");
     }
 
     #[test]
     fn warm_up_is_slower_than_the_rest() {
         let mut budget = Budget::new(&limits(), at(0));
-        let total: u32 = (0..60_000).step_by(100).map(|ms| granted(&mut budget, Priority::WarmUp, at(ms), 1_000)).sum();
+        let total: u32 =
+            (0..60_000).step_by(100).map(|ms| granted(&mut budget, Priority::WarmUp, at(ms), 1_000)).sum();
         assert!((1_190..=1_240).contains(&total), "{total}");
     }
 
@@ -171,10 +175,12 @@ mod tests {
 
     #[test]
     fn even_the_lowest_rate_lets_every_priority_through_in_time() {
-        let limits = AuthorityLimits { requests_per_second: 1, warm_up_per_second: 1, max_concurrent: 1, ..limits() };
+        let limits =
+            AuthorityLimits { requests_per_second: 1, warm_up_per_second: 1, max_concurrent: 1, ..limits() };
         for priority in [Priority::WarmUp, Priority::Due, Priority::Expiring, Priority::Waiting] {
             let mut budget = Budget::new(&limits, at(0));
-            let total: u32 = (0..10_000).step_by(250).map(|ms| granted(&mut budget, priority, at(ms), 1)).sum();
+            let total: u32 =
+                (0..10_000).step_by(250).map(|ms| granted(&mut budget, priority, at(ms), 1)).sum();
             assert!(total >= 9, "{priority:?}: {total}");
         }
     }

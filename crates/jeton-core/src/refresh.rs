@@ -61,8 +61,12 @@ impl RefreshPlan {
         match outcome {
             RefreshOutcome::Issued => Self::Swap,
             RefreshOutcome::Denied => Self::Evict,
-            RefreshOutcome::Transient { retry_after } => Self::Keep { retry_in: delay(failures, 2, TRANSIENT_CAP, retry_after, unit) },
-            RefreshOutcome::Permanent { retry_after } => Self::Keep { retry_in: delay(failures, 5, PERMANENT_CAP, retry_after, unit) },
+            RefreshOutcome::Transient { retry_after } => {
+                Self::Keep { retry_in: delay(failures, 2, TRANSIENT_CAP, retry_after, unit) }
+            }
+            RefreshOutcome::Permanent { retry_after } => {
+                Self::Keep { retry_in: delay(failures, 5, PERMANENT_CAP, retry_after, unit) }
+            }
         }
     }
 }
@@ -89,7 +93,10 @@ mod tests {
 
     #[test]
     fn a_valid_token_survives_every_answer_of_an_authority() {
-        for outcome in [RefreshOutcome::Transient { retry_after: None }, RefreshOutcome::Permanent { retry_after: Some(S(5)) }] {
+        for outcome in [
+            RefreshOutcome::Transient { retry_after: None },
+            RefreshOutcome::Permanent { retry_after: Some(S(5)) },
+        ] {
             assert!(matches!(RefreshPlan::after(outcome, 1, 0.5), RefreshPlan::Keep { .. }));
         }
     }
@@ -108,7 +115,8 @@ mod tests {
     #[test]
     fn an_authority_that_comes_back_is_asked_within_a_minute() {
         for failures in 1..100 {
-            let RefreshPlan::Keep { retry_in } = RefreshPlan::after(RefreshOutcome::Transient { retry_after: None }, failures, 1.0)
+            let RefreshPlan::Keep { retry_in } =
+                RefreshPlan::after(RefreshOutcome::Transient { retry_after: None }, failures, 1.0)
             else {
                 panic!("a transient failure keeps the slot");
             };

@@ -26,6 +26,9 @@ pub struct Operation {
     pub next_try_at: Wall,
     /// The last failure, in words for an administrator, without secrets.
     pub last_error: Option<String>,
+    /// A rotation: begin another one as soon as this one is complete.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// What is being done to an identity.
@@ -114,6 +117,7 @@ impl Operation {
             attempts: 0,
             next_try_at: now,
             last_error: None,
+            again: false,
         }
     }
 

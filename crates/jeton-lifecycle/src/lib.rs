@@ -1,5 +1,29 @@
-//! Crate under construction.
+//! Workloads, identities and authorities: created, kept, rotated, removed.
+//!
+//! The intent is durable before it is acknowledged; a worker then takes the named steps, each of which is written down when it is
+//! done, can be repeated, and is resumed after a kill at any point. This crate is the one owner of the registry and publishes the
+//! [`Directory`](jeton_core::Directory) after each commit.
 
+mod authorities;
+mod error;
+mod identities;
+mod list;
 mod ports;
+mod registry;
+mod runner;
+mod settings;
+mod take;
+mod workloads;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use authorities::{CreateAuthority, RegistrarMaterial};
+pub use error::LifecycleError;
+pub use identities::{AttachIdentity, AttachMaterial, CreateIdentity, IdentityPatch};
+pub use list::{IdentityFilter, Page, page};
 pub use ports::*;
+pub use registry::{Lifecycle, LifecycleEvent, Ports};
+pub use runner::LifecycleTasks;
+pub use settings::{LifecycleSettings, RotationSettings};
+pub use workloads::{CreateWorkload, WorkloadPatch};

@@ -1,0 +1,209 @@
+//! Authorities: profile, trust, registrar.
+
+use std::sync::Arc;
+
+use jeton_core::{
+    Authority, AuthorityName, AuthorityState, Credential, CredentialKind, CredentialState, Profile,
+    Registrar, Uid, profile::MAX_ASSERTION_LIFETIME_SECONDS,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    Lifecycle, LifecycleError, LifecycleEvent, SecretId, SecretKind, Write,
+    registry::{Repeated, fingerprint},
+};
+
+/// An authority to add.
+#[derive(Debug)]
+pub struct CreateAuthority {
+    /// Its name.
+    pub name: AuthorityName,
+    /// For people.
+    pub display_name: String,
+    /// How it behaves.
+    pub profile: Profile,
+    /// Certificates to trust for it, PEM; the system's if none.
+    pub ca_file: Option<String>,
+    /// With what clients are registered.
+    pub registrar: RegistrarMaterial,
+    /// For idempotency; empty: none.
+    pub request_id: String,
+}
+
+/// The registrar's secret, on its way in.
+#[derive(Debug)]
+pub enum RegistrarMaterial {
+    /// A client with the right to create others.
+    Certificate {
+        /// Its client id.
+        client_id: String,
+        /// PEM.
+        certificate_pem: String,
+        /// PEM. Secret.
+        private_key_pem: SecretString,
+    },
+    /// An initial access token. Secret.
+    InitialAccessToken(SecretString),
+    /// Identities are only attached.
+    None,
+}
+
+type Changed = Result<Arc<Authority>, LifecycleError>;
+
+impl Lifecycle {
+    /// Adds an authority.
+    pub async fn create_authority(&self, request: CreateAuthority) -> Changed {
+        let shared = &self.shared;
+        check(&request.profile)?;
+        let (uid, credential) = (shared.new_uid(), shared.new_uid());
+        let (registrar, secret) = self.registrar(request.registrar, uid, credential).await?;
+        let _held = shared.change.lock().await;
+        let print = fingerprint("create-authority", &[request.name.as_str(), &request.profile.issuer]);
+        let recorded = match shared.repeated(&request.request_id, print, uid).await? {
+            Repeated::Yes(made) => return self.authority_by_uid(made),
+            Repeated::No(recorded) => recorded,
+        };
+        if self.directory().authority_named(&request.name).is_some() {
+            return Err(LifecycleError::Exists(format!("{} exists already", request.name)));
+        }
+        let now = shared.now();
+        let authority = Authority {
+            uid,
+            name: request.name,
+            display_name: request.display_name,
+            profile: Arc::new(request.profile),
+            profile_version: 1,
+            ca_file: request.ca_file,
+            registrar,
+            state: AuthorityState::Active,
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        };
+        let writes = [Write::Authority(Box::new(authority))].into_iter().chain(secret).chain(recorded);
+        shared.commit(writes.collect()).await?;
+        self.authority_by_uid(uid)
+    }
+
+    async fn registrar(
+        &self,
+        material: RegistrarMaterial,
+        owner: Uid,
+        uid: Uid,
+    ) -> Result<(Registrar, Option<Write>), LifecycleError> {
+        match material {
+            RegistrarMaterial::None => Ok((Registrar::None, None)),
+            RegistrarMaterial::InitialAccessToken(token) => {
+                let id = SecretId { owner, subject: uid, kind: SecretKind::InitialAccessToken };
+                let bytes = token.expose_secret().as_bytes().to_vec();
+                Ok((Registrar::InitialAccessToken { credential: uid }, Some(Write::Secret(id, bytes.into()))))
+            }
+            RegistrarMaterial::Certificate { client_id, certificate_pem, private_key_pem } => {
+                let now = self.shared.now();
+                let imported = self.shared.ports.keys.import(certificate_pem, private_key_pem, now).await?;
+                let kind = CredentialKind::Certificate(imported.facts);
+                let credential = Credential {
+                    uid,
+                    kind,
+                    state: CredentialState::Current,
+                    remote_id: None,
+                    created_at: now,
+                };
+                let id = SecretId { owner, subject: uid, kind: SecretKind::PrivateKey };
+                let registrar =
+                    Registrar::Certificate { client_id: client_id.into(), credential: Box::new(credential) };
+                Ok((registrar, Some(Write::Secret(id, imported.private))))
+            }
+        }
+    }
+
+    /// Changes display name or profile; absent: as it is. Another profile is a new profile version.
+    pub async fn update_authority(
+        &self,
+        name: &AuthorityName,
+        display_name: Option<String>,
+        profile: Option<Profile>,
+        request_id: &str,
+    ) -> Changed {
+        let shared = &self.shared;
+        if let Some(profile) = &profile {
+            check(profile)?;
+        }
+        let _held = shared.change.lock().await;
+        let found = self.authority_by_name(name)?;
+        let print =
+            fingerprint("update-authority", &[name.as_str(), &format!("{display_name:?}{profile:?}")]);
+        let recorded = match shared.repeated(request_id, print, found.uid).await? {
+            Repeated::Yes(changed) => return self.authority_by_uid(changed),
+            Repeated::No(recorded) => recorded,
+        };
+        let mut authority = found.as_ref().clone();
+        let reprofiled = profile.is_some_and(|profile| {
+            let other = *authority.profile != profile;
+            authority.profile = Arc::new(profile);
+            authority.profile_version += u32::from(other);
+            other
+        });
+        authority.display_name = display_name.unwrap_or(authority.display_name);
+        authority.version += 1;
+        authority.updated_at = shared.now();
+        shared.commit([Write::Authority(Box::new(authority))].into_iter().chain(recorded).collect()).await?;
+        if reprofiled {
+            shared.event(LifecycleEvent::AuthorityChanged(found.uid));
+        }
+        self.authority_by_uid(found.uid)
+    }
+
+    /// Removes an authority that no identity uses.
+    pub async fn delete_authority(
+        &self,
+        name: &AuthorityName,
+        request_id: &str,
+    ) -> Result<(), LifecycleError> {
+        let shared = &self.shared;
+        let _held = shared.change.lock().await;
+        let found = self.directory().authority_named(name).cloned();
+        let uid = found.as_ref().map_or_else(|| shared.new_uid(), |authority| authority.uid);
+        let print = fingerprint("delete-authority", &[name.as_str()]);
+        let recorded = match shared.repeated(request_id, print, uid).await? {
+            Repeated::Yes(_) => return Ok(()),
+            Repeated::No(recorded) => recorded,
+        };
+        let authority = found.ok_or_else(|| LifecycleError::NotFound(name.to_string()))?;
+        let directory = self.directory();
+        if let Some(user) =
+            directory.identities_after(None).find(|identity| identity.authority == authority.uid)
+        {
+            let text = format!("{name} is used by {} and perhaps others: delete them first", user.name);
+            return Err(LifecycleError::Precondition(text));
+        }
+        shared.commit([Write::RemoveAuthority(uid)].into_iter().chain(recorded).collect()).await?;
+        shared.event(LifecycleEvent::AuthorityChanged(uid));
+        Ok(())
+    }
+
+    fn authority_by_uid(&self, uid: Uid) -> Changed {
+        self.directory()
+            .authority(uid)
+            .cloned()
+            .ok_or_else(|| LifecycleError::NotFound(format!("the authority with uid {uid}")))
+    }
+}
+
+fn check(profile: &Profile) -> Result<(), LifecycleError> {
+    let wrong = |problem: &str| Err(LifecycleError::invalid("profile", problem));
+    if !profile.token_endpoint.starts_with("https://") {
+        return wrong("token_endpoint must be an https URL");
+    }
+    if !(10..=MAX_ASSERTION_LIFETIME_SECONDS).contains(&profile.assertion.lifetime_seconds) {
+        return wrong("assertion.lifetime_seconds must be between 10 and 600");
+    }
+    if !profile.key.signs(profile.assertion.algorithm) {
+        return wrong("key cannot make signatures of assertion.algorithm");
+    }
+    let limits = &profile.limits;
+    if limits.max_concurrent == 0 || limits.requests_per_second == 0 || limits.call_timeout_seconds == 0 {
+        return wrong("limits must be at least 1");
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! The ports in memory, and the contract of the identity store.
