@@ -1,0 +1,216 @@
+//! The handle: authorization of requests.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jeton_core::{
+    AccessSnapshot, Authority, Claims, Clock, Decision, Denial, Directory, Identity, IdentityName, Principal, Published,
+    RoleAssignment, SharedDirectory, Subject, Target, TargetError, TargetRequest, TokenKey, TokenType, Uid,
+};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+use crate::{AccessSettings, AccessStore, AccessStoreError, Denied, denials::Denials};
+
+/// A cloneable handle on role assignments and decisions.
+#[derive(Clone)]
+pub struct Access {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn AccessStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) directory: SharedDirectory,
+    pub(crate) snapshot: Published<AccessSnapshot>,
+    pub(crate) denials: Denials,
+    /// Held over every read-change-commit.
+    pub(crate) change: tokio::sync::Mutex<()>,
+    random: Mutex<SmallRng>,
+}
+
+/// What a request may have.
+#[derive(Debug, Clone)]
+pub struct Authorized {
+    /// The identity.
+    pub identity: Arc<Identity>,
+    /// Its authority.
+    pub authority: Arc<Authority>,
+    /// What the token is cached under.
+    pub key: TokenKey,
+    /// By which assignment.
+    pub assignment: Arc<RoleAssignment>,
+}
+
+/// Why a request gets nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Not allowed, or not there; the caller does not learn which.
+    Denied {
+        /// For the operator.
+        correlation_id: String,
+    },
+    /// The request names no target at the identity's authority. Told only to callers that may use the identity.
+    BadTarget(TargetError),
+    /// The request names no identity, and the caller has none of its own.
+    NoSystemIdentity {
+        /// For the operator.
+        correlation_id: String,
+    },
+}
+
+/// Why a change to role assignments was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// There is no such resource.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// It exists already.
+    #[error("{0}")]
+    Exists(String),
+    /// A field of the request is wrong.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// The request id was used for another request.
+    #[error("request_id {0:?} was used for another request; use a new one")]
+    RequestIdReused(String),
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] AccessStoreError),
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("assignments", &self.shared.snapshot.load().len()).finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// Loads all assignments and publishes them.
+    pub async fn start(
+        settings: &AccessSettings,
+        store: Arc<dyn AccessStore>,
+        clock: Arc<dyn Clock>,
+        directory: SharedDirectory,
+        seed: u64,
+    ) -> Result<Self, AccessError> {
+        let mut snapshot = AccessSnapshot::default();
+        store.load().await?.into_iter().for_each(|assignment| snapshot.put(Arc::new(assignment)));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                store,
+                clock,
+                directory,
+                snapshot: Published::new(snapshot),
+                denials: Denials::new(settings.max_remembered_denials),
+                change: tokio::sync::Mutex::default(),
+                random: Mutex::new(SmallRng::seed_from_u64(seed)),
+            }),
+        })
+    }
+
+    /// Whether this caller may have this token; on the present snapshots, without I/O.
+    pub fn authorize(
+        &self,
+        principal: &Principal,
+        identity: Option<&IdentityName>,
+        request: &TargetRequest,
+        claims: Option<Claims>,
+    ) -> Result<Authorized, Refused> {
+        let directory = self.shared.directory.load();
+        let workload = directory.workload_of(principal);
+        let subject = Subject { principal, workload: workload.map(|w| w.uid) };
+        let found = match identity {
+            Some(name) => directory.identity_named(name),
+            None => match workload.and_then(|w| w.system_identity).and_then(|uid| directory.identity(uid)) {
+                Some(own) => Some(own),
+                None => {
+                    let correlation_id = self.deny(principal, "", request, None, Denial::NoSystemIdentity);
+                    return Err(Refused::NoSystemIdentity { correlation_id });
+                }
+            },
+        };
+        let asked = identity.map_or("", |name| name.as_str());
+        let denied = |target: Option<&Target>, denial| Refused::Denied {
+            correlation_id: self.deny(principal, asked, request, target, denial),
+        };
+        let identity = found.ok_or_else(|| denied(None, Denial::UnknownIdentity))?;
+        let authority = directory.authority(identity.authority).ok_or_else(|| denied(None, Denial::UnknownIdentity))?;
+        let snapshot = self.shared.snapshot.load();
+        // What is wrong with a target tells something of the authority, so only those who reach the identity hear of it.
+        let target = match Target::resolve(request, &authority.profile) {
+            Ok(target) => target,
+            Err(error) if snapshot.reaching(subject, identity).next().is_some() => return Err(Refused::BadTarget(error)),
+            Err(_) => return Err(denied(None, Denial::NoAssignment)),
+        };
+        match snapshot.decide(subject, identity, &target, self.shared.clock.now().wall) {
+            Decision::Allow(_) if !identity.may_issue() => Err(denied(Some(&target), Denial::IdentityNotActive)),
+            Decision::Allow(assignment) => Ok(Authorized {
+                key: key(identity, authority, target, claims),
+                identity: Arc::clone(identity),
+                authority: Arc::clone(authority),
+                assignment,
+            }),
+            Decision::Deny(denial) => Err(denied(Some(&target), denial)),
+        }
+    }
+
+    /// The present assignments.
+    pub fn snapshot(&self) -> Arc<AccessSnapshot> {
+        self.shared.snapshot.snapshot()
+    }
+
+    fn deny(&self, principal: &Principal, identity: &str, request: &TargetRequest, target: Option<&Target>, denial: Denial) -> String {
+        let asked = || [&request.scopes[..], &request.resources[..]].concat().join(" ").chars().take(300).collect();
+        let target = target.map_or_else(asked, ToString::to_string);
+        let id = self.shared.new_uid().to_string();
+        let denied = Denied {
+            principal: principal.clone(),
+            identity: identity.chars().take(100).collect(),
+            target,
+            denial,
+            at: self.shared.clock.now().wall,
+        };
+        self.shared.denials.remember(id.clone(), denied);
+        id
+    }
+}
+
+pub(crate) fn key(identity: &Identity, authority: &Authority, target: Target, claims: Option<Claims>) -> TokenKey {
+    TokenKey {
+        identity: identity.uid,
+        authority: authority.uid,
+        profile_version: authority.profile_version,
+        target,
+        claims,
+        token_type: TokenType::Bearer,
+        cnf: None,
+    }
+}
+
+impl Shared {
+    pub(crate) fn new_uid(&self) -> Uid {
+        let random = self.random.lock().unwrap_or_else(PoisonError::into_inner).random();
+        Uid::new(self.clock.now().wall, random)
+    }
+
+    pub(crate) fn directory(&self) -> Arc<Directory> {
+        self.directory.snapshot()
+    }
+}
+
+impl Authorized {
+    /// The most life a token may have left for this caller, if its assignment says so.
+    pub fn max_lifetime(&self) -> Option<Duration> {
+        self.assignment.max_token_lifetime
+    }
+}

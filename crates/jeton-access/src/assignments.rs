@@ -1,0 +1,196 @@
+//! Making, listing and taking back role assignments.
+
+use std::{sync::Arc, time::Duration};
+
+use jeton_core::{
+    AssignmentName, AssignmentScope, Identity, IdentityName, Member, Principal, PrincipalPattern, Role, RoleAssignment, Target,
+    TargetRequest, TargetRule, Uid, Wall, WorkloadName,
+};
+
+use crate::{Access, AccessError, AccessRecorded, AccessWrite};
+
+/// What is to be assigned, as an administrator writes it.
+#[derive(Debug, Clone, Default)]
+pub struct CreateAssignment {
+    /// The id of its name; empty: one is made.
+    pub id: String,
+    /// A workload's name, a principal, or a pattern that ends at a '/'.
+    pub member: String,
+    /// Empty: token-user.
+    pub role: String,
+    /// An identity's name, or a dotted group such as `identities/payments.*`.
+    pub identity: String,
+    /// `*`, canonical texts, or scopes and resources as callers spell them.
+    pub targets: Vec<String>,
+    /// Keep the tokens fresh although nobody asks.
+    pub keep_warm: bool,
+    /// From when on it says nothing any more.
+    pub expires_at: Option<Wall>,
+    /// No token is handed out that lives longer.
+    pub max_token_lifetime: Option<Duration>,
+    /// For idempotency; empty: none.
+    pub request_id: String,
+}
+
+fn invalid<T>(field: &'static str, problem: impl Into<String>) -> Result<T, AccessError> {
+    Err(AccessError::Invalid { field, problem: problem.into() })
+}
+
+impl Access {
+    /// Lets a member use an identity.
+    pub async fn create_assignment(&self, request: CreateAssignment) -> Result<Arc<RoleAssignment>, AccessError> {
+        let shared = &self.shared;
+        let _held = shared.change.lock().await;
+        let uid = shared.new_uid();
+        let fingerprint = format!("assign:{}:{}:{}:{:?}", request.id, request.member, request.identity, request.targets);
+        let recorded = match self.repeated(&request.request_id, fingerprint, uid).await? {
+            Ok(recorded) => recorded,
+            Err(made) => {
+                let found = self.snapshot().assignments().find(|a| a.uid == made).cloned();
+                return found.ok_or_else(|| AccessError::NotFound(format!("the role assignment with uid {made}")));
+            }
+        };
+        let assignment = Arc::new(self.parse(&request, uid)?);
+        let put = AccessWrite::Put(Box::new(assignment.as_ref().clone()));
+        shared.store.commit([put].into_iter().chain(recorded).collect()).await?;
+        let mut snapshot = self.snapshot().as_ref().clone();
+        snapshot.put(Arc::clone(&assignment));
+        shared.snapshot.publish(snapshot);
+        Ok(assignment)
+    }
+
+    /// Takes an assignment back. The next request sees it.
+    pub async fn delete_assignment(&self, name: &AssignmentName, request_id: &str) -> Result<(), AccessError> {
+        let shared = &self.shared;
+        let _held = shared.change.lock().await;
+        let found = self.snapshot().assignment(name).cloned();
+        let uid = found.as_ref().map_or_else(|| shared.new_uid(), |assignment| assignment.uid);
+        let recorded = match self.repeated(request_id, format!("unassign:{name}"), uid).await? {
+            Ok(recorded) => recorded,
+            Err(_) => return Ok(()),
+        };
+        let assignment = found.ok_or_else(|| AccessError::NotFound(name.to_string()))?;
+        shared.store.commit([AccessWrite::Remove(assignment.uid)].into_iter().chain(recorded).collect()).await?;
+        let mut snapshot = self.snapshot().as_ref().clone();
+        snapshot.remove(name);
+        shared.snapshot.publish(snapshot);
+        Ok(())
+    }
+
+    /// Removes what was assigned to a workload, or on an identity, that is gone.
+    pub async fn forget(&self, gone: Uid) -> Result<(), AccessError> {
+        let shared = &self.shared;
+        let _held = shared.change.lock().await;
+        let mut snapshot = self.snapshot().as_ref().clone();
+        let concerns = |a: &&Arc<RoleAssignment>| a.member == Member::Workload(gone) || a.scope == AssignmentScope::Identity(gone);
+        let removed: Vec<_> = snapshot.assignments().filter(concerns).map(|a| (a.uid, a.name.clone())).collect();
+        if removed.is_empty() {
+            return Ok(());
+        }
+        shared.store.commit(removed.iter().map(|(uid, _)| AccessWrite::Remove(*uid)).collect()).await?;
+        removed.iter().for_each(|(_, name)| drop(snapshot.remove(name)));
+        shared.snapshot.publish(snapshot);
+        Ok(())
+    }
+
+    /// What is to be remembered of a new request; the uid that a repeated one made or removed.
+    async fn repeated(&self, request_id: &str, fingerprint: String, resource: Uid) -> Result<Result<Option<AccessWrite>, Uid>, AccessError> {
+        if request_id.is_empty() {
+            return Ok(Ok(None));
+        }
+        if request_id.len() > 64 || !request_id.bytes().all(|b| b.is_ascii_graphic()) {
+            return invalid("request_id", "1 to 64 visible ASCII characters, such as a UUID");
+        }
+        match self.shared.store.recorded(request_id.to_owned()).await? {
+            Some(recorded) if recorded.fingerprint == fingerprint => Ok(Err(recorded.resource)),
+            Some(_) => Err(AccessError::RequestIdReused(request_id.to_owned())),
+            None => {
+                let at = self.shared.clock.now().wall;
+                Ok(Ok(Some(AccessWrite::Recorded(AccessRecorded { request_id: request_id.to_owned(), fingerprint, resource, at }))))
+            }
+        }
+    }
+
+    fn parse(&self, request: &CreateAssignment, uid: Uid) -> Result<RoleAssignment, AccessError> {
+        let name = if request.id.is_empty() { format!("a-{uid}") } else { request.id.clone() };
+        let name = AssignmentName::from_id(&name).or_else(|e| invalid("assignment_id", e.to_string()))?;
+        if self.snapshot().assignment(&name).is_some() {
+            return Err(AccessError::Exists(format!("{name} exists already")));
+        }
+        if !matches!(request.role.as_str(), "" | "token-user") {
+            return invalid("role", format!("{:?} is no role; expected token-user", request.role));
+        }
+        let (scope, identity) = self.scope(&request.identity)?;
+        let targets = self.targets(&request.targets, identity.as_deref())?;
+        if request.keep_warm && (identity.is_none() || targets == TargetRule::Any) {
+            return invalid("keep_warm", "needs one identity and exact targets: tokens for everything cannot be kept warm");
+        }
+        let now = self.shared.clock.now().wall;
+        if request.expires_at.is_some_and(|at| at <= now) {
+            return invalid("expire_time", "lies in the past");
+        }
+        Ok(RoleAssignment {
+            uid,
+            name,
+            member: self.member(&request.member)?,
+            role: Role::TokenUser,
+            scope,
+            targets,
+            keep_warm: request.keep_warm,
+            expires_at: request.expires_at,
+            max_token_lifetime: request.max_token_lifetime,
+            created_at: now,
+        })
+    }
+
+    fn member(&self, text: &str) -> Result<Member, AccessError> {
+        if text.starts_with("workloads/") {
+            let name: WorkloadName = text.parse().or_else(|e: jeton_core::NameError| invalid("member", e.to_string()))?;
+            let workload = self.shared.directory().workload_named(&name).map(|w| w.uid);
+            return workload.map(Member::Workload).ok_or_else(|| AccessError::NotFound(text.to_owned()));
+        }
+        if text.ends_with('/') {
+            return text.parse::<PrincipalPattern>().map(Member::Pattern).or_else(|e| invalid("member", e.to_string()));
+        }
+        text.parse::<Principal>().map(Member::Principal).or_else(|e| invalid("member", e.to_string()))
+    }
+
+    fn scope(&self, text: &str) -> Result<(AssignmentScope, Option<Arc<Identity>>), AccessError> {
+        if let Some(group) = text.strip_suffix(".*") {
+            let name: IdentityName = group.parse().or_else(|e: jeton_core::NameError| invalid("identity", e.to_string()))?;
+            return Ok((AssignmentScope::Group(format!("{}.", name.id()).into()), None));
+        }
+        let name: IdentityName = text.parse().or_else(|e: jeton_core::NameError| invalid("identity", e.to_string()))?;
+        let identity = self.shared.directory().identity_named(&name).cloned();
+        let identity = identity.ok_or_else(|| AccessError::NotFound(text.to_owned()))?;
+        Ok((AssignmentScope::Identity(identity.uid), Some(identity)))
+    }
+
+    fn targets(&self, texts: &[String], identity: Option<&Identity>) -> Result<TargetRule, AccessError> {
+        match texts {
+            [] => invalid("targets", "say for what: \"*\", or targets such as resource:https://vault.example"),
+            [any] if any == "*" => Ok(TargetRule::Any),
+            _ => texts.iter().map(|text| self.target(text, identity)).collect::<Result<_, _>>().map(TargetRule::Only),
+        }
+    }
+
+    /// A canonical text as it is, anything else as a caller of the identity would write it.
+    fn target(&self, text: &str, identity: Option<&Identity>) -> Result<Arc<str>, AccessError> {
+        if text.len() > 2048 || !text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+            return invalid("targets", "at most 2048 visible ASCII characters each");
+        }
+        if text.starts_with("resource:") || text.starts_with("scope:") {
+            return Ok(text.into());
+        }
+        let Some(identity) = identity else {
+            return invalid("targets", format!("{text:?} is not canonical; with a group of identities say resource:URI or scope:NAME"));
+        };
+        let directory = self.shared.directory();
+        let Some(authority) = directory.authority(identity.authority) else { return invalid("identity", "its authority is gone") };
+        let mut parts = text.split_whitespace().map(str::to_owned);
+        let as_scopes = TargetRequest { scopes: parts.by_ref().collect(), resources: vec![] };
+        let as_resource = TargetRequest { scopes: vec![], resources: vec![text.to_owned()] };
+        let resolved = Target::resolve(&as_scopes, &authority.profile).or_else(|e| Target::resolve(&as_resource, &authority.profile).map_err(|_| e));
+        resolved.map(|target| target.as_str().into()).or_else(|e| invalid("targets", e.to_string()))
+    }
+}

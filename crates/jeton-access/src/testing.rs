@@ -1,0 +1,85 @@
+//! Role assignments in memory, and the contract that every store of them keeps.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jeton_core::{
+    AssignmentName, AssignmentScope, BoxFuture, Member, Principal, Role, RoleAssignment, TargetRule, Uid, Wall,
+};
+
+use crate::{AccessRecorded, AccessStore, AccessStoreError, AccessWrite};
+
+/// Keeps assignments in memory. Clones share what they keep.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryAccessStore(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    assignments: HashMap<Uid, RoleAssignment>,
+    recorded: HashMap<String, AccessRecorded>,
+}
+
+impl AccessStore for MemoryAccessStore {
+    fn load(&self) -> BoxFuture<'_, Result<Vec<RoleAssignment>, AccessStoreError>> {
+        let all = locked(&self.0).assignments.values().cloned().collect();
+        Box::pin(async move { Ok(all) })
+    }
+
+    fn commit(&self, writes: Vec<AccessWrite>) -> BoxFuture<'_, Result<(), AccessStoreError>> {
+        let mut state = locked(&self.0);
+        for write in writes {
+            match write {
+                AccessWrite::Put(assignment) => drop(state.assignments.insert(assignment.uid, *assignment)),
+                AccessWrite::Remove(uid) => drop(state.assignments.remove(&uid)),
+                AccessWrite::Recorded(recorded) => drop(state.recorded.insert(recorded.request_id.clone(), recorded)),
+            }
+        }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn recorded(&self, request_id: String) -> BoxFuture<'_, Result<Option<AccessRecorded>, AccessStoreError>> {
+        let found = locked(&self.0).recorded.get(&request_id).cloned();
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+/// What every store of assignments keeps, over a reopening too. `open` is called again on the same place.
+pub async fn access_store_contract<S, F>(open: F)
+where
+    S: AccessStore,
+    F: AsyncFn() -> S,
+{
+    let at = Wall::from_secs(1_767_225_600);
+    let assignment = |n: u8| RoleAssignment {
+        uid: Uid::new(at, [n; 10]),
+        name: AssignmentName::from_id(&format!("a{n}")).unwrap_or_else(|e| unreachable!("{e}")),
+        member: Member::Principal(Principal::loopback_dev()),
+        role: Role::TokenUser,
+        scope: AssignmentScope::Identity(Uid::new(at, [n + 100; 10])),
+        targets: TargetRule::Only(vec!["scope:a".into()]),
+        keep_warm: n == 1,
+        expires_at: Some(at),
+        max_token_lifetime: None,
+        created_at: at,
+    };
+    let recorded = AccessRecorded { request_id: "r1".into(), fingerprint: "f".into(), resource: assignment(1).uid, at };
+    {
+        let store = open().await;
+        assert!(store.load().await.expect("an empty store loads").is_empty());
+        let put = |n| AccessWrite::Put(Box::new(assignment(n)));
+        store.commit(vec![put(1), put(2), AccessWrite::Recorded(recorded.clone())]).await.expect("a commit");
+        store.commit(vec![AccessWrite::Remove(assignment(2).uid), put(3)]).await.expect("a second commit");
+    }
+    let store = open().await;
+    let mut all = store.load().await.expect("what was written loads");
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(all, [assignment(1), assignment(3)]);
+    assert_eq!(store.recorded("r1".into()).await.expect("a look-up"), Some(recorded));
+    assert_eq!(store.recorded("r2".into()).await.expect("a look-up"), None);
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
