@@ -7,8 +7,9 @@ use std::{
 };
 
 use jeton_core::{
-    AccessSnapshot, Authority, Claims, Clock, Decision, Denial, Directory, Identity, IdentityName, Principal, Published,
-    RoleAssignment, SharedDirectory, Subject, Target, TargetError, TargetRequest, TokenKey, TokenType, Uid,
+    AccessSnapshot, Authority, Claims, Clock, Decision, Denial, Directory, Identity, IdentityName, Principal,
+    Published, RoleAssignment, SharedDirectory, Subject, Target, TargetError, TargetRequest, TokenKey,
+    TokenType, Uid,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
@@ -90,7 +91,9 @@ pub enum AccessError {
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("assignments", &self.shared.snapshot.load().len()).finish_non_exhaustive()
+        f.debug_struct("Access")
+            .field("assignments", &self.shared.snapshot.load().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -144,16 +147,21 @@ impl Access {
             correlation_id: self.deny(principal, asked, request, target, denial),
         };
         let identity = found.ok_or_else(|| denied(None, Denial::UnknownIdentity))?;
-        let authority = directory.authority(identity.authority).ok_or_else(|| denied(None, Denial::UnknownIdentity))?;
+        let authority =
+            directory.authority(identity.authority).ok_or_else(|| denied(None, Denial::UnknownIdentity))?;
         let snapshot = self.shared.snapshot.load();
         // What is wrong with a target tells something of the authority, so only those who reach the identity hear of it.
         let target = match Target::resolve(request, &authority.profile) {
             Ok(target) => target,
-            Err(error) if snapshot.reaching(subject, identity).next().is_some() => return Err(Refused::BadTarget(error)),
+            Err(error) if snapshot.reaching(subject, identity).next().is_some() => {
+                return Err(Refused::BadTarget(error));
+            }
             Err(_) => return Err(denied(None, Denial::NoAssignment)),
         };
         match snapshot.decide(subject, identity, &target, self.shared.clock.now().wall) {
-            Decision::Allow(_) if !identity.may_issue() => Err(denied(Some(&target), Denial::IdentityNotActive)),
+            Decision::Allow(_) if !identity.may_issue() => {
+                Err(denied(Some(&target), Denial::IdentityNotActive))
+            }
             Decision::Allow(assignment) => Ok(Authorized {
                 key: key(identity, authority, target, claims),
                 identity: Arc::clone(identity),
@@ -169,8 +177,16 @@ impl Access {
         self.shared.snapshot.snapshot()
     }
 
-    fn deny(&self, principal: &Principal, identity: &str, request: &TargetRequest, target: Option<&Target>, denial: Denial) -> String {
-        let asked = || [&request.scopes[..], &request.resources[..]].concat().join(" ").chars().take(300).collect();
+    fn deny(
+        &self,
+        principal: &Principal,
+        identity: &str,
+        request: &TargetRequest,
+        target: Option<&Target>,
+        denial: Denial,
+    ) -> String {
+        let asked =
+            || [&request.scopes[..], &request.resources[..]].concat().join(" ").chars().take(300).collect();
         let target = target.map_or_else(asked, ToString::to_string);
         let id = self.shared.new_uid().to_string();
         let denied = Denied {
@@ -185,7 +201,12 @@ impl Access {
     }
 }
 
-pub(crate) fn key(identity: &Identity, authority: &Authority, target: Target, claims: Option<Claims>) -> TokenKey {
+pub(crate) fn key(
+    identity: &Identity,
+    authority: &Authority,
+    target: Target,
+    claims: Option<Claims>,
+) -> TokenKey {
     TokenKey {
         identity: identity.uid,
         authority: authority.uid,

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use jeton_core::{
-    AssignmentName, AssignmentScope, Identity, IdentityName, Member, Principal, PrincipalPattern, Role, RoleAssignment, Target,
-    TargetRequest, TargetRule, Uid, Wall, WorkloadName,
+    AssignmentName, AssignmentScope, Identity, IdentityName, Member, Principal, PrincipalPattern, Role,
+    RoleAssignment, Target, TargetRequest, TargetRule, Uid, Wall, WorkloadName,
 };
 
 use crate::{Access, AccessError, AccessRecorded, AccessWrite};
@@ -38,16 +38,21 @@ fn invalid<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Acce
 
 impl Access {
     /// Lets a member use an identity.
-    pub async fn create_assignment(&self, request: CreateAssignment) -> Result<Arc<RoleAssignment>, AccessError> {
+    pub async fn create_assignment(
+        &self,
+        request: CreateAssignment,
+    ) -> Result<Arc<RoleAssignment>, AccessError> {
         let shared = &self.shared;
         let _held = shared.change.lock().await;
         let uid = shared.new_uid();
-        let fingerprint = format!("assign:{}:{}:{}:{:?}", request.id, request.member, request.identity, request.targets);
+        let fingerprint =
+            format!("assign:{}:{}:{}:{:?}", request.id, request.member, request.identity, request.targets);
         let recorded = match self.repeated(&request.request_id, fingerprint, uid).await? {
             Ok(recorded) => recorded,
             Err(made) => {
                 let found = self.snapshot().assignments().find(|a| a.uid == made).cloned();
-                return found.ok_or_else(|| AccessError::NotFound(format!("the role assignment with uid {made}")));
+                return found
+                    .ok_or_else(|| AccessError::NotFound(format!("the role assignment with uid {made}")));
             }
         };
         let assignment = Arc::new(self.parse(&request, uid)?);
@@ -60,7 +65,11 @@ impl Access {
     }
 
     /// Takes an assignment back. The next request sees it.
-    pub async fn delete_assignment(&self, name: &AssignmentName, request_id: &str) -> Result<(), AccessError> {
+    pub async fn delete_assignment(
+        &self,
+        name: &AssignmentName,
+        request_id: &str,
+    ) -> Result<(), AccessError> {
         let shared = &self.shared;
         let _held = shared.change.lock().await;
         let found = self.snapshot().assignment(name).cloned();
@@ -70,7 +79,10 @@ impl Access {
             Err(_) => return Ok(()),
         };
         let assignment = found.ok_or_else(|| AccessError::NotFound(name.to_string()))?;
-        shared.store.commit([AccessWrite::Remove(assignment.uid)].into_iter().chain(recorded).collect()).await?;
+        shared
+            .store
+            .commit([AccessWrite::Remove(assignment.uid)].into_iter().chain(recorded).collect())
+            .await?;
         let mut snapshot = self.snapshot().as_ref().clone();
         snapshot.remove(name);
         shared.snapshot.publish(snapshot);
@@ -82,8 +94,11 @@ impl Access {
         let shared = &self.shared;
         let _held = shared.change.lock().await;
         let mut snapshot = self.snapshot().as_ref().clone();
-        let concerns = |a: &&Arc<RoleAssignment>| a.member == Member::Workload(gone) || a.scope == AssignmentScope::Identity(gone);
-        let removed: Vec<_> = snapshot.assignments().filter(concerns).map(|a| (a.uid, a.name.clone())).collect();
+        let concerns = |a: &&Arc<RoleAssignment>| {
+            a.member == Member::Workload(gone) || a.scope == AssignmentScope::Identity(gone)
+        };
+        let removed: Vec<_> =
+            snapshot.assignments().filter(concerns).map(|a| (a.uid, a.name.clone())).collect();
         if removed.is_empty() {
             return Ok(());
         }
@@ -94,7 +109,12 @@ impl Access {
     }
 
     /// What is to be remembered of a new request; the uid that a repeated one made or removed.
-    async fn repeated(&self, request_id: &str, fingerprint: String, resource: Uid) -> Result<Result<Option<AccessWrite>, Uid>, AccessError> {
+    async fn repeated(
+        &self,
+        request_id: &str,
+        fingerprint: String,
+        resource: Uid,
+    ) -> Result<Result<Option<AccessWrite>, Uid>, AccessError> {
         if request_id.is_empty() {
             return Ok(Ok(None));
         }
@@ -106,7 +126,12 @@ impl Access {
             Some(_) => Err(AccessError::RequestIdReused(request_id.to_owned())),
             None => {
                 let at = self.shared.clock.now().wall;
-                Ok(Ok(Some(AccessWrite::Recorded(AccessRecorded { request_id: request_id.to_owned(), fingerprint, resource, at }))))
+                Ok(Ok(Some(AccessWrite::Recorded(AccessRecorded {
+                    request_id: request_id.to_owned(),
+                    fingerprint,
+                    resource,
+                    at,
+                }))))
             }
         }
     }
@@ -123,7 +148,10 @@ impl Access {
         let (scope, identity) = self.scope(&request.identity)?;
         let targets = self.targets(&request.targets, identity.as_deref())?;
         if request.keep_warm && (identity.is_none() || targets == TargetRule::Any) {
-            return invalid("keep_warm", "needs one identity and exact targets: tokens for everything cannot be kept warm");
+            return invalid(
+                "keep_warm",
+                "needs one identity and exact targets: tokens for everything cannot be kept warm",
+            );
         }
         let now = self.shared.clock.now().wall;
         if request.expires_at.is_some_and(|at| at <= now) {
@@ -145,22 +173,28 @@ impl Access {
 
     fn member(&self, text: &str) -> Result<Member, AccessError> {
         if text.starts_with("workloads/") {
-            let name: WorkloadName = text.parse().or_else(|e: jeton_core::NameError| invalid("member", e.to_string()))?;
+            let name: WorkloadName =
+                text.parse().or_else(|e: jeton_core::NameError| invalid("member", e.to_string()))?;
             let workload = self.shared.directory().workload_named(&name).map(|w| w.uid);
             return workload.map(Member::Workload).ok_or_else(|| AccessError::NotFound(text.to_owned()));
         }
         if text.ends_with('/') {
-            return text.parse::<PrincipalPattern>().map(Member::Pattern).or_else(|e| invalid("member", e.to_string()));
+            return text
+                .parse::<PrincipalPattern>()
+                .map(Member::Pattern)
+                .or_else(|e| invalid("member", e.to_string()));
         }
         text.parse::<Principal>().map(Member::Principal).or_else(|e| invalid("member", e.to_string()))
     }
 
     fn scope(&self, text: &str) -> Result<(AssignmentScope, Option<Arc<Identity>>), AccessError> {
         if let Some(group) = text.strip_suffix(".*") {
-            let name: IdentityName = group.parse().or_else(|e: jeton_core::NameError| invalid("identity", e.to_string()))?;
+            let name: IdentityName =
+                group.parse().or_else(|e: jeton_core::NameError| invalid("identity", e.to_string()))?;
             return Ok((AssignmentScope::Group(format!("{}.", name.id()).into()), None));
         }
-        let name: IdentityName = text.parse().or_else(|e: jeton_core::NameError| invalid("identity", e.to_string()))?;
+        let name: IdentityName =
+            text.parse().or_else(|e: jeton_core::NameError| invalid("identity", e.to_string()))?;
         let identity = self.shared.directory().identity_named(&name).cloned();
         let identity = identity.ok_or_else(|| AccessError::NotFound(text.to_owned()))?;
         Ok((AssignmentScope::Identity(identity.uid), Some(identity)))
@@ -168,9 +202,15 @@ impl Access {
 
     fn targets(&self, texts: &[String], identity: Option<&Identity>) -> Result<TargetRule, AccessError> {
         match texts {
-            [] => invalid("targets", "say for what: \"*\", or targets such as resource:https://vault.example"),
+            [] => {
+                invalid("targets", "say for what: \"*\", or targets such as resource:https://vault.example")
+            }
             [any] if any == "*" => Ok(TargetRule::Any),
-            _ => texts.iter().map(|text| self.target(text, identity)).collect::<Result<_, _>>().map(TargetRule::Only),
+            _ => texts
+                .iter()
+                .map(|text| self.target(text, identity))
+                .collect::<Result<_, _>>()
+                .map(TargetRule::Only),
         }
     }
 
@@ -183,14 +223,22 @@ impl Access {
             return Ok(text.into());
         }
         let Some(identity) = identity else {
-            return invalid("targets", format!("{text:?} is not canonical; with a group of identities say resource:URI or scope:NAME"));
+            return invalid(
+                "targets",
+                format!(
+                    "{text:?} is not canonical; with a group of identities say resource:URI or scope:NAME"
+                ),
+            );
         };
         let directory = self.shared.directory();
-        let Some(authority) = directory.authority(identity.authority) else { return invalid("identity", "its authority is gone") };
+        let Some(authority) = directory.authority(identity.authority) else {
+            return invalid("identity", "its authority is gone");
+        };
         let mut parts = text.split_whitespace().map(str::to_owned);
         let as_scopes = TargetRequest { scopes: parts.by_ref().collect(), resources: vec![] };
         let as_resource = TargetRequest { scopes: vec![], resources: vec![text.to_owned()] };
-        let resolved = Target::resolve(&as_scopes, &authority.profile).or_else(|e| Target::resolve(&as_resource, &authority.profile).map_err(|_| e));
+        let resolved = Target::resolve(&as_scopes, &authority.profile)
+            .or_else(|e| Target::resolve(&as_resource, &authority.profile).map_err(|_| e));
         resolved.map(|target| target.as_str().into()).or_else(|e| invalid("targets", e.to_string()))
     }
 }

@@ -1,7 +1,8 @@
 //! Why something is allowed or denied, and the command that would change it.
 
 use jeton_core::{
-    AssignmentName, Decision, Denial, Directory, IdentityName, Principal, Subject, Target, TargetRequest, Wall,
+    AssignmentName, Decision, Denial, Directory, IdentityName, Principal, Subject, Target, TargetRequest,
+    Wall,
 };
 
 use crate::Access;
@@ -42,7 +43,12 @@ impl Access {
     }
 
     /// Explains a request that somebody might make. Changes nothing.
-    pub fn explain(&self, principal: &Principal, identity: Option<&IdentityName>, request: &TargetRequest) -> Explanation {
+    pub fn explain(
+        &self,
+        principal: &Principal,
+        identity: Option<&IdentityName>,
+        request: &TargetRequest,
+    ) -> Explanation {
         let directory = self.shared.directory();
         let (decision, name, target) = self.dry_run(&directory, principal, identity, request);
         let member = self.member_text(principal);
@@ -83,8 +89,10 @@ impl Access {
             Some(name) => (directory.identity_named(name), Denial::UnknownIdentity),
             None => (own(), Denial::NoSystemIdentity),
         };
-        let name = identity.map_or_else(|| found.map_or_else(String::new, |i| i.name.to_string()), ToString::to_string);
-        let Some((identity, authority)) = found.and_then(|i| Some((i, directory.authority(i.authority)?))) else {
+        let name = identity
+            .map_or_else(|| found.map_or_else(String::new, |i| i.name.to_string()), ToString::to_string);
+        let Some((identity, authority)) = found.and_then(|i| Some((i, directory.authority(i.authority)?)))
+        else {
             return (Err(Unfit::Denied(missing)), name, asked());
         };
         let target = match Target::resolve(request, &authority.profile) {
@@ -92,7 +100,8 @@ impl Access {
             Err(error) => return (Err(Unfit::Target(error.to_string())), name, asked()),
         };
         let subject = Subject { principal, workload: workload.map(|w| w.uid) };
-        let decision = match self.snapshot().decide(subject, identity, &target, self.shared.clock.now().wall) {
+        let decision = match self.snapshot().decide(subject, identity, &target, self.shared.clock.now().wall)
+        {
             Decision::Allow(_) if !identity.may_issue() => Err(Unfit::Denied(Denial::IdentityNotActive)),
             Decision::Allow(assignment) => Ok(assignment.name.clone()),
             Decision::Deny(denial) => Err(Unfit::Denied(denial)),
@@ -127,11 +136,15 @@ fn in_words(denial: &Denial, identity: &str) -> String {
 }
 
 fn remedy(denial: &Denial, member: &str, identity: &str, target: &str) -> Option<String> {
-    let assign = || Some(format!("jeton access assign --member '{member}' --identity '{identity}' --target '{target}'"));
+    let assign = || {
+        Some(format!("jeton access assign --member '{member}' --identity '{identity}' --target '{target}'"))
+    };
     match denial {
         Denial::NoAssignment | Denial::TargetNotGranted { .. } | Denial::Expired { .. } => assign(),
         Denial::IdentityNotActive => Some(format!("jeton identity enable {identity}")),
-        Denial::NoSystemIdentity => Some("jeton workload enable-system-identity NAME --authority AUTHORITY".into()),
+        Denial::NoSystemIdentity => {
+            Some("jeton workload enable-system-identity NAME --authority AUTHORITY".into())
+        }
         _ => None,
     }
 }

@@ -13,7 +13,8 @@ pub trait AccessStore: Send + Sync + 'static {
     fn commit(&self, writes: Vec<AccessWrite>) -> BoxFuture<'_, Result<(), AccessStoreError>>;
 
     /// What a mutation with this request id did, if it was carried out.
-    fn recorded(&self, request_id: String) -> BoxFuture<'_, Result<Option<AccessRecorded>, AccessStoreError>>;
+    fn recorded(&self, request_id: String)
+    -> BoxFuture<'_, Result<Option<AccessRecorded>, AccessStoreError>>;
 }
 
 /// One write of a commit.

@@ -6,7 +6,8 @@ use std::{
 };
 
 use jeton_core::{
-    AssignmentName, AssignmentScope, BoxFuture, Member, Principal, Role, RoleAssignment, TargetRule, Uid, Wall,
+    AssignmentName, AssignmentScope, BoxFuture, Member, Principal, Role, RoleAssignment, TargetRule, Uid,
+    Wall,
 };
 
 use crate::{AccessRecorded, AccessStore, AccessStoreError, AccessWrite};
@@ -33,13 +34,18 @@ impl AccessStore for MemoryAccessStore {
             match write {
                 AccessWrite::Put(assignment) => drop(state.assignments.insert(assignment.uid, *assignment)),
                 AccessWrite::Remove(uid) => drop(state.assignments.remove(&uid)),
-                AccessWrite::Recorded(recorded) => drop(state.recorded.insert(recorded.request_id.clone(), recorded)),
+                AccessWrite::Recorded(recorded) => {
+                    drop(state.recorded.insert(recorded.request_id.clone(), recorded))
+                }
             }
         }
         Box::pin(async { Ok(()) })
     }
 
-    fn recorded(&self, request_id: String) -> BoxFuture<'_, Result<Option<AccessRecorded>, AccessStoreError>> {
+    fn recorded(
+        &self,
+        request_id: String,
+    ) -> BoxFuture<'_, Result<Option<AccessRecorded>, AccessStoreError>> {
         let found = locked(&self.0).recorded.get(&request_id).cloned();
         Box::pin(async move { Ok(found) })
     }
@@ -64,7 +70,8 @@ where
         max_token_lifetime: None,
         created_at: at,
     };
-    let recorded = AccessRecorded { request_id: "r1".into(), fingerprint: "f".into(), resource: assignment(1).uid, at };
+    let recorded =
+        AccessRecorded { request_id: "r1".into(), fingerprint: "f".into(), resource: assignment(1).uid, at };
     {
         let store = open().await;
         assert!(store.load().await.expect("an empty store loads").is_empty());

@@ -1,0 +1,193 @@
+//! Sealed secrets of identities and authorities, each owner under a data key of its own.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jeton_core::Uid;
+use jeton_lifecycle::{SecretId, StoreError};
+use secrecy::{ExposeSecret, SecretSlice};
+use sqlx::{Row, Sqlite, Transaction};
+
+use crate::{
+    identities::unavailable,
+    sealing::{DataKey, Sealed, place},
+    store::Inner,
+};
+
+/// The schema of what is inside a sealed secret.
+const SCHEMA: i64 = 1;
+/// Opened data keys kept in memory.
+const MAX_OPEN_KEYS: usize = 200_000;
+
+#[derive(Default)]
+pub(crate) struct DataKeys(Mutex<HashMap<Uid, Arc<DataKey>>>);
+
+impl DataKeys {
+    fn find(&self, owner: Uid) -> Option<Arc<DataKey>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&owner).cloned()
+    }
+
+    fn keep(&self, owner: Uid, key: DataKey) -> Arc<DataKey> {
+        let key = Arc::new(key);
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= MAX_OPEN_KEYS {
+            keys.clear();
+        }
+        keys.insert(owner, Arc::clone(&key));
+        key
+    }
+
+    pub(crate) fn forget(&self, owner: Uid) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&owner);
+    }
+}
+
+fn key_place(owner: Uid) -> Vec<u8> {
+    place(&[b"data_keys", owner.as_bytes()])
+}
+
+fn secret_place(id: &SecretId, version: i64) -> Vec<u8> {
+    let (version, schema) = (version.to_be_bytes(), SCHEMA.to_be_bytes());
+    place(&[
+        b"secrets",
+        id.owner.as_bytes(),
+        id.subject.as_bytes(),
+        id.kind.as_str().as_bytes(),
+        &version,
+        &schema,
+    ])
+}
+
+impl Inner {
+    pub(crate) async fn put_secret(
+        &self,
+        transaction: &mut Transaction<'static, Sqlite>,
+        id: &SecretId,
+        secret: &SecretSlice<u8>,
+    ) -> Result<(), StoreError> {
+        let key = self.owner_key(transaction, id.owner).await?;
+        let before = sqlx::query("SELECT version FROM secrets WHERE owner = ? AND subject = ? AND kind = ?")
+            .bind(&id.owner.as_bytes()[..])
+            .bind(&id.subject.as_bytes()[..])
+            .bind(id.kind.as_str())
+            .fetch_optional(&mut **transaction)
+            .await
+            .map_err(unavailable)?;
+        let version = before.map_or(Ok(0_i64), |row| row.try_get(0)).map_err(unavailable)? + 1;
+        let sealed = key.seal(&secret_place(id, version), secret.expose_secret());
+        let sealed = sealed.ok_or_else(|| StoreError::Unavailable("sealing failed".into()))?;
+        sqlx::query("INSERT OR REPLACE INTO secrets (owner, subject, kind, version, schema, nonce, sealed) VALUES (?, ?, ?, ?, ?, ?, ?)")
+            .bind(&id.owner.as_bytes()[..])
+            .bind(&id.subject.as_bytes()[..])
+            .bind(id.kind.as_str())
+            .bind(version)
+            .bind(SCHEMA)
+            .bind(sealed.nonce)
+            .bind(sealed.bytes)
+            .execute(&mut **transaction)
+            .await
+            .map_err(unavailable)?;
+        Ok(())
+    }
+
+    /// The owner's data key; made if it has none.
+    async fn owner_key(
+        &self,
+        transaction: &mut Transaction<'static, Sqlite>,
+        owner: Uid,
+    ) -> Result<Arc<DataKey>, StoreError> {
+        let row = sqlx::query("SELECT nonce, wrapped FROM data_keys WHERE owner = ?")
+            .bind(&owner.as_bytes()[..])
+            .fetch_optional(&mut **transaction)
+            .await
+            .map_err(unavailable)?;
+        if let Some(row) = row {
+            // Not kept in memory either: the row may be of this very transaction, which may fail.
+            return match self.data_keys.find(owner) {
+                Some(key) => Ok(key),
+                None => self.unwrapped_key(owner, &row).map(Arc::new),
+            };
+        }
+        let made = self.sealing.new_data_key(&key_place(owner));
+        let (key, wrapped) =
+            made.ok_or_else(|| StoreError::Unavailable("the random generator failed".into()))?;
+        sqlx::query("INSERT INTO data_keys (owner, nonce, wrapped) VALUES (?, ?, ?)")
+            .bind(&owner.as_bytes()[..])
+            .bind(wrapped.nonce)
+            .bind(wrapped.bytes)
+            .execute(&mut **transaction)
+            .await
+            .map_err(unavailable)?;
+        // Not kept before the commit: if that fails, the key is none.
+        Ok(Arc::new(key))
+    }
+
+    fn opened_key(&self, owner: Uid, row: &sqlx::sqlite::SqliteRow) -> Result<Arc<DataKey>, StoreError> {
+        match self.data_keys.find(owner) {
+            Some(key) => Ok(key),
+            None => self.unwrapped_key(owner, row).map(|key| self.data_keys.keep(owner, key)),
+        }
+    }
+
+    fn unwrapped_key(&self, owner: Uid, row: &sqlx::sqlite::SqliteRow) -> Result<DataKey, StoreError> {
+        let wrapped = Sealed {
+            nonce: row.try_get("nonce").map_err(unavailable)?,
+            bytes: row.try_get("wrapped").map_err(unavailable)?,
+        };
+        let key = self.sealing.unwrap(&key_place(owner), &wrapped);
+        key.map_err(|_| {
+            StoreError::Sealed(format!(
+                "the data key of {owner} does not open: it was changed or moved in the store"
+            ))
+        })
+    }
+
+    pub(crate) async fn open_secret(&self, id: SecretId) -> Result<Option<SecretSlice<u8>>, StoreError> {
+        let row = sqlx::query(
+            "SELECT s.version, s.nonce AS secret_nonce, s.sealed, k.nonce, k.wrapped FROM secrets s JOIN data_keys k ON k.owner = s.owner \
+             WHERE s.owner = ? AND s.subject = ? AND s.kind = ?",
+        )
+        .bind(&id.owner.as_bytes()[..])
+        .bind(&id.subject.as_bytes()[..])
+        .bind(id.kind.as_str())
+        .fetch_optional(&self.registry.reader)
+        .await
+        .map_err(unavailable)?;
+        let Some(row) = row else { return Ok(None) };
+        let opened = self.opened_key(id.owner, &row).and_then(|key| {
+            let sealed = Sealed {
+                nonce: row.try_get("secret_nonce").map_err(unavailable)?,
+                bytes: row.try_get("sealed").map_err(unavailable)?,
+            };
+            let version = row.try_get("version").map_err(unavailable)?;
+            key.open(&secret_place(&id, version), &sealed).map_err(|_| StoreError::Sealed(String::new()))
+        });
+        match opened {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(StoreError::Sealed(_)) => Err(self.does_not_open(&id).await),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Names the owner, so that somebody knows what to mend.
+    async fn does_not_open(&self, id: &SecretId) -> StoreError {
+        let name = sqlx::query(
+            "SELECT name FROM identities WHERE uid = ?1 UNION SELECT name FROM authorities WHERE uid = ?1",
+        )
+        .bind(&id.owner.as_bytes()[..])
+        .fetch_optional(&self.registry.reader)
+        .await;
+        let name = name
+            .ok()
+            .flatten()
+            .and_then(|row| row.try_get::<String, _>(0).ok())
+            .unwrap_or_else(|| id.owner.to_string());
+        StoreError::Sealed(format!(
+            "the sealed {} of {name} does not open: it was moved, replaced by an older one, or damaged in the store. Rotate its \
+             credential, or delete and create or attach it anew",
+            id.kind.as_str()
+        ))
+    }
+}

@@ -1,0 +1,259 @@
+//! Tokens over a restart: each sealed under the key of the day on which it was written.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use jeton_core::{BoxFuture, IdentityName, IssuedToken, TokenKey, Wall};
+use jeton_engine::{Hold, Kept, StoredToken, TokenStore, TokenStoreError, TokenWrite};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use sqlx::{Row, Sqlite, Transaction, sqlite::SqliteRow};
+
+use crate::{
+    Store,
+    identities::uid_of,
+    sealing::{DataKey, Sealed, place},
+    store::Inner,
+};
+
+const SCHEMA: i64 = 1;
+const DAY_MILLIS: i64 = 86_400_000;
+
+/// Everything about a token but the token.
+#[derive(Serialize, Deserialize)]
+struct Facts {
+    identity: IdentityName,
+    client_id: Arc<str>,
+    token_type: Arc<str>,
+    expires_in_ms: u64,
+    refresh_in_ms: Option<u64>,
+    scopes: Arc<[Arc<str>]>,
+    issued_at: Wall,
+    refresh_at: Wall,
+    last_used: Wall,
+    pinned: bool,
+}
+
+fn failed(error: impl std::fmt::Display) -> TokenStoreError {
+    TokenStoreError(error.to_string().into())
+}
+
+fn day_place(day: i64) -> Vec<u8> {
+    place(&[b"token_days", &day.to_be_bytes()])
+}
+
+fn token_place(key: &str, day: i64, facts: &str) -> Vec<u8> {
+    place(&[b"tokens", key.as_bytes(), &day.to_be_bytes(), &SCHEMA.to_be_bytes(), facts.as_bytes()])
+}
+
+impl TokenStore for Store {
+    fn load(&self) -> BoxFuture<'_, Result<Kept, TokenStoreError>> {
+        Box::pin(async move { self.0.load_tokens().await.map_err(failed) })
+    }
+
+    fn write(&self, batch: Vec<TokenWrite>) -> BoxFuture<'_, Result<(), TokenStoreError>> {
+        Box::pin(async move {
+            let written = self.0.write_tokens(batch).await;
+            if written.is_err() {
+                // The key of a new day was rolled back with its row: nothing more may be sealed with it.
+                self.0.day_keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+            written
+        })
+    }
+}
+
+impl Inner {
+    async fn load_tokens(&self) -> Result<Kept, sqlx::Error> {
+        let now = self.clock.now().wall.as_millis();
+        let mut days = HashMap::new();
+        for row in
+            sqlx::query("SELECT day, nonce, wrapped FROM token_days").fetch_all(&self.tokens.reader).await?
+        {
+            let day: i64 = row.try_get("day")?;
+            let wrapped = Sealed { nonce: row.try_get("nonce")?, bytes: row.try_get("wrapped")? };
+            if let Ok(key) = self.sealing.unwrap(&day_place(day), &wrapped) {
+                days.insert(day, Arc::new(key));
+            }
+        }
+        let mut kept = Kept::default();
+        for row in sqlx::query("SELECT token_key, day, facts, nonce, sealed FROM tokens")
+            .fetch_all(&self.tokens.reader)
+            .await?
+        {
+            match opened(&row, &days) {
+                Some(token) => kept.tokens.push(token),
+                None => kept.unreadable += 1,
+            }
+        }
+        for row in sqlx::query("SELECT authority, identity, until FROM holds WHERE until > ?")
+            .bind(now)
+            .fetch_all(&self.tokens.reader)
+            .await?
+        {
+            let (authority, identity): (Vec<u8>, Vec<u8>) =
+                (row.try_get("authority")?, row.try_get("identity")?);
+            if let Some((authority, identity)) = uid_of(&authority).zip(uid_of(&identity)) {
+                kept.holds.push(Hold {
+                    authority,
+                    identity,
+                    until: Wall::from_millis(row.try_get("until")?),
+                });
+            }
+        }
+        *self.day_keys.lock().unwrap_or_else(PoisonError::into_inner) = days;
+        if kept.unreadable > 0 {
+            tracing::warn!(
+                tokens = kept.unreadable,
+                "kept tokens do not open and are left out; they are fetched anew"
+            );
+        }
+        Ok(kept)
+    }
+
+    async fn write_tokens(&self, batch: Vec<TokenWrite>) -> Result<(), TokenStoreError> {
+        let now = self.clock.now().wall;
+        let mut transaction = self.tokens.begin().await.map_err(failed)?;
+        let day = now.as_millis().div_euclid(DAY_MILLIS);
+        for write in batch {
+            match write {
+                TokenWrite::Put(stored) => self.put_token(&mut transaction, &stored, day).await?,
+                TokenWrite::Remove(key) => {
+                    let query = sqlx::query("DELETE FROM tokens WHERE token_key = ?")
+                        .bind(serde_json::to_string(&key).map_err(failed)?);
+                    query.execute(&mut *transaction).await.map_err(failed)?;
+                }
+                TokenWrite::Hold(hold) => {
+                    sqlx::query("INSERT OR REPLACE INTO holds (authority, identity, until) VALUES (?, ?, ?)")
+                        .bind(&hold.authority.as_bytes()[..])
+                        .bind(&hold.identity.as_bytes()[..])
+                        .bind(hold.until.as_millis())
+                        .execute(&mut *transaction)
+                        .await
+                        .map_err(failed)?;
+                }
+            }
+        }
+        transaction.commit().await.map_err(failed)
+    }
+
+    async fn put_token(
+        &self,
+        transaction: &mut Transaction<'static, Sqlite>,
+        stored: &StoredToken,
+        day: i64,
+    ) -> Result<(), TokenStoreError> {
+        let key = self.day_key(transaction, day).await?;
+        let token = &stored.token;
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let facts = Facts {
+            identity: token.identity.clone(),
+            client_id: Arc::clone(&token.client_id),
+            token_type: Arc::clone(&token.token_type),
+            expires_in_ms: millis(token.expires_in),
+            refresh_in_ms: token.refresh_in.map(millis),
+            scopes: Arc::clone(&token.scopes),
+            issued_at: stored.issued_at,
+            refresh_at: stored.refresh_at,
+            last_used: stored.last_used,
+            pinned: stored.pinned,
+        };
+        let facts = serde_json::to_string(&facts).map_err(failed)?;
+        let token_key = serde_json::to_string(&stored.key).map_err(failed)?;
+        let sealed =
+            key.seal(&token_place(&token_key, day, &facts), token.access_token.expose_secret().as_bytes());
+        let sealed = sealed.ok_or_else(|| failed("sealing failed"))?;
+        sqlx::query(
+            "INSERT OR REPLACE INTO tokens (token_key, identity, day, schema, expires_at, facts, nonce, sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(token_key)
+        .bind(&stored.key.identity.as_bytes()[..])
+        .bind(day)
+        .bind(SCHEMA)
+        .bind((stored.issued_at + token.expires_in).as_millis())
+        .bind(facts)
+        .bind(sealed.nonce)
+        .bind(sealed.bytes)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
+
+    /// The key of a day. With a new day, expired tokens and the keys that sealed only those go.
+    async fn day_key(
+        &self,
+        transaction: &mut Transaction<'static, Sqlite>,
+        day: i64,
+    ) -> Result<Arc<DataKey>, TokenStoreError> {
+        if let Some(key) = self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).get(&day) {
+            return Ok(Arc::clone(key));
+        }
+        let row = sqlx::query("SELECT nonce, wrapped FROM token_days WHERE day = ?").bind(day);
+        if let Some(row) = row.fetch_optional(&mut **transaction).await.map_err(failed)? {
+            let wrapped = Sealed {
+                nonce: row.try_get("nonce").map_err(failed)?,
+                bytes: row.try_get("wrapped").map_err(failed)?,
+            };
+            if let Ok(key) = self.sealing.unwrap(&day_place(day), &wrapped) {
+                let key = Arc::new(key);
+                self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(day, Arc::clone(&key));
+                return Ok(key);
+            }
+        }
+        let now = self.clock.now().wall.as_millis();
+        sqlx::query("DELETE FROM tokens WHERE expires_at < ?")
+            .bind(now)
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed)?;
+        sqlx::query("DELETE FROM token_days WHERE day NOT IN (SELECT DISTINCT day FROM tokens)")
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed)?;
+        let (key, wrapped) = self
+            .sealing
+            .new_data_key(&day_place(day))
+            .ok_or_else(|| failed("the random generator failed"))?;
+        sqlx::query("INSERT OR REPLACE INTO token_days (day, nonce, wrapped) VALUES (?, ?, ?)")
+            .bind(day)
+            .bind(wrapped.nonce)
+            .bind(wrapped.bytes)
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed)?;
+        let key = Arc::new(key);
+        self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(day, Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+fn opened(row: &SqliteRow, days: &HashMap<i64, Arc<DataKey>>) -> Option<StoredToken> {
+    let (token_key, facts): (String, String) = (row.try_get("token_key").ok()?, row.try_get("facts").ok()?);
+    let day: i64 = row.try_get("day").ok()?;
+    let sealed = Sealed { nonce: row.try_get("nonce").ok()?, bytes: row.try_get("sealed").ok()? };
+    let text =
+        String::from_utf8(days.get(&day)?.open(&token_place(&token_key, day, &facts), &sealed).ok()?).ok()?;
+    let key: TokenKey = serde_json::from_str(&token_key).ok()?;
+    let facts: Facts = serde_json::from_str(&facts).ok()?;
+    let token = IssuedToken {
+        access_token: text.into(),
+        token_type: facts.token_type,
+        expires_in: Duration::from_millis(facts.expires_in_ms),
+        refresh_in: facts.refresh_in_ms.map(Duration::from_millis),
+        scopes: facts.scopes,
+        identity: facts.identity,
+        client_id: facts.client_id,
+    };
+    Some(StoredToken {
+        key,
+        token,
+        issued_at: facts.issued_at,
+        refresh_at: facts.refresh_at,
+        last_used: facts.last_used,
+        pinned: facts.pinned,
+    })
+}
