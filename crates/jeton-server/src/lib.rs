@@ -1,1 +1,7 @@
-//! The doors of the broker.
+//! The doors: who connects, how much they may, and the services behind.
+//!
+//! The accept loop is our own, because a stock server has no deadline for silent peers, no cap on connections, and no end for a
+//! drain. Behind it stand tonic's routes. Everything that a service answers is decided elsewhere; here it is put on the wire.
+
+pub mod door;
+pub mod grpc;

@@ -1,0 +1,15 @@
+//! Accepting connections: bounded, authenticated once, aged, drained in time.
+
+mod accept;
+mod connection;
+mod deadline;
+mod drain;
+mod listen;
+mod peer;
+mod settings;
+
+pub use accept::{Door, DoorStats, serve};
+pub use drain::Drain;
+pub use listen::{DoorError, Listen, Listener};
+pub use peer::{AdminPeer, Authenticate, Caller, LoopbackDev, Peer, Refusal, UnixPeer};
+pub use settings::DoorSettings;

@@ -1,0 +1,126 @@
+//! Who is at the door. The principal is fixed for the life of the connection, from what the listener can prove.
+
+use std::net::SocketAddr;
+
+use jeton_core::Principal;
+
+/// What the listener knows of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Peer {
+    /// A TCP connection.
+    Tcp {
+        /// From where; says nothing of who.
+        remote: SocketAddr,
+    },
+    /// A unix socket, with the peer's credentials at the time of its connect.
+    Unix {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+        /// Process id, if the kernel tells.
+        pid: Option<i32>,
+    },
+}
+
+/// The authenticated caller of a request; in the request's extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Who.
+    pub principal: Principal,
+    /// How it came.
+    pub peer: Peer,
+}
+
+/// A peer that is not let in. The peer hears nothing of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// Decides who a peer is.
+pub trait Authenticate: Send + Sync + 'static {
+    /// The peer's principal.
+    fn authenticate(&self, peer: &Peer) -> Result<Principal, Refusal>;
+}
+
+/// Local users, by the credentials of the unix socket.
+#[derive(Debug, Clone)]
+pub struct UnixPeer {
+    /// Tells this machine from others.
+    pub node: String,
+}
+
+impl Authenticate for UnixPeer {
+    fn authenticate(&self, peer: &Peer) -> Result<Principal, Refusal> {
+        match peer {
+            Peer::Unix { uid, .. } => Principal::unix_uid(&self.node, *uid).map_err(|e| Refusal(e.to_string())),
+            Peer::Tcp { .. } => Err(Refusal("a unix socket was expected".into())),
+        }
+    }
+}
+
+/// The broker's own user alone.
+#[derive(Debug, Clone)]
+pub struct AdminPeer {
+    /// Tells this machine from others.
+    pub node: String,
+    /// The broker's user id.
+    pub owner: u32,
+}
+
+impl Authenticate for AdminPeer {
+    fn authenticate(&self, peer: &Peer) -> Result<Principal, Refusal> {
+        match peer {
+            Peer::Unix { uid, .. } if *uid == self.owner => {
+                Principal::unix_uid(&self.node, *uid).map_err(|e| Refusal(e.to_string()))
+            }
+            Peer::Unix { uid, .. } => Err(Refusal(format!("user {uid} is not the broker's user {}", self.owner))),
+            Peer::Tcp { .. } => Err(Refusal("the admin plane is a unix socket".into())),
+        }
+    }
+}
+
+/// Every loopback connection is `loopback://dev`. For `jeton dev` alone.
+#[derive(Debug, Clone, Copy)]
+pub struct LoopbackDev;
+
+impl Authenticate for LoopbackDev {
+    fn authenticate(&self, peer: &Peer) -> Result<Principal, Refusal> {
+        match peer {
+            Peer::Tcp { remote } if remote.ip().is_loopback() => Ok(Principal::loopback_dev()),
+            _ => Err(Refusal("not a loopback connection".into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unix(uid: u32) -> Peer {
+        Peer::Unix { uid, gid: 1, pid: None }
+    }
+
+    #[test]
+    fn a_local_user_is_known_by_its_uid_on_this_node() {
+        let door = UnixPeer { node: "n1".into() };
+        assert_eq!(door.authenticate(&unix(1000)).unwrap().as_str(), "unix://n1/uid/1000");
+        assert!(door.authenticate(&Peer::Tcp { remote: "127.0.0.1:1".parse().unwrap() }).is_err());
+    }
+
+    #[test]
+    fn the_admin_plane_lets_in_its_own_user_alone() {
+        let door = AdminPeer { node: "n1".into(), owner: 5 };
+        assert!(door.authenticate(&unix(5)).is_ok());
+        assert!(door.authenticate(&unix(6)).is_err());
+        assert!(door.authenticate(&unix(0)).is_err());
+    }
+
+    #[test]
+    fn only_loopback_is_the_dev_principal() {
+        let from = |text: &str| LoopbackDev.authenticate(&Peer::Tcp { remote: text.parse().unwrap() });
+        assert!(from("127.0.0.1:9").is_ok() && from("[::1]:9").is_ok());
+        assert!(from("10.0.0.1:9").is_err());
+    }
+}
