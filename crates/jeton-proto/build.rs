@@ -18,8 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", root.display());
     let names = ["access", "authority", "identity", "status", "token", "workload"];
     let files = names.map(|name| format!("jeton/v1/{name}.proto"));
-    let descriptors =
-        protox::Compiler::new([&root])?.include_imports(true).include_source_info(true).open_files(files)?.file_descriptor_set();
+    let descriptors = protox::Compiler::new([&root])?
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(files)?
+        .file_descriptor_set();
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin"), descriptors.encode_to_vec())?;
     let mut builder = tonic_prost_build::configure().build_transport(false);
     for message in SECRET_MESSAGES {

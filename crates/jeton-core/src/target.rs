@@ -106,6 +106,22 @@ impl Target {
         }
     }
 
+    /// The target of a canonical text, as [`Target::as_str`] gives it; none if the text is none.
+    pub fn from_canonical(text: &str) -> Option<Target> {
+        let (resource, scopes) = match text.strip_prefix("resource:") {
+            Some(rest) => match rest.split_once(' ') {
+                Some((uri, scopes)) => (Some(uri), scopes),
+                None => (Some(rest), ""),
+            },
+            None => (None, text.strip_prefix("scope:")?),
+        };
+        let target = Target::new(
+            resource.map(Arc::from),
+            scopes.split(' ').filter(|s| !s.is_empty()).map(Arc::from).collect(),
+        );
+        (target.as_str() == text).then_some(target)
+    }
+
     /// The canonical text.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -313,7 +329,8 @@ mod tests {
             let resources = if with { vec!["https://o.example/a".to_owned()] } else { vec![] };
             let target = Target::resolve(&TargetRequest { scopes, resources }, &oidc_profile()).unwrap();
             let back: Target = serde_json::from_str(&serde_json::to_string(&target).unwrap()).unwrap();
-            prop_assert_eq!(back, target);
+            prop_assert_eq!(&back, &target);
+            prop_assert_eq!(Target::from_canonical(target.as_str()), Some(target));
         }
     }
 }

@@ -128,10 +128,11 @@ impl Engine {
         if shared.stop.is_cancelled() {
             return Err(TokenError::ShuttingDown);
         }
-        let _waiting = Counted::enter(&shared.waiters, shared.settings.max_waiters).ok_or(TokenError::Overloaded {
-            what: "too many callers wait for authorities",
-            retry_after: Duration::from_secs(1),
-        })?;
+        let _waiting =
+            Counted::enter(&shared.waiters, shared.settings.max_waiters).ok_or(TokenError::Overloaded {
+                what: "too many callers wait for authorities",
+                retry_after: Duration::from_secs(1),
+            })?;
         let slot = self.slot_for(key, &ask.caller)?;
         let landing = self.join(&slot)?;
         let wait = ask.wait.unwrap_or_else(|| shared.settings.max_wait()).min(shared.settings.max_wait());
@@ -154,10 +155,12 @@ impl Engine {
     pub fn watch(&self, key: &TokenKey, caller: &Principal) -> Result<Watch, TokenError> {
         let shared = &self.shared;
         let slot = self.slot_for(key, caller)?;
-        let counted = WatchCount::enter(&shared.watches, shared.settings.max_watches).ok_or(TokenError::Overloaded {
-            what: "too many tokens are watched",
-            retry_after: Duration::from_secs(30),
-        })?;
+        let counted = WatchCount::enter(&shared.watches, shared.settings.max_watches).ok_or(
+            TokenError::Overloaded {
+                what: "too many tokens are watched",
+                retry_after: Duration::from_secs(30),
+            },
+        )?;
         let seen = slot.seen.subscribe();
         let now = shared.clock.now();
         slot.mark_used(now);
@@ -233,7 +236,8 @@ impl Engine {
         if state.flight.is_some() {
             return None;
         }
-        let backing_off = state.retry_at.map(|at| at.saturating_since(now.boot)).filter(|left| !left.is_zero());
+        let backing_off =
+            state.retry_at.map(|at| at.saturating_since(now.boot)).filter(|left| !left.is_zero());
         let held = shared.gate.held(&slot.key, now);
         let left = backing_off.max(held)?;
         let mut error = state.last_error.clone().unwrap_or_else(crate::flight::held_back);

@@ -23,7 +23,10 @@ pub(crate) fn held_back() -> IssueError {
 
 /// The error of a flight whose task died.
 pub(crate) fn died() -> IssueError {
-    own(IssueErrorClass::Transient, "the request to the authority failed inside the broker; its log says more")
+    own(
+        IssueErrorClass::Transient,
+        "the request to the authority failed inside the broker; its log says more",
+    )
 }
 
 fn own(class: IssueErrorClass, message: &str) -> IssueError {
@@ -32,7 +35,13 @@ fn own(class: IssueErrorClass, message: &str) -> IssueError {
 
 impl Shared {
     /// Joins the slot's flight, or starts one. `permitted`: a permit was taken already.
-    pub(crate) fn fly(self: &Arc<Self>, slot: &Arc<Slot>, priority: Priority, permitted: bool, now: Now) -> Landing {
+    pub(crate) fn fly(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        priority: Priority,
+        permitted: bool,
+        now: Now,
+    ) -> Landing {
         let mut state = slot.state();
         if let Some(landing) = &state.flight {
             let landing = landing.clone();
@@ -53,7 +62,12 @@ impl Shared {
         landing
     }
 
-    async fn flight(self: &Arc<Self>, slot: &Arc<Slot>, priority: Priority, permitted: bool) -> Result<Arc<Cached>, TokenError> {
+    async fn flight(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        priority: Priority,
+        permitted: bool,
+    ) -> Result<Arc<Cached>, TokenError> {
         if !permitted && !self.await_permit(slot, priority).await {
             // Not the authority's failure and not the key's: nothing backs off.
             slot.state().flight = None;
@@ -112,7 +126,9 @@ impl Shared {
                 self.evict(slot);
                 Err(TokenError::Denied)
             }
-            (RefreshPlan::Keep { retry_in }, Err(error)) => Err(self.keep(slot, error, retry_in, failures, now)),
+            (RefreshPlan::Keep { retry_in }, Err(error)) => {
+                Err(self.keep(slot, error, retry_in, failures, now))
+            }
             // The plan swaps for a token and keeps for an error, and for nothing else.
             (_, Err(error)) => Err(TokenError::Authority(error)),
             (_, Ok(issued)) => Ok(self.swap(slot, issued, started)),
@@ -151,7 +167,14 @@ impl Shared {
         cached
     }
 
-    fn keep(&self, slot: &Arc<Slot>, error: IssueError, retry_in: Duration, failures: u32, now: Now) -> TokenError {
+    fn keep(
+        &self,
+        slot: &Arc<Slot>,
+        error: IssueError,
+        retry_in: Duration,
+        failures: u32,
+        now: Now,
+    ) -> TokenError {
         if let Some(delay) = error.retry_after {
             self.writer.put(TokenWrite::Hold(self.gate.hold(&slot.key, delay, now)));
         }

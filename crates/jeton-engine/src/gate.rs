@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use jeton_core::{Budget, Mono, Now, Principal, Priority, SharedDirectory, TokenKey, Uid, profile::AuthorityLimits};
+use jeton_core::{
+    Budget, Mono, Now, Principal, Priority, SharedDirectory, TokenKey, Uid, profile::AuthorityLimits,
+};
 
 use crate::{EngineSettings, Hold};
 
@@ -59,7 +61,8 @@ impl Gate {
         let mut callers = locked(&self.callers);
         if callers.len() >= MAX_CALLERS && !callers.contains_key(caller) {
             let (per_second, burst) = (self.per_second, self.burst);
-            callers.retain(|_, b| b.level + now.mono.saturating_since(b.at).as_secs_f64() * per_second < burst);
+            callers
+                .retain(|_, b| b.level + now.mono.saturating_since(b.at).as_secs_f64() * per_second < burst);
             if callers.len() >= MAX_CALLERS {
                 return Err(Duration::from_secs(1));
             }
@@ -78,7 +81,9 @@ impl Gate {
     /// A permit for one request to the key's authority, if there is one.
     pub(crate) fn permit(&self, key: &TokenKey, priority: Priority, now: Now) -> bool {
         let mut budgets = locked(&self.budgets);
-        let budget = budgets.entry(key.authority).or_insert_with(|| Budget::new(&self.limits(key.authority), now.mono));
+        let budget = budgets
+            .entry(key.authority)
+            .or_insert_with(|| Budget::new(&self.limits(key.authority), now.mono));
         budget.take(priority, now.mono)
     }
 
@@ -121,7 +126,8 @@ impl Gate {
 
     pub(crate) fn budgets(&self, now: Now) -> Vec<BudgetInfo> {
         let holds = locked(&self.holds);
-        let held = |authority| holds.iter().filter(|((a, _), end)| *a == authority && **end > now.boot).count();
+        let held =
+            |authority| holds.iter().filter(|((a, _), end)| *a == authority && **end > now.boot).count();
         let info = |(authority, budget): (&Uid, &Budget)| BudgetInfo {
             authority: *authority,
             requests_per_second: budget.rate(),

@@ -107,7 +107,12 @@ impl Index {
     }
 
     /// The slot of a key, made if it is not there. The second part says whether it is new.
-    pub(crate) fn ensure(&self, key: &TokenKey, owner: &Principal, now: Now) -> Result<(Arc<Slot>, bool), Full> {
+    pub(crate) fn ensure(
+        &self,
+        key: &TokenKey,
+        owner: &Principal,
+        now: Now,
+    ) -> Result<(Arc<Slot>, bool), Full> {
         if let Some(slot) = self.find(key) {
             return Ok((slot, false));
         }
@@ -167,7 +172,9 @@ impl Index {
         loop {
             let (over, tries) = {
                 let owners = self.owners();
-                owners.get(owner).map_or((false, 0), |o| (o.weight + self.least_weight > self.share, o.slots.len()))
+                owners
+                    .get(owner)
+                    .map_or((false, 0), |o| (o.weight + self.least_weight > self.share, o.slots.len()))
             };
             if !over {
                 return Ok(());

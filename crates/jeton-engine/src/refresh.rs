@@ -47,7 +47,9 @@ impl Shared {
     /// Puts a slot with a token in line: at its refresh, or a little before to have an assertion signed.
     pub(crate) fn enqueue(&self, slot: &Arc<Slot>, token: &Token) {
         let lead = self.lead(token);
-        let due = jeton_core::Mono::from_millis(token.refresh_boot.as_millis().saturating_sub(u64::try_from(lead.as_millis()).unwrap_or(0)));
+        let due = jeton_core::Mono::from_millis(
+            token.refresh_boot.as_millis().saturating_sub(u64::try_from(lead.as_millis()).unwrap_or(0)),
+        );
         self.queue.push(slot, due);
     }
 
@@ -77,13 +79,16 @@ impl Shared {
         let cached = slot.token.load_full();
         let (busy, retry_in, gone, prepared) = {
             let state = slot.state();
-            let retry_in = state.retry_at.map(|at| at.saturating_since(now.boot)).filter(|left| !left.is_zero());
+            let retry_in =
+                state.retry_at.map(|at| at.saturating_since(now.boot)).filter(|left| !left.is_zero());
             (state.flight.is_some(), retry_in, state.gone, state.prepared)
         };
         if gone || busy {
             return None;
         }
-        let Some(cached) = cached.filter(|c| c.token.freshness(now) != Freshness::Expired || slot.is_pinned()) else {
+        let Some(cached) =
+            cached.filter(|c| c.token.freshness(now) != Freshness::Expired || slot.is_pinned())
+        else {
             return self.look_at_empty(slot, retry_in, now);
         };
         if !slot.wanted(&cached.token, now) {
@@ -99,7 +104,12 @@ impl Shared {
         self.start_refresh(slot, priority_of(slot, &cached.token, now), now)
     }
 
-    fn look_at_empty(self: &Arc<Self>, slot: &Arc<Slot>, retry_in: Option<Duration>, now: Now) -> Option<Duration> {
+    fn look_at_empty(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        retry_in: Option<Duration>,
+        now: Now,
+    ) -> Option<Duration> {
         if slot.is_pinned() {
             return match retry_in.max(self.gate.held(&slot.key, now)) {
                 Some(left) => Some(left),
@@ -118,7 +128,11 @@ impl Shared {
 
     /// Between the lead and the refresh: an assertion is asked for, once.
     fn before_refresh(&self, slot: &Slot, cached: &Cached, prepared: bool, now: Now) -> Duration {
-        let due_in = cached.token.refresh_boot.saturating_since(now.boot).min(cached.token.refresh_at.saturating_since(now.wall));
+        let due_in = cached
+            .token
+            .refresh_boot
+            .saturating_since(now.boot)
+            .min(cached.token.refresh_at.saturating_since(now.wall));
         let lead = self.lead(&cached.token);
         if due_in > lead {
             return due_in.saturating_sub(lead);

@@ -79,7 +79,11 @@ pub struct EngineStats {
 
 impl Engine {
     /// A resource refused this key's token. `is_refused` tells whether the token in memory is the one that was refused.
-    pub fn report_rejected(&self, key: &TokenKey, is_refused: impl FnOnce(&Token) -> bool) -> Result<Rejected, TokenError> {
+    pub fn report_rejected(
+        &self,
+        key: &TokenKey,
+        is_refused: impl FnOnce(&Token) -> bool,
+    ) -> Result<Rejected, TokenError> {
         let shared = &self.shared;
         let now = shared.clock.now();
         let Some(slot) = shared.index.find(key) else { return Ok(Rejected::Superseded) };

@@ -57,7 +57,11 @@ impl EngineSettings {
         let rules = [
             ("max_entries", self.max_entries >= 1, "must be at least 1"),
             ("max_bytes", self.max_bytes >= 1 << 20, "must be at least 1048576 (1 MiB)"),
-            ("caller_share_percent", (1..=100).contains(&self.caller_share_percent), "must be between 1 and 100"),
+            (
+                "caller_share_percent",
+                (1..=100).contains(&self.caller_share_percent),
+                "must be between 1 and 100",
+            ),
             ("misses_per_second", self.misses_per_second >= 1, "must be at least 1"),
             ("miss_burst", self.miss_burst >= 1, "must be at least 1"),
             ("max_wait_ms", (1..=60_000).contains(&self.max_wait_ms), "must be between 1 and 60000"),
@@ -66,7 +70,11 @@ impl EngineSettings {
             ("presign_lead_ms", self.presign_lead_ms <= 120_000, "must be at most 120000"),
             ("max_pending_writes", self.max_pending_writes >= 1, "must be at least 1"),
         ];
-        rules.into_iter().filter(|(_, holds, _)| !holds).map(|(key, _, message)| Problem::new(key, message)).collect()
+        rules
+            .into_iter()
+            .filter(|(_, holds, _)| !holds)
+            .map(|(key, _, message)| Problem::new(key, message))
+            .collect()
     }
 
     pub(crate) fn max_wait(&self) -> Duration {

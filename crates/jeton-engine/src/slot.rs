@@ -147,7 +147,9 @@ impl Slot {
 
     /// Bytes of the key and the token, roughly.
     pub(crate) fn bytes(&self) -> u64 {
-        let key = self.key.target.as_str().len() * 2 + self.key.claims.as_ref().map_or(0, |c| c.as_str().len()) + 640;
+        let key = self.key.target.as_str().len() * 2
+            + self.key.claims.as_ref().map_or(0, |c| c.as_str().len())
+            + 640;
         let token = self.token.load().as_ref().map_or(0, |c| c.encoded.len() * 2 + 320);
         (key + token) as u64
     }

@@ -65,7 +65,10 @@ impl Draw {
 
 impl Engine {
     /// Takes over what was kept and starts refreshing. A store that cannot be read is an error; unreadable rows are not.
-    pub async fn start(settings: EngineSettings, ports: Ports) -> Result<(Engine, EngineTasks), TokenStoreError> {
+    pub async fn start(
+        settings: EngineSettings,
+        ports: Ports,
+    ) -> Result<(Engine, EngineTasks), TokenStoreError> {
         let kept = ports.store.load().await?;
         let (writer, writes) = Writer::new(settings.max_pending_writes);
         let gate = Gate::new(&settings, ports.directory);
@@ -116,7 +119,10 @@ impl EngineTasks {
         let _ = tokio::time::timeout(STOP_TIMEOUT, shared.flights.wait()).await;
         shared.stop.cancel();
         let (tick, writer) = (self.tick.abort_handle(), self.writer.abort_handle());
-        let ended = tokio::time::timeout(STOP_TIMEOUT, async { (self.tick.await.is_ok(), self.writer.await.is_ok()) }).await;
+        let ended = tokio::time::timeout(STOP_TIMEOUT, async {
+            (self.tick.await.is_ok(), self.writer.await.is_ok())
+        })
+        .await;
         if ended.is_err() {
             tick.abort();
             writer.abort();

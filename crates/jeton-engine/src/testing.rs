@@ -8,7 +8,10 @@ use std::{
 
 use jeton_core::{BoxFuture, Clock, IssuedToken, Mono, Principal, Target, TokenKey, TokenType, Uid, Wall};
 
-use crate::{Hold, IssueError, IssueErrorClass, Kept, StoredToken, TokenSource, TokenStore, TokenStoreError, TokenWrite};
+use crate::{
+    Hold, IssueError, IssueErrorClass, Kept, StoredToken, TokenSource, TokenStore, TokenStoreError,
+    TokenWrite,
+};
 
 /// Keeps tokens in memory. Clones share what they keep, as a store does over a restart.
 #[derive(Debug, Clone, Default)]
@@ -173,7 +176,8 @@ pub fn issued(key: &TokenKey, serial: u64, lifetime: Duration) -> IssuedToken {
         expires_in: lifetime,
         refresh_in: None,
         scopes: Arc::default(),
-        identity: jeton_core::IdentityName::from_id(&format!("i{}", key.identity)).unwrap_or_else(|_| unreachable!("a uid is an id")),
+        identity: jeton_core::IdentityName::from_id(&format!("i{}", key.identity))
+            .unwrap_or_else(|_| unreachable!("a uid is an id")),
         client_id: "client".into(),
     }
 }
@@ -217,18 +221,39 @@ where
     let stored = |n, serial| {
         let (key, at) = (key(n, "a"), Wall::from_secs(1_000));
         let token = issued(&key, serial, Duration::from_secs(600));
-        TokenWrite::Put(Box::new(StoredToken { key, token, issued_at: at, refresh_at: at, last_used: at, pinned: n == 1 }))
+        TokenWrite::Put(Box::new(StoredToken {
+            key,
+            token,
+            issued_at: at,
+            refresh_at: at,
+            last_used: at,
+            pinned: n == 1,
+        }))
     };
-    let hold = Hold { authority: key(1, "a").authority, identity: key(1, "a").identity, until: Wall::from_secs(9_000_000_000) };
+    let hold = Hold {
+        authority: key(1, "a").authority,
+        identity: key(1, "a").identity,
+        until: Wall::from_secs(9_000_000_000),
+    };
     {
         let store = open().await;
         assert!(store.load().await.expect("an empty store loads").tokens.is_empty());
-        let batch = vec![stored(1, 1), stored(2, 1), stored(1, 2), TokenWrite::Remove(key(2, "a")), TokenWrite::Hold(hold)];
+        let batch = vec![
+            stored(1, 1),
+            stored(2, 1),
+            stored(1, 2),
+            TokenWrite::Remove(key(2, "a")),
+            TokenWrite::Hold(hold),
+        ];
         store.write(batch).await.expect("a batch is written");
         store.write(vec![stored(3, 7)]).await.expect("a second batch is written");
     }
     let kept = open().await.load().await.expect("what was written loads");
-    let mut tokens: Vec<_> = kept.tokens.iter().map(|t| (secrecy::ExposeSecret::expose_secret(&t.token.access_token).to_owned(), t.pinned)).collect();
+    let mut tokens: Vec<_> = kept
+        .tokens
+        .iter()
+        .map(|t| (secrecy::ExposeSecret::expose_secret(&t.token.access_token).to_owned(), t.pinned))
+        .collect();
     tokens.sort();
     let text = |n, serial: u64| format!("{}|scope:a|{serial}", key(n, "a").identity);
     let mut expected = vec![(text(1, 2), true), (text(3, 7), false)];

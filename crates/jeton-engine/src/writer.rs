@@ -43,7 +43,11 @@ impl Writer {
 }
 
 /// Writes until told to stop, then writes what is left.
-pub(crate) async fn run(mut writes: mpsc::Receiver<TokenWrite>, store: Arc<dyn TokenStore>, stop: CancellationToken) {
+pub(crate) async fn run(
+    mut writes: mpsc::Receiver<TokenWrite>,
+    store: Arc<dyn TokenStore>,
+    stop: CancellationToken,
+) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
     let mut failing = false;
     loop {
@@ -75,7 +79,9 @@ async fn write(store: &dyn TokenStore, batch: Vec<TokenWrite>, was_failing: bool
         Err(_) => Some("no answer within 30 s".to_owned()),
     };
     match (&failure, was_failing) {
-        (Some(error), false) => tracing::warn!(%error, "tokens are not kept over a restart; serving goes on from memory"),
+        (Some(error), false) => {
+            tracing::warn!(%error, "tokens are not kept over a restart; serving goes on from memory")
+        }
         (None, true) => tracing::info!("tokens are kept over a restart again"),
         _ => {}
     }

@@ -26,7 +26,12 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        Self::with(EngineSettings { misses_per_second: 1_000_000, miss_burst: 1_000_000, ..EngineSettings::default() }).await
+        Self::with(EngineSettings {
+            misses_per_second: 1_000_000,
+            miss_burst: 1_000_000,
+            ..EngineSettings::default()
+        })
+        .await
     }
 
     async fn with(settings: EngineSettings) -> Self {
@@ -85,7 +90,9 @@ async fn start(
         store: Arc::new(store.clone()),
         clock: Arc::new(clock.clone()),
         directory: SharedDirectory::default(),
-        encoder: Arc::new(|token| Bytes::copy_from_slice(token.issued.access_token.expose_secret().as_bytes())),
+        encoder: Arc::new(|token| {
+            Bytes::copy_from_slice(token.issued.access_token.expose_secret().as_bytes())
+        }),
         seed: 1,
     };
     Engine::start(settings.clone(), ports).await.unwrap()
@@ -107,7 +114,10 @@ async fn a_warm_caller_never_waits_while_each_refresh_hangs() {
     assert!(serials.len() >= 90, "{} cycles", serials.len());
     assert!(world.source.requests(&it).len() <= serials.len() + 1, "one request for each refresh");
     assert_eq!(world.source.most_in_flight(), 1);
-    assert!(world.source.prepared(&it) as usize >= serials.len() - 1, "an assertion was asked for ahead of each");
+    assert!(
+        world.source.prepared(&it) as usize >= serials.len() - 1,
+        "an assertion was asked for ahead of each"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,10 +232,10 @@ async fn failing_identities_do_not_delay_the_others() {
     let world = World::new().await;
     let bad = |n| key(10_000 + n, "a");
     for n in 0..300 {
-        world.source.script(bad(n).identity, Script {
-            failure: Some(failure(IssueErrorClass::Permanent, None)),
-            ..Script::default()
-        });
+        world.source.script(
+            bad(n).identity,
+            Script { failure: Some(failure(IssueErrorClass::Permanent, None)), ..Script::default() },
+        );
     }
     for n in 0..300 {
         let (engine, ask) = (world.engine.clone(), world.ask(1));
@@ -292,7 +302,8 @@ async fn a_thousand_reports_force_one_refresh_and_nobody_loses_the_old_token() {
     let text = |hit: &Hit| hit.token.issued.access_token.expose_secret().to_owned();
     let refused = text(&old);
     for _ in 0..1_000 {
-        let outcome = world.engine.report_rejected(&it, |t| t.issued.access_token.expose_secret() == refused).unwrap();
+        let outcome =
+            world.engine.report_rejected(&it, |t| t.issued.access_token.expose_secret() == refused).unwrap();
         assert_eq!(outcome, Rejected::Refreshing);
     }
     assert_eq!(text(&world.engine.cached(&it).unwrap()), refused, "others keep the old one meanwhile");
@@ -302,7 +313,8 @@ async fn a_thousand_reports_force_one_refresh_and_nobody_loses_the_old_token() {
     assert!(new.token.issued_at >= old.token.issued_at);
     assert_eq!(world.source.requests(&it).len(), 2);
     let again = text(&new);
-    let outcome = world.engine.report_rejected(&it, |t| t.issued.access_token.expose_secret() == again).unwrap();
+    let outcome =
+        world.engine.report_rejected(&it, |t| t.issued.access_token.expose_secret() == again).unwrap();
     assert_eq!(outcome, Rejected::TooSoon);
     assert_eq!(world.engine.report_rejected(&it, |_| false).unwrap(), Rejected::Superseded);
 }
@@ -341,7 +353,9 @@ async fn a_callers_deadline_is_its_own_and_the_flight_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_over_its_bucket_is_told_when_to_come_again_and_others_notice_nothing() {
-    let world = World::with(EngineSettings { misses_per_second: 10, miss_burst: 20, ..EngineSettings::default() }).await;
+    let world =
+        World::with(EngineSettings { misses_per_second: 10, miss_burst: 20, ..EngineSettings::default() })
+            .await;
     let mut refused = 0;
     for n in 0..100 {
         match world.engine.watch(&key(n, "a"), &caller(1)) {
@@ -427,7 +441,10 @@ async fn random_cancellation_leaves_no_flight_stuck_and_crosses_no_tokens() {
             let (engine, ask) = (world.engine.clone(), world.ask(random.random_range(0..5)));
             let wait = MS(random.random_range(1..400));
             let it = wanted.clone();
-            calls.push((wanted, tokio::spawn(async move { tokio::time::timeout(wait, engine.token(&it, ask)).await })));
+            calls.push((
+                wanted,
+                tokio::spawn(async move { tokio::time::timeout(wait, engine.token(&it, ask)).await }),
+            ));
             if random.random_bool(0.2) {
                 world.clock.advance(MS(random.random_range(0..200))).await;
             }
@@ -436,7 +453,10 @@ async fn random_cancellation_leaves_no_flight_stuck_and_crosses_no_tokens() {
         for (wanted, call) in calls {
             if let Ok(Ok(hit)) = call.await.unwrap() {
                 let text = hit.token.issued.access_token.expose_secret().to_owned();
-                assert!(text.starts_with(&format!("{}|{}|", wanted.identity, wanted.target)), "seed {seed}: {text}");
+                assert!(
+                    text.starts_with(&format!("{}|{}|", wanted.identity, wanted.target)),
+                    "seed {seed}: {text}"
+                );
             }
         }
         assert_eq!(world.source.most_in_flight(), 1, "seed {seed}");
@@ -459,7 +479,9 @@ async fn one_caller_with_endless_keys_pushes_out_only_its_own() {
     let hot = key(1_000_000, "hot");
     let engine = world.engine.clone();
     let wanted = hot.clone();
-    let first = tokio::spawn(async move { engine.token(&wanted, Ask { caller: caller(9), wait: None, min_validity: None }).await });
+    let first = tokio::spawn(async move {
+        engine.token(&wanted, Ask { caller: caller(9), wait: None, min_validity: None }).await
+    });
     world.clock.advance(S(1)).await;
     first.await.unwrap().unwrap();
     world.source.script_all(Script { latency: MS(1), ..Script::default() });

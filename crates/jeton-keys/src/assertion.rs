@@ -59,8 +59,14 @@ fn jti() -> Option<String> {
     Some(base64url(&random))
 }
 
-fn signed(key: &ParsedKey, algorithm: SigningAlgorithm, header: &Value, claims: &Value) -> Option<SecretString> {
-    let message = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+fn signed(
+    key: &ParsedKey,
+    algorithm: SigningAlgorithm,
+    header: &Value,
+    claims: &Value,
+) -> Option<SecretString> {
+    let message =
+        format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
     let signature = key.sign(algorithm, message.as_bytes())?;
     Some(format!("{message}.{}", base64url(&signature)).into())
 }

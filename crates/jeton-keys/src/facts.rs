@@ -16,7 +16,11 @@ pub(crate) fn base64url(bytes: &[u8]) -> String {
 }
 
 /// The facts of a certificate whose key is given.
-pub(crate) fn facts(key: &ParsedKey, kind: KeyKind, certificate: &[u8]) -> Result<CertificateFacts, KeyError> {
+pub(crate) fn facts(
+    key: &ParsedKey,
+    kind: KeyKind,
+    certificate: &[u8],
+) -> Result<CertificateFacts, KeyError> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
         .map_err(|_| KeyError::Invalid("the certificate is not a readable X.509 certificate".into()))?;
     let (kid, jwk) = jwk(key);
@@ -41,7 +45,11 @@ fn jwk(key: &ParsedKey) -> (String, String) {
     let (required, mut jwk, algorithm) = match key.rsa_numbers() {
         Some((n, e)) => {
             let (n, e) = (base64url(&n), base64url(&e));
-            (format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#), json!({"kty": "RSA", "n": n, "e": e}), "PS256")
+            (
+                format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#),
+                json!({"kty": "RSA", "n": n, "e": e}),
+                "PS256",
+            )
         }
         None => {
             // The uncompressed point: a format byte, then x and y of 32 bytes each.

@@ -12,7 +12,8 @@ use crate::{facts::facts, key::ParsedKey};
 pub(crate) fn generate(request: &KeyRequest) -> Result<NewKey, KeyError> {
     let key = ParsedKey::generate(request.kind)?;
     let private = key.to_pkcs8()?;
-    let certificate = self_signed(private.expose_secret(), request).map_err(|e| KeyError::Failed(e.to_string()))?;
+    let certificate =
+        self_signed(private.expose_secret(), request).map_err(|e| KeyError::Failed(e.to_string()))?;
     let facts = facts(&key, request.kind, &certificate)?;
     Ok(NewKey { facts, private })
 }

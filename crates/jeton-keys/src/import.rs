@@ -11,7 +11,11 @@ use crate::{facts::facts, key::ParsedKey};
 /// PEM files are small; whatever is larger is a mistake.
 const MAX_PEM_BYTES: usize = 64 * 1024;
 
-pub(crate) fn import(certificate_pem: &str, private_key_pem: &SecretString, now: Wall) -> Result<NewKey, KeyError> {
+pub(crate) fn import(
+    certificate_pem: &str,
+    private_key_pem: &SecretString,
+    now: Wall,
+) -> Result<NewKey, KeyError> {
     let certificate = first_certificate(certificate_pem)?;
     let key = private_key(private_key_pem.expose_secret())?;
     let kind = kind_of(&key)?;
@@ -30,21 +34,29 @@ fn first_certificate(pem: &str) -> Result<Vec<u8>, KeyError> {
     let blocks = blocks(pem, "certificate")?;
     match blocks.into_iter().find(|block| block.label == "CERTIFICATE") {
         Some(block) => Ok(block.contents),
-        None => invalid("the certificate file has no CERTIFICATE block: pass the PEM file with the certificate, leaf first"),
+        None => invalid(
+            "the certificate file has no CERTIFICATE block: pass the PEM file with the certificate, leaf first",
+        ),
     }
 }
 
 fn private_key(pem: &str) -> Result<ParsedKey, KeyError> {
     if pem.contains("ENCRYPTED") {
-        return invalid("the private key is encrypted: decrypt it first, for example with `openssl pkcs8 -in key.pem -out plain.pem`");
+        return invalid(
+            "the private key is encrypted: decrypt it first, for example with `openssl pkcs8 -in key.pem -out plain.pem`",
+        );
     }
     let blocks = blocks(pem, "private key")?;
     let Some(block) = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY")) else {
-        return invalid("the key file has no PRIVATE KEY block: pass the PEM file with the certificate's private key");
+        return invalid(
+            "the key file has no PRIVATE KEY block: pass the PEM file with the certificate's private key",
+        );
     };
     match ParsedKey::from_any(&block.contents) {
         Some(key) => Ok(key),
-        None => invalid("the private key cannot be read: expected RSA of 2048 bits or more, or ECDSA P-256, as PKCS#8, PKCS#1 or SEC1"),
+        None => invalid(
+            "the private key cannot be read: expected RSA of 2048 bits or more, or ECDSA P-256, as PKCS#8, PKCS#1 or SEC1",
+        ),
     }
 }
 
@@ -68,7 +80,11 @@ fn kind_of(key: &ParsedKey) -> Result<KeyKind, KeyError> {
 fn belongs(certificate: &[u8], key: &ParsedKey) -> Result<(), KeyError> {
     let parsed = x509_parser::parse_x509_certificate(certificate);
     let same = parsed.is_ok_and(|(_, c)| c.public_key().subject_public_key.data.as_ref() == key.public());
-    if same { Ok(()) } else { invalid("the private key does not belong to the certificate: pass a pair that was made together") }
+    if same {
+        Ok(())
+    } else {
+        invalid("the private key does not belong to the certificate: pass a pair that was made together")
+    }
 }
 
 fn invalid<T>(message: &str) -> Result<T, KeyError> {

@@ -23,7 +23,9 @@ impl ParsedKey {
         match kind {
             KeyKind::Rsa2048 => RsaKeyPair::generate(KeySize::Rsa2048).map(Self::Rsa).map_err(failed),
             KeyKind::Rsa3072 => RsaKeyPair::generate(KeySize::Rsa3072).map(Self::Rsa).map_err(failed),
-            KeyKind::P256 => EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map(Self::P256).map_err(failed),
+            KeyKind::P256 => {
+                EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map(Self::P256).map_err(failed)
+            }
         }
     }
 
@@ -45,7 +47,9 @@ impl ParsedKey {
     pub(crate) fn to_pkcs8(&self) -> Result<SecretSlice<u8>, KeyError> {
         let failed = |_| KeyError::Failed("the key cannot be encoded as PKCS#8".into());
         match self {
-            Self::Rsa(key) => AsDer::<Pkcs8V1Der<'_>>::as_der(key).map(|der| der.as_ref().to_vec().into()).map_err(failed),
+            Self::Rsa(key) => {
+                AsDer::<Pkcs8V1Der<'_>>::as_der(key).map(|der| der.as_ref().to_vec().into()).map_err(failed)
+            }
             Self::P256(key) => key.to_pkcs8v1().map(|der| der.as_ref().to_vec().into()).map_err(failed),
         }
     }
@@ -84,12 +88,15 @@ impl ParsedKey {
         let random = SystemRandom::new();
         match (self, algorithm) {
             (Self::Rsa(key), SigningAlgorithm::Ps256 | SigningAlgorithm::Rs256) => {
-                let padding = if algorithm == SigningAlgorithm::Ps256 { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                let padding =
+                    if algorithm == SigningAlgorithm::Ps256 { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
                 let mut signature = vec![0; key.public_modulus_len()];
                 key.sign(padding, &random, message, &mut signature).ok()?;
                 Some(signature)
             }
-            (Self::P256(key), SigningAlgorithm::Es256) => Some(key.sign(&random, message).ok()?.as_ref().to_vec()),
+            (Self::P256(key), SigningAlgorithm::Es256) => {
+                Some(key.sign(&random, message).ok()?.as_ref().to_vec())
+            }
             _ => None,
         }
     }

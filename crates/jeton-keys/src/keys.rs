@@ -66,13 +66,28 @@ impl fmt::Debug for Keys {
 
 impl Keys {
     /// Starts the threads. Must be called inside the runtime on which secrets are read from the store.
-    pub fn start(settings: KeysSettings, store: Arc<dyn IdentityStore>, clock: Arc<dyn Clock>) -> io::Result<Self> {
+    pub fn start(
+        settings: KeysSettings,
+        store: Arc<dyn IdentityStore>,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
         let signers = Workers::start("jeton-sign", settings.threads(), settings.max_queued)?;
         let generators = Workers::start("jeton-keygen", 1, MAX_QUEUED_GENERATIONS)?;
         let parsed = Cache::new(settings.max_parsed_keys);
         let (pool, signed, from_pool) = (Pool::default(), AtomicU64::new(0), AtomicU64::new(0));
         let runtime = Handle::current();
-        Ok(Self(Arc::new(Shared { settings, store, clock, runtime, signers, generators, parsed, pool, signed, from_pool })))
+        Ok(Self(Arc::new(Shared {
+            settings,
+            store,
+            clock,
+            runtime,
+            signers,
+            generators,
+            parsed,
+            pool,
+            signed,
+            from_pool,
+        })))
     }
 
     /// Numbers about keys and assertions.
@@ -94,10 +109,13 @@ impl Keys {
         let failed = |reason: &str| AssertionError::Key { credential, reason: reason.to_owned() };
         let id = SecretId { owner, subject: credential, kind: SecretKind::PrivateKey };
         let opened = self.0.store.secret(id).await.map_err(|e| failed(&e.to_string()))?;
-        let secret = opened.ok_or_else(|| failed("it is not in the store; rotate the credential or attach the identity anew"))?;
+        let secret = opened.ok_or_else(|| {
+            failed("it is not in the store; rotate the credential or attach the identity anew")
+        })?;
         let parse = move || ParsedKey::from_pkcs8(secret.expose_secret()).map(Arc::new);
         let parsed = run(&self.0.signers, Urgency::Now, parse).await.ok_or(AssertionError::Busy)?;
-        let key = parsed.ok_or_else(|| failed("it is not readable; rotate the credential or attach the identity anew"))?;
+        let key = parsed
+            .ok_or_else(|| failed("it is not readable; rotate the credential or attach the identity anew"))?;
         self.0.parsed.insert(credential, Arc::clone(&key));
         Ok(key)
     }
@@ -151,8 +169,11 @@ impl Assertions for Keys {
         Box::pin(async move {
             let key = self.key(request.owner, request.credential).await?;
             let (now, credential) = (self.0.clock.now().wall, request.credential);
-            let signed = run(&self.0.signers, Urgency::Now, move || assertion::proof(&key, &request, now)).await;
-            signed.ok_or(AssertionError::Busy)?.ok_or(AssertionError::Algorithm { credential, algorithm: "RS256" })
+            let signed =
+                run(&self.0.signers, Urgency::Now, move || assertion::proof(&key, &request, now)).await;
+            signed
+                .ok_or(AssertionError::Busy)?
+                .ok_or(AssertionError::Algorithm { credential, algorithm: "RS256" })
         })
     }
 
@@ -164,10 +185,17 @@ impl Assertions for Keys {
 
 impl KeyRing for Keys {
     fn make(&self, request: KeyRequest) -> BoxFuture<'_, Result<NewKey, KeyError>> {
-        Box::pin(async move { run(&self.0.generators, Urgency::Now, move || generate(&request)).await.ok_or(KeyError::Busy)? })
+        Box::pin(async move {
+            run(&self.0.generators, Urgency::Now, move || generate(&request)).await.ok_or(KeyError::Busy)?
+        })
     }
 
-    fn import(&self, certificate_pem: String, private_key_pem: SecretString, now: Wall) -> BoxFuture<'_, Result<NewKey, KeyError>> {
+    fn import(
+        &self,
+        certificate_pem: String,
+        private_key_pem: SecretString,
+        now: Wall,
+    ) -> BoxFuture<'_, Result<NewKey, KeyError>> {
         Box::pin(async move {
             let job = move || import(&certificate_pem, &private_key_pem, now);
             run(&self.0.signers, Urgency::Now, job).await.ok_or(KeyError::Busy)?
@@ -176,7 +204,11 @@ impl KeyRing for Keys {
 }
 
 /// Runs a job on the threads; none when the line is full or the job panicked.
-async fn run<T: Send + 'static>(workers: &Workers, urgency: Urgency, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+async fn run<T: Send + 'static>(
+    workers: &Workers,
+    urgency: Urgency,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (answer, answered) = oneshot::channel();
     let submitted = workers.submit(urgency, move || {
         // Whoever asked may have gone.

@@ -31,7 +31,11 @@ impl KeysSettings {
             ("max_queued", self.max_queued >= 1, "must be at least 1"),
             ("max_parsed_keys", self.max_parsed_keys >= 1, "must be at least 1"),
         ];
-        rules.into_iter().filter(|(_, holds, _)| !holds).map(|(key, _, message)| Problem::new(key, message)).collect()
+        rules
+            .into_iter()
+            .filter(|(_, holds, _)| !holds)
+            .map(|(key, _, message)| Problem::new(key, message))
+            .collect()
     }
 
     pub(crate) fn threads(&self) -> usize {

@@ -12,7 +12,9 @@ use jeton_core::{
     profile::{AssertionProfile, IssuedAt, KeyReference},
 };
 use jeton_keys::{Keys, KeysSettings};
-use jeton_lifecycle::{IdentityStore, KeyError, KeyRequest, KeyRing, Recorded, Registry, SecretId, StoreError, Write};
+use jeton_lifecycle::{
+    IdentityStore, KeyError, KeyRequest, KeyRing, Recorded, Registry, SecretId, StoreError, Write,
+};
 use jeton_testkit::ManualClock;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::Jwk};
 use secrecy::{ExposeSecret, SecretSlice};
@@ -58,7 +60,8 @@ impl World {
 
     async fn credential(&self, kind: KeyKind) -> (Uid, CertificateFacts) {
         let now = self.clock.now().wall;
-        let request = KeyRequest { kind, subject: "identities/billing".into(), not_before: now, valid_for: SUBJECT };
+        let request =
+            KeyRequest { kind, subject: "identities/billing".into(), not_before: now, valid_for: SUBJECT };
         let made = self.keys.make(request).await.unwrap();
         let mut secrets = self.secrets.0.lock().unwrap();
         let uid = Uid::new(now, [u8::try_from(secrets.len()).unwrap(); 10]);
@@ -66,7 +69,11 @@ impl World {
         (uid, made.facts)
     }
 
-    fn request(&self, (credential, facts): &(Uid, CertificateFacts), algorithm: SigningAlgorithm) -> AssertionRequest {
+    fn request(
+        &self,
+        (credential, facts): &(Uid, CertificateFacts),
+        algorithm: SigningAlgorithm,
+    ) -> AssertionRequest {
         AssertionRequest {
             owner: *credential,
             credential: *credential,
@@ -112,8 +119,12 @@ fn claims(jwt: &str, facts: &CertificateFacts, audience: &str) -> Value {
 async fn every_algorithm_verifies_and_every_field_of_the_profile_shows() {
     let world = World::new();
     let (rsa, ec) = (world.credential(KeyKind::Rsa2048).await, world.credential(KeyKind::P256).await);
-    for (credential, algorithm) in [(&rsa, SigningAlgorithm::Ps256), (&rsa, SigningAlgorithm::Rs256), (&ec, SigningAlgorithm::Es256)] {
-        for (reference, name) in [(KeyReference::X5tS256, "x5t#S256"), (KeyReference::X5t, "x5t"), (KeyReference::Kid, "kid")] {
+    for (credential, algorithm) in
+        [(&rsa, SigningAlgorithm::Ps256), (&rsa, SigningAlgorithm::Rs256), (&ec, SigningAlgorithm::Es256)]
+    {
+        for (reference, name) in
+            [(KeyReference::X5tS256, "x5t#S256"), (KeyReference::X5t, "x5t"), (KeyReference::Kid, "kid")]
+        {
             let mut request = world.request(credential, algorithm);
             let mut profile = request.profile.as_ref().clone();
             profile.key_reference = reference;
@@ -130,7 +141,10 @@ async fn every_algorithm_verifies_and_every_field_of_the_profile_shows() {
             assert_eq!((claims["iat"].as_i64(), claims["exp"].as_i64()), (Some(now - 5), Some(now + 55)));
             assert_eq!(claims.get("nbf").is_some(), reference == KeyReference::Kid);
             let header = jwt.split('.').next().unwrap();
-            let header: Value = serde_json::from_slice(&base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, header).unwrap()).unwrap();
+            let header: Value = serde_json::from_slice(
+                &base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, header).unwrap(),
+            )
+            .unwrap();
             assert_eq!(header["alg"], algorithm.as_str());
             assert_eq!(header[name], credential.1.references.header(reference).1);
             assert_eq!(header.as_object().unwrap().len(), 3, "{header}");
@@ -178,7 +192,8 @@ async fn the_pool_is_emptied_by_a_new_profile_a_changed_skew_and_a_discard() {
     let world = World::new();
     let request = world.request(&world.credential(KeyKind::P256).await, SigningAlgorithm::Es256);
     let mut other_profile = request.clone();
-    other_profile.profile = Arc::new(AssertionProfile { lifetime_seconds: 300, ..request.profile.as_ref().clone() });
+    other_profile.profile =
+        Arc::new(AssertionProfile { lifetime_seconds: 300, ..request.profile.as_ref().clone() });
     let other_skew = AssertionRequest { skew_millis: 2_001, ..request.clone() };
     for changed in [other_profile, other_skew] {
         world.keys.prepare(&request);

@@ -6,7 +6,13 @@
 mod redacted;
 
 /// Package `jeton.v1`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, reason = "generated; documented in proto/")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    unreachable_pub,
+    reason = "generated; documented in proto/"
+)]
 pub mod v1 {
     tonic::include_proto!("jeton.v1");
 }

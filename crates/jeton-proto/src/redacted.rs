@@ -19,7 +19,9 @@ impl fmt::Debug for v1::Token {
 
 impl fmt::Debug for v1::AttachCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AttachCertificate").field("certificate_pem", &self.certificate_pem).finish_non_exhaustive()
+        f.debug_struct("AttachCertificate")
+            .field("certificate_pem", &self.certificate_pem)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,8 +55,10 @@ mod tests {
         let token = v1::Token { access_token: canary(), ..Default::default() };
         let response = v1::GetTokenResponse { token: Some(token), state: 1 };
         let key = v1::AttachCertificate { certificate_pem: "public".into(), private_key_pem: canary() };
-        let attach = |credential| v1::AttachIdentityRequest { credential: Some(credential), ..Default::default() };
-        let create = |registrar| v1::CreateAuthorityRequest { registrar: Some(registrar), ..Default::default() };
+        let attach =
+            |credential| v1::AttachIdentityRequest { credential: Some(credential), ..Default::default() };
+        let create =
+            |registrar| v1::CreateAuthorityRequest { registrar: Some(registrar), ..Default::default() };
         let registrar = v1::RegistrarCertificate { private_key_pem: canary(), ..Default::default() };
         let shown = [
             format!("{response:?}"),
@@ -69,9 +73,9 @@ mod tests {
             format!("{:?}", create(create_authority_request::Registrar::Certificate(registrar))),
             format!(
                 "{:?}",
-                create(create_authority_request::Registrar::InitialAccessToken(v1::RegistrarInitialAccessToken {
-                    token: canary()
-                }))
+                create(create_authority_request::Registrar::InitialAccessToken(
+                    v1::RegistrarInitialAccessToken { token: canary() }
+                ))
             ),
         ];
         for text in shown {

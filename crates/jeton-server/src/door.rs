@@ -2,7 +2,7 @@
 
 mod accept;
 mod connection;
-mod deadline;
+pub(crate) mod deadline;
 mod drain;
 mod listen;
 mod peer;

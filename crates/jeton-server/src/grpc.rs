@@ -1,1 +1,17 @@
-//! gRPC.
+//! The services. Generated types stop here: each file turns requests into the broker's own words, asks, and turns the answer back.
+
+mod access;
+mod authority;
+mod convert;
+mod error;
+mod identity;
+mod probe;
+mod routes;
+mod status;
+mod token;
+mod workload;
+
+pub use error::{REASONS, Reason};
+pub use probe::{AuthorityProbe, DiscoverRequest, ProbeStep, RegistrarShape};
+pub use routes::{Broker, admin_routes, data_routes, is_streaming};
+pub use token::encode_token;

@@ -24,8 +24,16 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "jeton",
         &[
-            "jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access", "jeton-keys", "jeton-authority", "jeton-store",
-            "jeton-server", "jeton-sandbox", "jeton-proto",
+            "jeton-core",
+            "jeton-engine",
+            "jeton-lifecycle",
+            "jeton-access",
+            "jeton-keys",
+            "jeton-authority",
+            "jeton-store",
+            "jeton-server",
+            "jeton-sandbox",
+            "jeton-proto",
         ],
     ),
 ];

@@ -29,7 +29,9 @@ pub(super) fn check(root: &Path, files: &[String]) -> anyhow::Result<Vec<Finding
             if declares_getter(code) && !given {
                 findings.push(format!("{}: name what it returns, without get_", at()));
             }
-            if let Some(word) = declared_type(code).and_then(|t| EMPTY_WORDS.iter().find(|w| t.to_lowercase().contains(**w))) {
+            if let Some(word) =
+                declared_type(code).and_then(|t| EMPTY_WORDS.iter().find(|w| t.to_lowercase().contains(**w)))
+            {
                 findings.push(format!("{}: a type called {word} says nothing about what it does", at()));
             }
             if code.starts_with("unsafe ") || code.contains(" unsafe {") {
@@ -47,7 +49,11 @@ fn declares_getter(code: &str) -> bool {
 
 fn declared_type(code: &str) -> Option<&str> {
     let rest = code.trim_start_matches("pub(crate) ").trim_start_matches("pub ");
-    ["struct ", "enum ", "trait "].iter().find_map(|keyword| rest.strip_prefix(keyword))?.split([' ', '<', '(', ';', '{']).next()
+    ["struct ", "enum ", "trait "]
+        .iter()
+        .find_map(|keyword| rest.strip_prefix(keyword))?
+        .split([' ', '<', '(', ';', '{'])
+        .next()
 }
 
 #[cfg(test)]

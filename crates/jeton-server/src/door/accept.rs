@@ -14,10 +14,7 @@ use jeton_core::Principal;
 use tokio::{task::JoinHandle, time::Instant};
 use tonic::service::Routes;
 
-use super::{
-    Authenticate, Caller, Drain, DoorSettings, Listener, connection,
-    listen::Stream,
-};
+use super::{Authenticate, Caller, DoorSettings, Drain, Listener, connection, listen::Stream};
 
 /// Out of file descriptors: some will come free, and spinning does not help.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -79,7 +76,10 @@ pub struct DoorStats {
 }
 
 /// Serves a door until a drain begins. The task is the accept loop; connections are the drain's.
-pub fn serve(door: Door, drain: Drain) -> (JoinHandle<()>, impl Fn() -> DoorStats + Send + Sync + Clone + 'static) {
+pub fn serve(
+    door: Door,
+    drain: Drain,
+) -> (JoinHandle<()>, impl Fn() -> DoorStats + Send + Sync + Clone + 'static) {
     let counters = Arc::<Counters>::default();
     let read = Arc::clone(&counters);
     let stats = move || DoorStats {
@@ -116,7 +116,9 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
         };
         if counters.open.load(Relaxed) >= most {
             counters.full.fetch_add(1, Relaxed);
-            log.warn(|| tracing::warn!(door = door.name, most, "all connections are in use; new ones are closed"));
+            log.warn(|| {
+                tracing::warn!(door = door.name, most, "all connections are in use; new ones are closed")
+            });
             continue;
         }
         let principal = match door.authenticate.authenticate(&peer) {
@@ -127,7 +129,9 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
                 continue;
             }
         };
-        let Some(place) = Place::take(&per_principal, &principal, settings.max_connections_per_principal, &counters) else {
+        let Some(place) =
+            Place::take(&per_principal, &principal, settings.max_connections_per_principal, &counters)
+        else {
             counters.full.fetch_add(1, Relaxed);
             log.warn(|| tracing::warn!(door = door.name, %principal, "a principal has all its connections in use; new ones are closed"));
             continue;
@@ -138,8 +142,12 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
         let (own_drain, counters) = (drain.clone(), Arc::clone(&counters));
         drain.track(async move {
             match stream {
-                Stream::Tcp(stream) => connection::serve(stream, caller, routes, settings, streaming, own_drain, counters).await,
-                Stream::Unix(stream) => connection::serve(stream, caller, routes, settings, streaming, own_drain, counters).await,
+                Stream::Tcp(stream) => {
+                    connection::serve(stream, caller, routes, settings, streaming, own_drain, counters).await
+                }
+                Stream::Unix(stream) => {
+                    connection::serve(stream, caller, routes, settings, streaming, own_drain, counters).await
+                }
             }
             drop(place);
         });
@@ -148,7 +156,15 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
 
 fn exhausted(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
-    matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOBUFS | rustix::io::Errno::NOMEM))
+    matches!(
+        code,
+        Some(
+            rustix::io::Errno::MFILE
+                | rustix::io::Errno::NFILE
+                | rustix::io::Errno::NOBUFS
+                | rustix::io::Errno::NOMEM
+        )
+    )
 }
 
 type PerPrincipal = Mutex<HashMap<Principal, usize>>;
@@ -161,7 +177,12 @@ struct Place {
 }
 
 impl Place {
-    fn take(counts: &Arc<PerPrincipal>, principal: &Principal, most: usize, counters: &Arc<Counters>) -> Option<Self> {
+    fn take(
+        counts: &Arc<PerPrincipal>,
+        principal: &Principal,
+        most: usize,
+        counters: &Arc<Counters>,
+    ) -> Option<Self> {
         let mut held = counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(principal.clone()).or_default();
         if *count >= most {
@@ -169,7 +190,11 @@ impl Place {
         }
         *count += 1;
         counters.open.fetch_add(1, Relaxed);
-        Some(Self { principal: principal.clone(), counts: Arc::clone(counts), counters: Arc::clone(counters) })
+        Some(Self {
+            principal: principal.clone(),
+            counts: Arc::clone(counts),
+            counters: Arc::clone(counters),
+        })
     }
 }
 

@@ -20,11 +20,7 @@ use tokio::{
 use tonic::{body::Body, service::Routes};
 use tower::Service;
 
-use super::{
-    Caller, Drain, DoorSettings,
-    accept::Counters,
-    deadline,
-};
+use super::{Caller, DoorSettings, Drain, accept::Counters, deadline};
 
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -53,7 +49,8 @@ pub(crate) async fn serve<S>(
         service_fn(move |mut request: Request<Incoming>| {
             marks.first_request.store(true, Relaxed);
             request.extensions_mut().insert(Arc::clone(&caller));
-            let wait = (!streaming(request.uri().path())).then(|| deadline::of(&request, settings.request_deadline()));
+            let wait = (!streaming(request.uri().path()))
+                .then(|| deadline::of(&request, settings.request_deadline()));
             answer(routes.clone(), request, wait, Arc::clone(&marks), Arc::clone(&counters))
         })
     };

@@ -39,7 +39,9 @@ pub enum Listener {
 #[non_exhaustive]
 pub enum DoorError {
     /// The address is taken, or not ours.
-    #[error("cannot listen on {address}: {source}; stop the program that has it, or configure another address")]
+    #[error(
+        "cannot listen on {address}: {source}; stop the program that has it, or configure another address"
+    )]
     Address {
         /// Which.
         address: String,
@@ -63,7 +65,9 @@ impl Listener {
         match listen {
             Listen::Tcp(address) => {
                 let bound = TcpListener::bind(address).await;
-                bound.map(Self::Tcp).map_err(|source| DoorError::Address { address: address.to_string(), source })
+                bound
+                    .map(Self::Tcp)
+                    .map_err(|source| DoorError::Address { address: address.to_string(), source })
             }
             Listen::Unix { path, mode } => bind_unix(path, *mode),
         }

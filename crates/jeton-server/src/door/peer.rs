@@ -54,7 +54,9 @@ pub struct UnixPeer {
 impl Authenticate for UnixPeer {
     fn authenticate(&self, peer: &Peer) -> Result<Principal, Refusal> {
         match peer {
-            Peer::Unix { uid, .. } => Principal::unix_uid(&self.node, *uid).map_err(|e| Refusal(e.to_string())),
+            Peer::Unix { uid, .. } => {
+                Principal::unix_uid(&self.node, *uid).map_err(|e| Refusal(e.to_string()))
+            }
             Peer::Tcp { .. } => Err(Refusal("a unix socket was expected".into())),
         }
     }
@@ -75,7 +77,9 @@ impl Authenticate for AdminPeer {
             Peer::Unix { uid, .. } if *uid == self.owner => {
                 Principal::unix_uid(&self.node, *uid).map_err(|e| Refusal(e.to_string()))
             }
-            Peer::Unix { uid, .. } => Err(Refusal(format!("user {uid} is not the broker's user {}", self.owner))),
+            Peer::Unix { uid, .. } => {
+                Err(Refusal(format!("user {uid} is not the broker's user {}", self.owner)))
+            }
             Peer::Tcp { .. } => Err(Refusal("the admin plane is a unix socket".into())),
         }
     }

@@ -53,14 +53,26 @@ impl DoorSettings {
     pub fn validate(&self) -> Vec<Problem> {
         let rules = [
             ("max_connections_per_principal", self.max_connections_per_principal >= 1, "must be at least 1"),
-            ("max_concurrent_streams", (1..=10_000).contains(&self.max_concurrent_streams), "must be between 1 and 10000"),
-            ("max_header_bytes", (1_024..=1_048_576).contains(&self.max_header_bytes), "must be between 1024 and 1048576"),
+            (
+                "max_concurrent_streams",
+                (1..=10_000).contains(&self.max_concurrent_streams),
+                "must be between 1 and 10000",
+            ),
+            (
+                "max_header_bytes",
+                (1_024..=1_048_576).contains(&self.max_header_bytes),
+                "must be between 1024 and 1048576",
+            ),
             ("first_request_deadline_ms", self.first_request_deadline_ms >= 100, "must be at least 100"),
             ("request_deadline_ms", self.request_deadline_ms >= 100, "must be at least 100"),
             ("max_age_ms", self.max_age_ms >= 1_000, "must be at least 1000"),
             ("drain_deadline_ms", self.drain_deadline_ms <= 600_000, "must be at most 600000"),
         ];
-        rules.into_iter().filter(|(_, holds, _)| !holds).map(|(key, _, message)| Problem::new(key, message)).collect()
+        rules
+            .into_iter()
+            .filter(|(_, holds, _)| !holds)
+            .map(|(key, _, message)| Problem::new(key, message))
+            .collect()
     }
 
     pub(crate) fn connections(&self) -> usize {

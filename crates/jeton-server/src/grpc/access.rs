@@ -1,0 +1,141 @@
+//! AccessService.
+
+use jeton_access::{CreateAssignment, Explanation};
+use jeton_core::{
+    AssignmentName, AssignmentScope, IdentityName, Member, Principal, RoleAssignment, TargetRequest, TokenKey,
+};
+use jeton_lifecycle::page;
+use jeton_proto::v1::{self, access_service_server::AccessService};
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert::{assignment, assignments_after, duration, page_size, timestamp, wall},
+    error::Failure,
+    routes::Broker,
+};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl AccessService for Broker {
+    async fn create_role_assignment(
+        &self,
+        request: Request<v1::CreateRoleAssignmentRequest>,
+    ) -> Answer<v1::CreateRoleAssignmentResponse> {
+        let r = request.into_inner();
+        let wanted = CreateAssignment {
+            id: r.assignment_id,
+            member: r.member,
+            role: r.role,
+            identity: r.identity,
+            targets: r.targets,
+            keep_warm: r.keep_warm,
+            expires_at: r.expire_time.as_ref().map(wall),
+            max_token_lifetime: r
+                .max_token_lifetime
+                .as_ref()
+                .map(|d| duration("max_token_lifetime", d))
+                .transpose()?,
+            request_id: r.request_id,
+        };
+        let made = self.access.create_assignment(wanted).await.map_err(Failure::from)?;
+        self.keep_warm(&made);
+        let shown = assignment(&made, &self.lifecycle.directory());
+        Ok(Response::new(v1::CreateRoleAssignmentResponse { role_assignment: Some(shown) }))
+    }
+
+    async fn list_role_assignments(
+        &self,
+        request: Request<v1::ListRoleAssignmentsRequest>,
+    ) -> Answer<v1::ListRoleAssignmentsResponse> {
+        let r = request.into_inner();
+        let (snapshot, directory) = (self.access.snapshot(), self.lifecycle.directory());
+        let all = assignments_after(&snapshot, &r.page_token).into_iter().map(|a| assignment(&a, &directory));
+        let fits = |a: &v1::RoleAssignment| {
+            (r.member.is_empty() || a.member == r.member)
+                && (r.identity.is_empty() || a.identity == r.identity)
+        };
+        let page = page(all.filter(fits), page_size(r.page_size)?);
+        let next_page_token =
+            page.items.last().filter(|_| page.more).map_or_else(String::new, |a| a.name.clone());
+        Ok(Response::new(v1::ListRoleAssignmentsResponse { role_assignments: page.items, next_page_token }))
+    }
+
+    async fn delete_role_assignment(
+        &self,
+        request: Request<v1::DeleteRoleAssignmentRequest>,
+    ) -> Answer<v1::DeleteRoleAssignmentResponse> {
+        let r = request.into_inner();
+        let name: AssignmentName = r.name.parse().map_err(Failure::from)?;
+        self.access.delete_assignment(&name, &r.request_id).await.map_err(Failure::from)?;
+        Ok(Response::new(v1::DeleteRoleAssignmentResponse {}))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        let r = request.into_inner();
+        if !r.correlation_id.is_empty() {
+            let found = self.access.explain_denial(&r.correlation_id).ok_or_else(|| {
+                Failure::not_found(format!(
+                    "a denial with correlation id {:?} (the latest 10,000 are remembered)",
+                    r.correlation_id
+                ))
+            })?;
+            return Ok(Response::new(explained(found)));
+        }
+        let principal: Principal = r.principal.parse().map_err(|e| Failure::field("principal", e))?;
+        let identity: Option<IdentityName> = match r.identity.as_str() {
+            "" => None,
+            name => Some(name.parse().map_err(Failure::from)?),
+        };
+        let target = TargetRequest { scopes: r.scopes, resources: r.resources };
+        Ok(Response::new(explained(self.access.explain(&principal, identity.as_ref(), &target))))
+    }
+}
+
+fn explained(e: Explanation) -> v1::ExplainResponse {
+    v1::ExplainResponse {
+        allowed: e.allowed_by.is_some(),
+        role_assignment: e.allowed_by.map_or_else(String::new, |name| name.to_string()),
+        reason: e.reason,
+        remedy: e.remedy.unwrap_or_default(),
+        principal: e.principal.to_string(),
+        identity: e.identity,
+        target: e.target,
+        denied_time: e.denied_at.map(timestamp),
+    }
+}
+
+impl Broker {
+    /// Pins the tokens that an assignment wants fresh.
+    pub fn keep_warm(&self, assignment: &RoleAssignment) {
+        let (AssignmentScope::Identity(uid), true) = (&assignment.scope, assignment.keep_warm) else {
+            return;
+        };
+        let directory = self.lifecycle.directory();
+        let Some(identity) = directory.identity(*uid) else { return };
+        let Some(authority) = directory.authority(identity.authority) else { return };
+        let owner = match &assignment.member {
+            Member::Principal(principal) => principal.clone(),
+            Member::Workload(uid) => {
+                let workload = directory.workload(*uid).and_then(|w| w.principals.first().cloned());
+                workload.unwrap_or_else(Principal::restored)
+            }
+            Member::Pattern(_) => Principal::restored(),
+        };
+        let jeton_core::TargetRule::Only(texts) = &assignment.targets else { return };
+        for target in texts.iter().filter_map(|text| jeton_core::Target::from_canonical(text)) {
+            let key = TokenKey {
+                identity: identity.uid,
+                authority: authority.uid,
+                profile_version: authority.profile_version,
+                target,
+                claims: None,
+                token_type: jeton_core::TokenType::Bearer,
+                cnf: None,
+            };
+            if let Err(error) = self.engine.pin(&key, &owner, true) {
+                tracing::warn!(assignment = %assignment.name, %error, "a token cannot be kept warm");
+            }
+        }
+    }
+}

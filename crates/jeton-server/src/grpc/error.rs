@@ -1,0 +1,366 @@
+//! The one place that speaks gRPC codes. Every reason stands in [`REASONS`], which `docs/errors.md` shows.
+
+use std::{collections::HashMap, time::Duration};
+
+use jeton_access::{AccessError, Refused};
+use jeton_core::{ClaimsError, NameError};
+use jeton_engine::{IssueErrorClass, TokenError};
+use jeton_lifecycle::{LifecycleError, StoreError};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+const DOMAIN: &str = "jeton";
+
+/// Why a request failed, for programs: `google.rpc.ErrorInfo.reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Not allowed, or not there.
+    AccessDenied,
+    /// No identity named, and the caller has none of its own.
+    NoSystemIdentity,
+    /// A name is malformed.
+    InvalidName,
+    /// Scopes or resources do not make a target at this authority.
+    InvalidTarget,
+    /// The claims are no JSON object, or too long.
+    InvalidClaims,
+    /// More remaining life was asked for than can be promised.
+    InvalidMinValidity,
+    /// Another field is wrong.
+    InvalidField,
+    /// The authority refuses; no retry helps.
+    AuthorityRefused,
+    /// The authority cannot be reached, or failed.
+    AuthorityUnavailable,
+    /// The authority wants less traffic.
+    AuthorityThrottled,
+    /// A bound of this broker.
+    Overloaded,
+    /// The deadline passed while the authority was asked.
+    DeadlineExceeded,
+    /// The broker is about to stop.
+    ShuttingDown,
+    /// There is no such resource.
+    NotFound,
+    /// It exists already.
+    AlreadyExists,
+    /// Somebody changed it meanwhile.
+    Conflict,
+    /// Its state does not allow this.
+    FailedPrecondition,
+    /// The request id belongs to another request.
+    RequestIdReused,
+    /// The registry cannot be written.
+    StoreUnavailable,
+    /// A sealed value does not open.
+    SealedValueUnreadable,
+}
+
+/// Every reason: its name, its code, whether a retry helps, what to do.
+pub const REASONS: &[(Reason, &str, Code, bool, &str)] = &[
+    (
+        Reason::AccessDenied,
+        "ACCESS_DENIED",
+        Code::PermissionDenied,
+        false,
+        "The identity does not exist, or the caller may not use it for this target. The operator learns which by `jeton access explain --correlation ID`.",
+    ),
+    (
+        Reason::NoSystemIdentity,
+        "NO_SYSTEM_IDENTITY",
+        Code::FailedPrecondition,
+        false,
+        "Name an identity, or enable a system-assigned identity for the caller's workload.",
+    ),
+    (Reason::InvalidName, "INVALID_NAME", Code::InvalidArgument, false, "Correct the resource name."),
+    (
+        Reason::InvalidTarget,
+        "INVALID_TARGET",
+        Code::InvalidArgument,
+        false,
+        "Correct scopes and resources; the message says what the authority takes.",
+    ),
+    (
+        Reason::InvalidClaims,
+        "INVALID_CLAIMS",
+        Code::InvalidArgument,
+        false,
+        "Pass a JSON object of at most 4096 bytes.",
+    ),
+    (
+        Reason::InvalidMinValidity,
+        "INVALID_MIN_VALIDITY",
+        Code::InvalidArgument,
+        false,
+        "Ask for at most 40 % of the token's life.",
+    ),
+    (
+        Reason::InvalidField,
+        "INVALID_FIELD",
+        Code::InvalidArgument,
+        false,
+        "Correct the field that the message names.",
+    ),
+    (
+        Reason::AuthorityRefused,
+        "AUTHORITY_REFUSED",
+        Code::FailedPrecondition,
+        false,
+        "The authority refuses this identity or target; the message has its words. Change what is registered there, or rotate the credential.",
+    ),
+    (
+        Reason::AuthorityUnavailable,
+        "AUTHORITY_UNAVAILABLE",
+        Code::Unavailable,
+        true,
+        "Wait as RetryInfo says and try again.",
+    ),
+    (
+        Reason::AuthorityThrottled,
+        "AUTHORITY_THROTTLED",
+        Code::Unavailable,
+        true,
+        "Wait as RetryInfo says and try again.",
+    ),
+    (
+        Reason::Overloaded,
+        "OVERLOADED",
+        Code::ResourceExhausted,
+        true,
+        "Wait as RetryInfo says and try again; the message names the bound.",
+    ),
+    (
+        Reason::DeadlineExceeded,
+        "DEADLINE_EXCEEDED",
+        Code::DeadlineExceeded,
+        true,
+        "Try again: the request to the authority goes on, and its answer will be in memory.",
+    ),
+    (Reason::ShuttingDown, "SHUTTING_DOWN", Code::Unavailable, true, "Connect anew."),
+    (Reason::NotFound, "NOT_FOUND", Code::NotFound, false, "Check the name."),
+    (
+        Reason::AlreadyExists,
+        "ALREADY_EXISTS",
+        Code::AlreadyExists,
+        false,
+        "Choose another name, or delete the present one first.",
+    ),
+    (Reason::Conflict, "CONFLICT", Code::Aborted, true, "Read the resource again and repeat the change."),
+    (
+        Reason::FailedPrecondition,
+        "FAILED_PRECONDITION",
+        Code::FailedPrecondition,
+        false,
+        "The message says what must be so first.",
+    ),
+    (
+        Reason::RequestIdReused,
+        "REQUEST_ID_REUSED",
+        Code::InvalidArgument,
+        false,
+        "Use a new request id for a new request.",
+    ),
+    (
+        Reason::StoreUnavailable,
+        "STORE_UNAVAILABLE",
+        Code::Unavailable,
+        true,
+        "The registry's disk is full, read-only or broken; nothing was changed. Tokens are still served.",
+    ),
+    (
+        Reason::SealedValueUnreadable,
+        "SEALED_VALUE_UNREADABLE",
+        Code::FailedPrecondition,
+        false,
+        "The message names the resource: rotate its credential, or attach it anew.",
+    ),
+];
+
+/// A failure on its way to the wire.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+    pub(crate) metadata: HashMap<String, String>,
+    pub(crate) retry: Option<Duration>,
+}
+
+impl Failure {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), metadata: HashMap::new(), retry: None }
+    }
+
+    pub(crate) fn field(field: &str, problem: impl std::fmt::Display) -> Self {
+        Self::new(Reason::InvalidField, format!("{field}: {problem}")).with("field", field)
+    }
+
+    pub(crate) fn not_found(name: impl std::fmt::Display) -> Self {
+        Self::new(Reason::NotFound, format!("{name} does not exist"))
+    }
+
+    pub(crate) fn with(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn retry_in(mut self, delay: Option<Duration>) -> Self {
+        self.retry = delay;
+        self
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.row().2
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.row().1
+    }
+
+    fn row(&self) -> &'static (Reason, &'static str, Code, bool, &'static str) {
+        // Every reason has a row; a test goes through them all.
+        REASONS.iter().find(|row| row.0 == self.reason).unwrap_or(&REASONS[0])
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        let mut details = ErrorDetails::new();
+        let (code, name) = (failure.code(), failure.name());
+        if let Some(delay) = failure.retry.or_else(|| failure.row().3.then_some(Duration::from_secs(1))) {
+            details.set_retry_info(Some(delay));
+        }
+        details.set_error_info(name, DOMAIN, failure.metadata);
+        Status::with_error_details(code, failure.message, details)
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Denied { correlation_id } => Self::new(
+                Reason::AccessDenied,
+                format!("access denied; the operator can look it up with `jeton access explain --correlation {correlation_id}`"),
+            )
+            .with("correlation_id", correlation_id),
+            Refused::BadTarget(error) => Self::new(Reason::InvalidTarget, error.to_string()),
+            Refused::NoSystemIdentity { correlation_id } => Self::new(
+                Reason::NoSystemIdentity,
+                "no identity was named, and this caller belongs to no workload with a system-assigned identity: name one",
+            )
+            .with("correlation_id", correlation_id),
+            _ => Self::new(Reason::AccessDenied, "access denied"),
+        }
+    }
+}
+
+impl From<TokenError> for Failure {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Authority(issue) => {
+                let reason = match issue.class {
+                    IssueErrorClass::Permanent => Reason::AuthorityRefused,
+                    IssueErrorClass::Throttled => Reason::AuthorityThrottled,
+                    _ => Reason::AuthorityUnavailable,
+                };
+                let failure = Self::new(reason, issue.message.to_string());
+                let failure =
+                    issue.code.iter().fold(failure, |f, code| f.with("authority_code", code.to_string()));
+                if reason == Reason::AuthorityRefused { failure } else { failure.retry_in(issue.retry_after) }
+            }
+            TokenError::Overloaded { what, retry_after } => {
+                Self::new(Reason::Overloaded, what).retry_in(Some(retry_after))
+            }
+            TokenError::MinValidity { .. } => Self::new(Reason::InvalidMinValidity, error.to_string()),
+            TokenError::Denied => Self::new(Reason::AccessDenied, "access denied"),
+            TokenError::ShuttingDown => Self::new(Reason::ShuttingDown, error.to_string()),
+            _ => Self::new(Reason::DeadlineExceeded, error.to_string()),
+        }
+    }
+}
+
+impl From<LifecycleError> for Failure {
+    fn from(error: LifecycleError) -> Self {
+        let message = error.to_string();
+        match error {
+            LifecycleError::NotFound(_) => Self::new(Reason::NotFound, message),
+            LifecycleError::Exists(_) => Self::new(Reason::AlreadyExists, message),
+            LifecycleError::Invalid { field, .. } => {
+                Self::new(Reason::InvalidField, message).with("field", field)
+            }
+            LifecycleError::Precondition(_) => Self::new(Reason::FailedPrecondition, message),
+            LifecycleError::RequestIdReused(_) => Self::new(Reason::RequestIdReused, message),
+            LifecycleError::Key(_) => Self::new(Reason::InvalidField, message),
+            LifecycleError::Store(StoreError::Conflict(_)) => Self::new(Reason::Conflict, message),
+            LifecycleError::Store(StoreError::Exists(_)) => Self::new(Reason::AlreadyExists, message),
+            LifecycleError::Store(StoreError::Sealed(_)) => Self::new(Reason::SealedValueUnreadable, message),
+            _ => Self::new(Reason::StoreUnavailable, message),
+        }
+    }
+}
+
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        let message = error.to_string();
+        match error {
+            AccessError::NotFound(_) => Self::new(Reason::NotFound, message),
+            AccessError::Exists(_) => Self::new(Reason::AlreadyExists, message),
+            AccessError::Invalid { field, .. } => {
+                Self::new(Reason::InvalidField, message).with("field", field)
+            }
+            AccessError::RequestIdReused(_) => Self::new(Reason::RequestIdReused, message),
+            _ => Self::new(Reason::StoreUnavailable, message),
+        }
+    }
+}
+
+impl From<NameError> for Failure {
+    fn from(error: NameError) -> Self {
+        Self::new(Reason::InvalidName, error.to_string())
+    }
+}
+
+impl From<ClaimsError> for Failure {
+    fn from(error: ClaimsError) -> Self {
+        Self::new(Reason::InvalidClaims, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_in_the_documents_is_the_table_in_the_code() {
+        let documented = include_str!("../../../../docs/errors.md");
+        for (_, name, code, retry, advice) in REASONS {
+            let code = format!("{code:?}");
+            let code: String = code
+                .char_indices()
+                .flat_map(|(i, c)| {
+                    let gap = (i > 0 && c.is_uppercase()).then_some('_');
+                    gap.into_iter().chain([c.to_ascii_uppercase()])
+                })
+                .collect();
+            let row = format!("| `{name}` | `{code}` | {} | {advice} |", if *retry { "yes" } else { "no" });
+            assert!(documented.contains(&row), "docs/errors.md lacks the row\n{row}");
+        }
+    }
+
+    #[test]
+    fn a_status_carries_reason_domain_and_when_to_come_again() {
+        let status: Status =
+            Failure::new(Reason::Overloaded, "x").retry_in(Some(Duration::from_secs(3))).into();
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "OVERLOADED");
+        assert_eq!(details.error_info().unwrap().domain, "jeton");
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn an_unknown_identity_and_a_forbidden_one_look_the_same() {
+        let refused = Refused::Denied { correlation_id: "c".into() };
+        let status: Status = Failure::from(refused).into();
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert!(!status.message().contains("exist"));
+    }
+}

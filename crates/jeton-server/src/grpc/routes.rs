@@ -1,0 +1,104 @@
+//! What stands behind each door: the data plane and the admin plane are separate.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jeton_access::Access;
+use jeton_core::Clock;
+use jeton_engine::Engine;
+use jeton_lifecycle::Lifecycle;
+use jeton_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{
+        access_service_server::AccessServiceServer, authority_service_server::AuthorityServiceServer,
+        identity_service_server::IdentityServiceServer, status_service_server::StatusServiceServer,
+        token_service_server::TokenServiceServer, workload_service_server::WorkloadServiceServer,
+    },
+};
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+use super::AuthorityProbe;
+use crate::door::Drain;
+
+/// Largest request of the data plane, and of a batch.
+const MAX_REQUEST_BYTES: usize = 512 * 1024;
+const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Everything that the services ask.
+#[derive(Clone)]
+pub struct Broker {
+    /// Tokens.
+    pub engine: Engine,
+    /// Decisions.
+    pub access: Access,
+    /// The registry.
+    pub lifecycle: Lifecycle,
+    /// The outbound side, for authorities.
+    pub probe: Arc<dyn AuthorityProbe>,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Tells watchers when to move.
+    pub drain: Drain,
+    /// How long they then have.
+    pub drain_grace: Duration,
+    /// The node's name.
+    pub node: String,
+    /// When the process started.
+    pub started: Instant,
+    /// What could not be read at the start, by name.
+    pub quarantined: Arc<Vec<String>>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// The data plane: tokens, health, and reflection where it is wanted.
+pub async fn data_routes(broker: &Broker, reflection: bool) -> (Routes, HealthReporter) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<TokenServiceServer<Broker>>().await;
+    let tokens = TokenServiceServer::new(broker.clone())
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_RESPONSE_BYTES);
+    let routes = Routes::new(tokens).add_service(health);
+    (with_reflection(routes, reflection), reporter)
+}
+
+/// The admin plane: everything.
+pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, HealthReporter) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<IdentityServiceServer<Broker>>().await;
+    let routes = Routes::new(IdentityServiceServer::new(broker.clone()))
+        .add_service(WorkloadServiceServer::new(broker.clone()))
+        .add_service(AuthorityServiceServer::new(broker.clone()))
+        .add_service(AccessServiceServer::new(broker.clone()))
+        .add_service(StatusServiceServer::new(broker.clone()))
+        .add_service(health);
+    (with_reflection(routes, reflection), reporter)
+}
+
+fn with_reflection(routes: Routes, wanted: bool) -> Routes {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    if !wanted {
+        return routes;
+    }
+    // Both names of the protocol: many clients still ask for the older one.
+    match (builder().build_v1(), builder().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
+        _ => routes,
+    }
+}
+
+/// Which paths are streams, with no deadline of the door's.
+pub fn is_streaming(path: &str) -> bool {
+    path.ends_with("/WatchTokens") || path.ends_with("/Watch") || path.ends_with("/ServerReflectionInfo")
+}

@@ -1,0 +1,282 @@
+//! TokenService.
+//!
+//! A token's message is encoded once, when it is put in its slot; all callers share the bytes. What goes out of here is read from
+//! them, so what one caller sees is what every caller sees.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream::FuturesOrdered};
+use jeton_access::Authorized;
+use jeton_core::{Claims, Freshness, IdentityName, TargetRequest, Token};
+use jeton_engine::{Ask, Hit, Rejected, WatchEvent};
+use jeton_proto::v1::{self, token_service_server::TokenService};
+use prost::Message;
+use secrecy::ExposeSecret;
+use tokio::sync::mpsc;
+use tokio_stream::{StreamMap, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    convert::{duration, timestamp, wire_duration},
+    error::{Failure, Reason},
+    routes::Broker,
+};
+use crate::door::{Caller, deadline};
+
+const MAX_BATCH: usize = 100;
+const MAX_WATCHES: usize = 1_000;
+/// Under the longest wait of the door, so that a caller gets our words and not only a deadline.
+const LONGEST_WAIT: Duration = Duration::from_millis(9_500);
+/// Answers waiting for a slow reader of a watch.
+const WATCH_BUFFER: usize = 16;
+
+/// The wire bytes of a token: the engine keeps them beside it.
+pub fn encode_token(token: &Token) -> Bytes {
+    v1::Token {
+        access_token: token.issued.access_token.expose_secret().to_owned(),
+        token_type: token.issued.token_type.to_string(),
+        expires_at: Some(timestamp(token.expires_at)),
+        refresh_at: Some(timestamp(token.refresh_at)),
+        issued_at: Some(timestamp(token.issued_at)),
+        identity: token.issued.identity.to_string(),
+        client_id: token.issued.client_id.to_string(),
+        scopes: token.issued.scopes.iter().map(ToString::to_string).collect(),
+    }
+    .encode_to_vec()
+    .into()
+}
+
+/// Filled by the door: every request has its caller.
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
+    let found = request.extensions().get::<Arc<Caller>>().cloned();
+    found.ok_or_else(|| Status::unauthenticated("this connection has no authenticated caller"))
+}
+
+fn response(hit: &Hit) -> Result<v1::GetTokenResponse, Failure> {
+    let token = v1::Token::decode(hit.encoded.clone())
+        .map_err(|_| Failure::new(Reason::AuthorityUnavailable, "the token cannot be read back"))?;
+    let state = if hit.state == Freshness::Fresh { v1::TokenState::Fresh } else { v1::TokenState::Stale };
+    Ok(v1::GetTokenResponse { token: Some(token), state: state.into() })
+}
+
+impl From<Failure> for v1::Failure {
+    fn from(failure: Failure) -> Self {
+        Self {
+            code: failure.code() as i32,
+            reason: failure.name().into(),
+            message: failure.message,
+            metadata: failure.metadata,
+            retry_delay: failure.retry.map(wire_duration),
+        }
+    }
+}
+
+impl Broker {
+    fn authorize(&self, caller: &Caller, request: &v1::GetTokenRequest) -> Result<Authorized, Failure> {
+        let identity: Option<IdentityName> = match request.identity.as_str() {
+            "" => None,
+            name => Some(name.parse()?),
+        };
+        let claims = Claims::parse(&request.claims)?;
+        let target = TargetRequest { scopes: request.scopes.clone(), resources: request.resources.clone() };
+        Ok(self.access.authorize(&caller.principal, identity.as_ref(), &target, claims)?)
+    }
+
+    async fn token(
+        &self,
+        caller: &Caller,
+        request: &v1::GetTokenRequest,
+        wait: Option<Duration>,
+    ) -> Result<v1::GetTokenResponse, Failure> {
+        let authorized = self.authorize(caller, request)?;
+        let min_validity = request.min_validity.as_ref().map(|d| duration("min_validity", d)).transpose()?;
+        let wait = Some(wait.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT));
+        let ask = Ask { caller: caller.principal.clone(), wait, min_validity };
+        let hit = self.engine.token(&authorized.key, ask).await?;
+        if authorized.max_lifetime().is_some_and(|most| hit.token.lifetime() > most) {
+            let text = "the authority's tokens live longer than this caller's role assignment allows";
+            return Err(Failure::new(Reason::FailedPrecondition, text));
+        }
+        response(&hit)
+    }
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl TokenService for Broker {
+    type WatchTokensStream = Responses;
+
+    async fn get_token(
+        &self,
+        request: Request<v1::GetTokenRequest>,
+    ) -> Result<Response<v1::GetTokenResponse>, Status> {
+        let (caller, wait) = (caller(&request)?, deadline::asked(request.metadata().as_ref()));
+        Ok(Response::new(self.token(&caller, request.get_ref(), wait).await?))
+    }
+
+    async fn batch_get_tokens(
+        &self,
+        request: Request<v1::BatchGetTokensRequest>,
+    ) -> Result<Response<v1::BatchGetTokensResponse>, Status> {
+        let (caller, wait) = (caller(&request)?, deadline::asked(request.metadata().as_ref()));
+        let requests = request.into_inner().requests;
+        if requests.len() > MAX_BATCH {
+            return Err(Failure::field(
+                "requests",
+                format!("{} in one call; at most 100 are taken", requests.len()),
+            )
+            .into());
+        }
+        let outcomes: FuturesOrdered<_> =
+            requests.iter().map(|request| self.token(&caller, request, wait)).collect();
+        let results = outcomes.map(|outcome| {
+            use v1::batch_get_tokens_result::Outcome;
+            let outcome = outcome.map_or_else(|failure| Outcome::Failure(failure.into()), Outcome::Response);
+            v1::BatchGetTokensResult { outcome: Some(outcome) }
+        });
+        Ok(Response::new(v1::BatchGetTokensResponse { results: results.collect().await }))
+    }
+
+    async fn watch_tokens(
+        &self,
+        request: Request<Streaming<v1::WatchTokensRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let caller = caller(&request)?;
+        let (answers, receiver) = mpsc::channel(WATCH_BUFFER);
+        let (broker, requests) = (self.clone(), request.into_inner());
+        // Owned by the stream: when the caller goes away, sending fails and the task ends.
+        tokio::spawn(async move { broker.watch(caller, requests, answers).await });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn report_rejected_token(
+        &self,
+        request: Request<v1::ReportRejectedTokenRequest>,
+    ) -> Result<Response<v1::ReportRejectedTokenResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        if request.token_sha256.len() != 32 {
+            return Err(Failure::field(
+                "token_sha256",
+                format!("{} bytes; a SHA-256 has 32", request.token_sha256.len()),
+            )
+            .into());
+        }
+        let wanted = v1::GetTokenRequest {
+            identity: request.identity,
+            scopes: request.scopes,
+            resources: request.resources,
+            claims: request.claims,
+            min_validity: None,
+        };
+        let authorized = self.authorize(&caller, &wanted)?;
+        let is_refused = |token: &Token| {
+            digest(&SHA256, token.issued.access_token.expose_secret().as_bytes()).as_ref()
+                == request.token_sha256.as_slice()
+        };
+        let outcome = match self.engine.report_rejected(&authorized.key, is_refused).map_err(Failure::from)? {
+            Rejected::Refreshing => v1::ReportOutcome::Refreshing,
+            Rejected::Superseded => v1::ReportOutcome::Superseded,
+            Rejected::TooSoon => v1::ReportOutcome::TooSoon,
+        };
+        Ok(Response::new(v1::ReportRejectedTokenResponse { outcome: outcome.into() }))
+    }
+}
+
+type Answers = mpsc::Sender<Result<v1::WatchTokensResponse, Status>>;
+type Events = Pin<Box<dyn Stream<Item = Option<WatchEvent>> + Send>>;
+
+impl Broker {
+    async fn watch(
+        &self,
+        caller: Arc<Caller>,
+        mut requests: Streaming<v1::WatchTokensRequest>,
+        answers: Answers,
+    ) {
+        use v1::watch_tokens_response::Event;
+        let mut watched: StreamMap<String, Events> = StreamMap::new();
+        let mut reading = true;
+        loop {
+            tokio::select! {
+                next = requests.next(), if reading => match next {
+                    Some(Ok(request)) => {
+                        if let Err((id, failure)) = self.change_watch(&caller, request, &mut watched) {
+                            let answer = v1::WatchTokensResponse { id, event: Some(Event::Failure(failure.into())) };
+                            if answers.send(Ok(answer)).await.is_err() { return }
+                        }
+                    }
+                    Some(Err(_)) => return,
+                    // The caller will add nothing more and goes on reading.
+                    None => reading = false,
+                },
+                Some((id, event)) = watched.next(), if !watched.is_empty() => {
+                    let event = match event {
+                        Some(WatchEvent::Token(hit)) => response(&hit).map_or_else(|f| Event::Failure(f.into()), Event::Token),
+                        Some(WatchEvent::Failed(error)) => Event::Failure(Failure::from(jeton_engine::TokenError::Authority(error)).into()),
+                        None => Event::Failure(Failure::new(Reason::AccessDenied, "the identity may not be used any more").into()),
+                    };
+                    if answers.send(Ok(v1::WatchTokensResponse { id, event: Some(event) })).await.is_err() { return }
+                }
+                () = self.drain.begun() => {
+                    let moving = v1::WatchTokensMoving { grace: Some(wire_duration(self.drain_grace)) };
+                    let answer = v1::WatchTokensResponse { id: String::new(), event: Some(Event::Moving(moving)) };
+                    // A watch has no end of its own; with this word it ends, so that the drain need not wait for it.
+                    let _ = answers.send(Ok(answer)).await;
+                    return;
+                }
+                () = answers.closed() => return,
+                else => return,
+            }
+        }
+    }
+
+    fn change_watch(
+        &self,
+        caller: &Caller,
+        request: v1::WatchTokensRequest,
+        watched: &mut StreamMap<String, Events>,
+    ) -> Result<(), (String, Failure)> {
+        use v1::watch_tokens_request::Action;
+        match request.action {
+            Some(Action::Remove(id)) => {
+                watched.remove(&id);
+                Ok(())
+            }
+            Some(Action::Add(add)) => {
+                let id = add.id.clone();
+                self.add_watch(caller, add, watched).map_err(|failure| (id, failure))
+            }
+            None => Err((String::new(), Failure::field("action", "say what to do: add or remove"))),
+        }
+    }
+
+    fn add_watch(
+        &self,
+        caller: &Caller,
+        add: v1::WatchTokensAdd,
+        watched: &mut StreamMap<String, Events>,
+    ) -> Result<(), Failure> {
+        if !(1..=64).contains(&add.id.len()) {
+            return Err(Failure::field("id", "1 to 64 characters"));
+        }
+        if watched.len() >= MAX_WATCHES {
+            return Err(Failure::new(
+                Reason::Overloaded,
+                "at most 1000 tokens are watched on one stream; open another",
+            ));
+        }
+        let authorized = self.authorize(caller, &add.request.unwrap_or_default())?;
+        let watch = self.engine.watch(&authorized.key, &caller.principal)?;
+        let events = futures_util::stream::unfold(Some(watch), |watch| async move {
+            let mut watch = watch?;
+            let event = watch.next().await;
+            let rest = event.is_some().then_some(watch);
+            Some((event, rest))
+        });
+        watched.insert(add.id, Box::pin(events));
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! `endpoints.json`: how programs find a running broker.
+//!
+//! Written into the data directory when everything listens, removed at a clean stop. After a crash it stays behind; whoever
+//! reads it checks that the process is still there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::data_dir::write_private;
+
+const FILE: &str = "endpoints.json";
+
+/// Where a broker listens, and in `dev` what there is to try.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Endpoints {
+    pub(crate) pid: u32,
+    pub(crate) version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) grpc: Option<String>,
+    pub(crate) grpc_socket: PathBuf,
+    pub(crate) admin_socket: PathBuf,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) dev: Option<DevEndpoints>,
+}
+
+/// What `dev` adds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DevEndpoints {
+    pub(crate) sandbox: SandboxEndpoints,
+    pub(crate) vault: VaultEndpoint,
+    /// What the demo workload may ask for with every demo identity at `authorities/entra`; only the first is warm at the start.
+    pub(crate) scopes: Vec<String>,
+    pub(crate) workloads: Vec<DevWorkload>,
+    pub(crate) identities: Vec<DevIdentity>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SandboxEndpoints {
+    pub(crate) url: String,
+    pub(crate) ca_file: PathBuf,
+    pub(crate) tenant: String,
+    pub(crate) issuer: String,
+    pub(crate) token_endpoint: String,
+    pub(crate) jwks_uri: String,
+    pub(crate) oidc: OidcEndpoints,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OidcEndpoints {
+    pub(crate) issuer: String,
+    pub(crate) token_endpoint: String,
+    pub(crate) jwks_uri: String,
+    pub(crate) registration_endpoint: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct VaultEndpoint {
+    pub(crate) url: String,
+    pub(crate) scope: String,
+    pub(crate) secret: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DevWorkload {
+    pub(crate) name: String,
+    pub(crate) system_identity: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DevIdentity {
+    pub(crate) name: String,
+    pub(crate) client_id: String,
+    pub(crate) kind: String,
+    pub(crate) vault_access: bool,
+}
+
+impl Endpoints {
+    /// Writes the file, whole or not at all.
+    pub(crate) fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self).context("endpoints as JSON")?;
+        text.push(b'\n');
+        write_private(&data_dir.join(FILE), &text).with_context(|| format!("writing {FILE} into {}", data_dir.display()))
+    }
+
+    /// Removes the file of this process.
+    pub(crate) fn remove(data_dir: &Path) {
+        // Gone already is as good.
+        let _ = fs::remove_file(data_dir.join(FILE));
+    }
+
+    /// The running broker of a data directory. A file whose process is gone is as good as none.
+    pub(crate) fn find(data_dir: &Path) -> anyhow::Result<Endpoints> {
+        let none = || format!("no broker is running on {}: start one with `jeton dev`, or name its directory with --data-dir, or its listener with --endpoint, --socket or --admin-socket", data_dir.display());
+        let text = fs::read(data_dir.join(FILE)).with_context(none)?;
+        let found: Endpoints = serde_json::from_slice(&text).with_context(|| format!("{FILE} in {} is not readable", data_dir.display()))?;
+        let pid = i32::try_from(found.pid).ok().and_then(rustix::process::Pid::from_raw);
+        let alive = pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH));
+        if alive { Ok(found) } else { Err(anyhow::anyhow!(none())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(pid: u32) -> Endpoints {
+        Endpoints {
+            pid,
+            version: "0".into(),
+            grpc: Some("127.0.0.1:7411".into()),
+            grpc_socket: "/tmp/data.sock".into(),
+            admin_socket: "/tmp/admin.sock".into(),
+            dev: None,
+        }
+    }
+
+    #[test]
+    fn a_file_left_by_a_dead_process_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        endpoints(std::process::id()).write(folder.path()).unwrap();
+        assert_eq!(Endpoints::find(folder.path()).unwrap().grpc.as_deref(), Some("127.0.0.1:7411"));
+        endpoints(0x7fff_fff0).write(folder.path()).unwrap();
+        assert!(Endpoints::find(folder.path()).unwrap_err().to_string().contains("jeton dev"));
+    }
+}

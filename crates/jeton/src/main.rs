@@ -1,0 +1,109 @@
+//! `jeton`: the broker, its embedded sandbox, and the command line that administers both.
+
+mod broker;
+mod commands;
+mod config;
+mod data_dir;
+mod dev;
+mod endpoints;
+mod exit;
+mod log;
+mod output;
+mod reach;
+mod sandbox;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// A managed-identity token broker.
+#[derive(Parser)]
+#[command(name = "jeton", version, about, propagate_version = true, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a broker with an embedded sandbox authority and a demo workload: everything to try it, nothing to set up
+    Dev(dev::DevArguments),
+    /// Run the broker
+    Serve(serve::ServeArguments),
+    /// Run the sandbox authority and its key vault as a process of their own
+    Sandbox(sandbox::SandboxArguments),
+    /// Check a configuration and report every error at once
+    CheckConfig(serve::CheckArguments),
+    /// Managed identities: create, attach, rotate, disable, delete
+    Identity(commands::identity::IdentityArguments),
+    /// Workloads: the services that use identities
+    Workload(commands::workload::WorkloadArguments),
+    /// Authorities: the OAuth 2.0 servers at which identities live
+    Authority(commands::authority::AuthorityArguments),
+    /// Role assignments: who may use which identity for what
+    Access(commands::access::AccessArguments),
+    /// Access tokens
+    Token(commands::token::TokenArguments),
+    /// How the broker is doing; exit code 0 healthy, 1 degraded
+    Status(commands::status::StatusArguments),
+    /// Make the broker's state what a file says; prints the differences first
+    Apply(commands::apply::ApplyArguments),
+    /// Print the broker's state as a file for `apply`
+    Export(commands::apply::ExportArguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[allow(clippy::print_stderr, reason = "this is where the program reports its errors")]
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", described(&error));
+            exit::code_of(&error)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Dev(arguments) => dev::run(arguments).await,
+            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Sandbox(arguments) => sandbox::run(arguments).await,
+            Command::CheckConfig(arguments) => serve::check(&arguments),
+            Command::Identity(arguments) => commands::identity::run(arguments).await,
+            Command::Workload(arguments) => commands::workload::run(arguments).await,
+            Command::Authority(arguments) => commands::authority::run(arguments).await,
+            Command::Access(arguments) => commands::access::run(arguments).await,
+            Command::Token(arguments) => commands::token::run(arguments).await,
+            Command::Status(arguments) => return commands::status::run(arguments).await,
+            Command::Apply(arguments) => commands::apply::apply(arguments).await,
+            Command::Export(arguments) => commands::apply::export(arguments).await,
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Arguments::command(), "jeton", &mut std::io::stdout());
+                Ok(())
+            }
+        }
+        .map(|()| ExitCode::SUCCESS)
+    })
+}
+
+/// The whole chain of causes, on one line each where they say something new.
+fn described(error: &anyhow::Error) -> String {
+    if let Some(status) = error.chain().find_map(|cause| cause.downcast_ref::<tonic::Status>()) {
+        return commands::refusal(status);
+    }
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}

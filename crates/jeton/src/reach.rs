@@ -1,0 +1,95 @@
+//! How the command line reaches a running broker: by its data directory, or by naming a listener.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+use crate::endpoints::Endpoints;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than the broker's own longest wait for a token.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the command line says about where the broker is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Whereabouts {
+    /// The data directory of a running broker
+    #[arg(long, value_name = "DIR", default_value = "./.jeton", env = "JETON_DATA_DIR", global = true)]
+    pub(crate) data_dir: PathBuf,
+    /// The data plane's address: 127.0.0.1:7411
+    #[arg(long, value_name = "ADDRESS", global = true, conflicts_with = "socket")]
+    pub(crate) endpoint: Option<String>,
+    /// The data plane's unix socket
+    #[arg(long, value_name = "PATH", global = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// The admin plane's unix socket
+    #[arg(long, value_name = "PATH", global = true)]
+    pub(crate) admin_socket: Option<PathBuf>,
+}
+
+/// No broker answers there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unreachable(String);
+
+impl Whereabouts {
+    /// A connection to the data plane.
+    pub(crate) async fn data_plane(&self) -> anyhow::Result<Channel> {
+        match (&self.endpoint, &self.socket) {
+            (Some(address), _) => over_tcp(address).await,
+            (None, Some(path)) => over_unix(path).await,
+            (None, None) => over_unix(&self.running()?.grpc_socket).await,
+        }
+    }
+
+    /// A connection to the admin plane.
+    pub(crate) async fn admin_plane(&self) -> anyhow::Result<Channel> {
+        match &self.admin_socket {
+            Some(path) => over_unix(path).await,
+            None => over_unix(&self.running()?.admin_socket).await,
+        }
+    }
+
+    fn running(&self) -> anyhow::Result<Endpoints> {
+        Endpoints::find(&self.data_dir).map_err(|e| Unreachable(e.to_string()).into())
+    }
+}
+
+async fn over_tcp(address: &str) -> anyhow::Result<Channel> {
+    let target = address.to_owned();
+    let connector = service_fn(move |_: Uri| {
+        let target = target.clone();
+        async move { TcpStream::connect(target).await.map(TokioIo::new) }
+    });
+    let connected = lazy_endpoint().connect_with_connector(connector).await;
+    connected.map_err(|e| unreachable_at(address, &e))
+}
+
+async fn over_unix(path: &Path) -> anyhow::Result<Channel> {
+    let target = path.to_owned();
+    let connector = service_fn(move |_: Uri| {
+        let target = target.clone();
+        async move { UnixStream::connect(target).await.map(TokioIo::new) }
+    });
+    let connected = lazy_endpoint().connect_with_connector(connector).await;
+    connected.map_err(|e| unreachable_at(&path.display().to_string(), &e))
+}
+
+fn lazy_endpoint() -> Endpoint {
+    // The connectors above decide where it goes; the name only fills the :authority header.
+    Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT)
+}
+
+fn unreachable_at(place: &str, error: &tonic::transport::Error) -> anyhow::Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    Unreachable(format!("no broker answers at {place} ({cause}): is it running? `jeton dev` starts one")).into()
+}
