@@ -19,7 +19,9 @@ pub(crate) struct DataDir {
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
-    #[error("{path} is in use by process {holder}: stop that broker, or choose another directory with --data-dir")]
+    #[error(
+        "{path} is in use by process {holder}: stop that broker, or choose another directory with --data-dir"
+    )]
     InUse { path: String, holder: String },
     #[error("{path} cannot be used as data directory: {source}")]
     Io { path: String, source: io::Error },
@@ -57,7 +59,10 @@ fn lock(file: &Path, folder: &Path) -> Result<File, DataDirError> {
         let holder = if holder.trim().is_empty() { "unknown".into() } else { holder.trim().to_owned() };
         return Err(DataDirError::InUse { path: folder.display().to_string(), holder });
     }
-    held.set_len(0).and_then(|()| held.rewind()).and_then(|()| write!(held, "{}", std::process::id())).map_err(failed)?;
+    held.set_len(0)
+        .and_then(|()| held.rewind())
+        .and_then(|()| write!(held, "{}", std::process::id()))
+        .map_err(failed)?;
     Ok(held)
 }
 
@@ -81,7 +86,10 @@ mod tests {
         let path = folder.path().join("data");
         let first = DataDir::open(&path).unwrap();
         let error = DataDir::open(&path).unwrap_err().to_string();
-        assert!(error.contains(&format!("process {}", std::process::id())) && error.contains("--data-dir"), "{error}");
+        assert!(
+            error.contains(&format!("process {}", std::process::id())) && error.contains("--data-dir"),
+            "{error}"
+        );
         drop(first);
         DataDir::open(&path).unwrap();
     }

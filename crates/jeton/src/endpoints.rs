@@ -84,7 +84,8 @@ impl Endpoints {
     pub(crate) fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         let mut text = serde_json::to_vec_pretty(self).context("endpoints as JSON")?;
         text.push(b'\n');
-        write_private(&data_dir.join(FILE), &text).with_context(|| format!("writing {FILE} into {}", data_dir.display()))
+        write_private(&data_dir.join(FILE), &text)
+            .with_context(|| format!("writing {FILE} into {}", data_dir.display()))
     }
 
     /// Removes the file of this process.
@@ -95,11 +96,18 @@ impl Endpoints {
 
     /// The running broker of a data directory. A file whose process is gone is as good as none.
     pub(crate) fn find(data_dir: &Path) -> anyhow::Result<Endpoints> {
-        let none = || format!("no broker is running on {}: start one with `jeton dev`, or name its directory with --data-dir, or its listener with --endpoint, --socket or --admin-socket", data_dir.display());
+        let none = || {
+            format!(
+                "no broker is running on {}: start one with `jeton dev`, or name its directory with --data-dir, or its listener with --endpoint, --socket or --admin-socket",
+                data_dir.display()
+            )
+        };
         let text = fs::read(data_dir.join(FILE)).with_context(none)?;
-        let found: Endpoints = serde_json::from_slice(&text).with_context(|| format!("{FILE} in {} is not readable", data_dir.display()))?;
+        let found: Endpoints = serde_json::from_slice(&text)
+            .with_context(|| format!("{FILE} in {} is not readable", data_dir.display()))?;
         let pid = i32::try_from(found.pid).ok().and_then(rustix::process::Pid::from_raw);
-        let alive = pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH));
+        let alive =
+            pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH));
         if alive { Ok(found) } else { Err(anyhow::anyhow!(none())) }
     }
 }

@@ -34,7 +34,16 @@ impl Default for LogSettings {
 impl LogSettings {
     pub(crate) fn validate(&self) -> Vec<Problem> {
         let parsed = EnvFilter::try_new(&self.filter);
-        parsed.err().map(|e| Problem::new("filter", format!("{e}; expected a level or directives such as info,jeton_engine=debug"))).into_iter().collect()
+        parsed
+            .err()
+            .map(|e| {
+                Problem::new(
+                    "filter",
+                    format!("{e}; expected a level or directives such as info,jeton_engine=debug"),
+                )
+            })
+            .into_iter()
+            .collect()
     }
 
     /// Starts logging for the rest of the process. Later calls do nothing.
@@ -47,6 +56,10 @@ impl LogSettings {
         };
         let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
         // A second start keeps the first: there is nothing to do about it.
-        let _ = if json { lines.json().flatten_event(true).try_init() } else { lines.with_target(false).try_init() };
+        let _ = if json {
+            lines.json().flatten_event(true).try_init()
+        } else {
+            lines.with_target(false).try_init()
+        };
     }
 }

@@ -17,7 +17,11 @@ pub(crate) enum Format {
 
 impl Format {
     /// Prints one thing: its JSON, or lines of `name value`.
-    pub(crate) fn one<T: Serialize>(self, value: &T, facts: impl FnOnce(&T) -> Vec<(&'static str, String)>) -> anyhow::Result<()> {
+    pub(crate) fn one<T: Serialize>(
+        self,
+        value: &T,
+        facts: impl FnOnce(&T) -> Vec<(&'static str, String)>,
+    ) -> anyhow::Result<()> {
         match self {
             Self::Json => json(value),
             Self::Table => {
@@ -60,10 +64,13 @@ pub(crate) fn text(text: &str) -> anyhow::Result<()> {
 
 fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let heads: Vec<String> = heads.iter().map(|h| h.to_uppercase()).collect();
-    let width = |i: usize| rows.iter().chain([&heads]).map(|r| r.get(i).map_or(0, |c| c.chars().count())).max().unwrap_or(0);
+    let width = |i: usize| {
+        rows.iter().chain([&heads]).map(|r| r.get(i).map_or(0, |c| c.chars().count())).max().unwrap_or(0)
+    };
     let widths: Vec<_> = (0..heads.len()).map(width).collect();
     let line = |cells: &Vec<String>| {
-        let padded: Vec<_> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<_> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         format!("{}\n", padded.join("  ").trim_end())
     };
     [&heads].into_iter().chain(rows).map(line).collect()
@@ -76,6 +83,9 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = vec![vec!["identities/a".into(), "ACTIVE".into()], vec!["b".into(), "X".into()]];
-        assert_eq!(table(&["name", "state"], &rows), "NAME          STATE\nidentities/a  ACTIVE\nb             X\n");
+        assert_eq!(
+            table(&["name", "state"], &rows),
+            "NAME          STATE\nidentities/a  ACTIVE\nb             X\n"
+        );
     }
 }

@@ -91,5 +91,6 @@ fn unreachable_at(place: &str, error: &tonic::transport::Error) -> anyhow::Error
     while let Some(next) = cause.source() {
         cause = next;
     }
-    Unreachable(format!("no broker answers at {place} ({cause}): is it running? `jeton dev` starts one")).into()
+    Unreachable(format!("no broker answers at {place} ({cause}): is it running? `jeton dev` starts one"))
+        .into()
 }

@@ -15,7 +15,7 @@ pub(crate) const ENVIRONMENT_PREFIX: &str = "JETON__";
 pub(crate) enum Origin {
     File { path: String, line: usize },
     Environment(String),
-    Flag,
+    Flag(&'static str),
 }
 
 impl fmt::Display for Origin {
@@ -23,7 +23,7 @@ impl fmt::Display for Origin {
         match self {
             Self::File { path, line } => write!(f, "{path}:{line}"),
             Self::Environment(name) => write!(f, "environment variable {name}"),
-            Self::Flag => f.write_str("--set"),
+            Self::Flag(name) => f.write_str(name),
         }
     }
 }
@@ -60,7 +60,10 @@ pub(crate) fn from_file(path: &Path, given: &mut Given, faults: &mut Vec<Fault>)
         }
         Err(e) => {
             let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
-            faults.push(Fault { origin: format!("{shown}:{line}"), message: format!("not valid TOML: {}", e.message()) });
+            faults.push(Fault {
+                origin: format!("{shown}:{line}"),
+                message: format!("not valid TOML: {}", e.message()),
+            });
         }
     }
 }
@@ -80,7 +83,7 @@ pub(crate) fn from_flags(flags: &[String], given: &mut Given, faults: &mut Vec<F
     for flag in flags {
         match flag.split_once('=') {
             Some((key, text)) => {
-                given.insert(key.trim().to_owned(), (scalar(text), Origin::Flag));
+                given.insert(key.trim().to_owned(), (scalar(text), Origin::Flag("--set")));
             }
             None => faults.push(Fault {
                 origin: "--set".into(),
@@ -92,7 +95,11 @@ pub(crate) fn from_flags(flags: &[String], given: &mut Given, faults: &mut Vec<F
 
 /// A text as TOML reads it, or as itself where TOML would want quotes.
 fn scalar(text: &str) -> Value {
-    format!("x = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("x")).unwrap_or_else(|| Value::String(text.into()))
+    format!("x = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("x"))
+        .unwrap_or_else(|| Value::String(text.into()))
 }
 
 /// Every value that is no table, under its dotted key.
@@ -129,7 +136,8 @@ mod tests {
     #[test]
     fn an_environment_variable_names_section_and_key() {
         let mut given = Given::new();
-        let variables = [("JETON__ENGINE__MAX_ENTRIES", "5"), ("PATH", "/bin"), ("JETON__NODE__NAME", "east-1")];
+        let variables =
+            [("JETON__ENGINE__MAX_ENTRIES", "5"), ("PATH", "/bin"), ("JETON__NODE__NAME", "east-1")];
         from_environment(variables.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter(), &mut given);
         assert_eq!(given["engine.max_entries"].0, Value::Integer(5));
         assert_eq!(given["node.name"].0, Value::String("east-1".into()));

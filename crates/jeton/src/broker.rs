@@ -1,0 +1,299 @@
+//! Puts the crates together and owns their tasks.
+//!
+//! What depends on what: store → keys → authorities → lifecycle → engine and access → doors. The lifecycle's events come through
+//! one channel to one task that tells the others, because the lifecycle starts before there is anybody to tell.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use jeton_access::Access;
+use jeton_authority::{AuthorityClient, Discovery, Shape};
+use jeton_core::{
+    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Member, Profile, SharedDirectory, SystemClock,
+    Uid,
+};
+use jeton_engine::{Engine, EngineTasks};
+use jeton_keys::Keys;
+use jeton_lifecycle::{Lifecycle, LifecycleEvent, LifecycleTasks};
+use jeton_server::{
+    door::{AdminPeer, Authenticate, Door, Drain, Listen, Listener, LoopbackDev, UnixPeer, serve},
+    grpc::{self, AuthorityProbe, Broker, DiscoverRequest, ProbeStep, RegistrarShape},
+};
+use jeton_store::{SealingKey, Store};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver},
+    task::JoinHandle,
+};
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+use crate::{
+    config::{Settings, path_or},
+    data_dir::DataDir,
+};
+
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A broker that runs, and everything it owns.
+pub(crate) struct Running {
+    pub(crate) broker: Broker,
+    pub(crate) keys: Keys,
+    settings: Settings,
+    store: Store,
+    engine: EngineTasks,
+    lifecycle: LifecycleTasks,
+    events: JoinHandle<()>,
+    doors: Vec<JoinHandle<()>>,
+    health: Vec<HealthReporter>,
+}
+
+/// Where the doors are.
+pub(crate) struct Places {
+    pub(crate) data_socket: PathBuf,
+    pub(crate) admin_socket: PathBuf,
+}
+
+impl Running {
+    /// Starts everything but the doors.
+    pub(crate) async fn start(
+        settings: &Settings,
+        data_dir: &DataDir,
+        sealing: SealingKey,
+    ) -> anyhow::Result<Self> {
+        raise_descriptor_limit();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let directory = SharedDirectory::default();
+        let store = Store::open(data_dir.path(), sealing, Arc::clone(&clock)).await?;
+        let stored = Arc::new(store.clone());
+        let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
+            .context("the signing threads do not start")?;
+        let authorities = AuthorityClient::new(jeton_authority::Ports {
+            directory: directory.clone(),
+            assertions: Arc::new(keys.clone()),
+            store: stored.clone(),
+            clock: Arc::clone(&clock),
+        });
+        // One event follows each durable commit, so the channel cannot outgrow what the disk lets through.
+        let (tell, told) = mpsc::unbounded_channel();
+        let ports = jeton_lifecycle::Ports {
+            store: stored.clone(),
+            keys: Arc::new(keys.clone()),
+            registry: Arc::new(authorities.clone()),
+            clock: Arc::clone(&clock),
+            directory: directory.clone(),
+            seed: rand::random(),
+            on_event: Arc::new(move |event| {
+                // Nobody listens any more when the process ends.
+                let _ = tell.send(event);
+            }),
+        };
+        let (lifecycle, lifecycle_tasks) = Lifecycle::start(settings.lifecycle.clone(), ports).await?;
+        let access = Access::start(
+            &settings.access,
+            stored.clone(),
+            Arc::clone(&clock),
+            directory.clone(),
+            rand::random(),
+        )
+        .await?;
+        let ports = jeton_engine::Ports {
+            source: Arc::new(authorities.clone()),
+            store: stored,
+            clock: Arc::clone(&clock),
+            directory,
+            encoder: Arc::new(grpc::encode_token),
+            seed: rand::random(),
+        };
+        let (engine, engine_tasks) = Engine::start(settings.engine.clone(), ports).await?;
+        let broker = Broker {
+            engine,
+            access,
+            lifecycle,
+            probe: Arc::new(Probe(authorities)),
+            clock,
+            drain: Drain::default(),
+            drain_grace: settings.door.drain_deadline(),
+            node: settings.node_name(),
+            started: Instant::now(),
+            quarantined: Arc::new(store.quarantined()),
+        };
+        forget_what_is_gone(&broker).await?;
+        broker.access.snapshot().assignments().for_each(|assignment| broker.keep_warm(assignment));
+        let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
+        let (settings, doors, health) = (settings.clone(), vec![], vec![]);
+        Ok(Self {
+            broker,
+            keys,
+            settings,
+            store,
+            engine: engine_tasks,
+            lifecycle: lifecycle_tasks,
+            events,
+            doors,
+            health,
+        })
+    }
+
+    /// The sockets' paths.
+    pub(crate) fn places(&self, data_dir: &DataDir) -> Places {
+        Places {
+            data_socket: path_or(&self.settings.data.socket, data_dir.join("data.sock")),
+            admin_socket: path_or(&self.settings.admin.socket, data_dir.join("admin.sock")),
+        }
+    }
+
+    /// Opens the doors; TCP only where a listener is handed over.
+    pub(crate) async fn open(&mut self, places: &Places, tcp: Option<Listener>) -> anyhow::Result<()> {
+        let node = self.broker.node.clone();
+        let mode = self.settings.data.mode().unwrap_or(0o660);
+        let data = Listener::bind(&Listen::Unix { path: places.data_socket.clone(), mode }).await?;
+        let admin = Listener::bind(&Listen::Unix { path: places.admin_socket.clone(), mode: 0o600 }).await?;
+        let (data_routes, data_health) =
+            grpc::data_routes(&self.broker, self.settings.reflection.enabled).await;
+        let (admin_routes, admin_health) =
+            grpc::admin_routes(&self.broker, self.settings.reflection.enabled).await;
+        self.health.extend([data_health, admin_health]);
+        self.door("data (unix)", data, Arc::new(UnixPeer { node: node.clone() }), data_routes.clone());
+        self.door("admin", admin, Arc::new(AdminPeer { node, owner: geteuid().as_raw() }), admin_routes);
+        if let Some(listener) = tcp {
+            self.door("data (loopback)", listener, Arc::new(LoopbackDev), data_routes);
+        }
+        Ok(())
+    }
+
+    fn door(
+        &mut self,
+        name: &'static str,
+        listener: Listener,
+        authenticate: Arc<dyn Authenticate>,
+        routes: Routes,
+    ) {
+        let settings = self.settings.door.clone();
+        let door = Door { name, listener, settings, authenticate, routes, streaming: grpc::is_streaming };
+        let (task, _) = serve(door, self.broker.drain.clone());
+        self.doors.push(task);
+    }
+
+    /// Ends when a task of the broker dies, which none should.
+    pub(crate) async fn ended(&mut self) -> &'static str {
+        let doors = futures_util::future::select_all(self.doors.iter_mut());
+        tokio::select! {
+            what = self.engine.ended() => what,
+            what = self.lifecycle.ended() => what,
+            _ = &mut self.events => "the passing on of events",
+            _ = doors => "an accept loop",
+        }
+    }
+
+    /// Stops in order: callers first, then what serves them. Bounded.
+    pub(crate) async fn shutdown(self) {
+        for health in &self.health {
+            health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        }
+        self.broker.drain.drain(self.settings.door.drain_deadline()).await;
+        self.lifecycle.shutdown().await;
+        self.engine.shutdown().await;
+        self.events.abort();
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.store.close()).await;
+    }
+}
+
+/// Tells engine, access and keys what the lifecycle did.
+async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, keys: Keys) {
+    while let Some(event) = told.recv().await {
+        match event {
+            LifecycleEvent::Activated(identity) => {
+                broker.engine.retry_identity(identity);
+                warm(&broker, |a| a.scope == AssignmentScope::Identity(identity));
+            }
+            LifecycleEvent::Deactivated(identity) => broker.engine.evict_identity(identity),
+            LifecycleEvent::Removed(identity) => {
+                broker.engine.evict_identity(identity);
+                forget(&broker, identity).await;
+            }
+            LifecycleEvent::Switched { identity, old } => {
+                keys.discard(old);
+                broker.engine.retry_identity(identity);
+            }
+            LifecycleEvent::CredentialRemoved(credential) => keys.discard(credential),
+            LifecycleEvent::WorkloadRemoved(workload) => forget(&broker, workload).await,
+            LifecycleEvent::AuthorityChanged(authority) => {
+                broker.engine.evict_authority(authority);
+                warm(&broker, |_| true);
+            }
+            _ => tracing::error!(?event, "a lifecycle event that nobody acts on"),
+        }
+    }
+}
+
+fn warm(broker: &Broker, which: impl Fn(&jeton_core::RoleAssignment) -> bool) {
+    broker
+        .access
+        .snapshot()
+        .assignments()
+        .filter(|a| which(a))
+        .for_each(|assignment| broker.keep_warm(assignment));
+}
+
+async fn forget(broker: &Broker, gone: Uid) {
+    if let Err(error) = broker.access.forget(gone).await {
+        tracing::warn!(%gone, %error, "role assignments of something that is gone are still stored; they allow nothing and go at the next start");
+    }
+}
+
+/// After a kill between a removal and its event, assignments may be left that bind nothing.
+async fn forget_what_is_gone(broker: &Broker) -> anyhow::Result<()> {
+    let (directory, assignments) = (broker.lifecycle.directory(), broker.access.snapshot());
+    for assignment in assignments.assignments() {
+        if let AssignmentScope::Identity(uid) = assignment.scope
+            && directory.identity(uid).is_none()
+        {
+            broker.access.forget(uid).await?;
+        }
+        if let Member::Workload(uid) = assignment.member
+            && directory.workload(uid).is_none()
+        {
+            broker.access.forget(uid).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Thousands of connections need as many descriptors; the soft limit of many systems is 1024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is");
+    }
+}
+
+/// The outbound side, as the authority service asks it.
+struct Probe(AuthorityClient);
+
+impl AuthorityProbe for Probe {
+    fn discover(&self, request: DiscoverRequest) -> BoxFuture<'_, Result<Profile, String>> {
+        Box::pin(async move {
+            let shape = match request.shape {
+                RegistrarShape::Entra => Shape::Entra,
+                RegistrarShape::Oidc => Shape::Oidc,
+            };
+            let DiscoverRequest { url, ca_file, graph, overrides, .. } = request;
+            let wanted = Discovery { shape, url, ca_file, graph, overrides };
+            jeton_authority::discover(&wanted).await.map_err(|e| e.to_string())
+        })
+    }
+
+    fn test<'a>(&'a self, authority: &'a Authority) -> BoxFuture<'a, Vec<ProbeStep>> {
+        Box::pin(async move {
+            let steps = self.0.test(authority).await.into_iter();
+            steps.map(|s| ProbeStep { name: s.name.into(), ok: s.ok, detail: s.detail }).collect()
+        })
+    }
+}

@@ -1,0 +1,224 @@
+//! `jeton access`
+
+use jeton_proto::v1::{self, access_service_client::AccessServiceClient};
+use prost_types::{Duration, Timestamp};
+use tonic::transport::Channel;
+
+use super::{Common, PAGE, full, shown};
+
+const COLLECTION: &str = "roleAssignments/";
+
+/// `jeton access`
+#[derive(Debug, clap::Args)]
+pub(crate) struct AccessArguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Let a workload or a principal use an identity
+    Assign(Assign),
+    /// Show all that fit
+    List {
+        /// Only those of this member
+        #[arg(long, default_value = "")]
+        member: String,
+        /// Only those on this identity
+        #[arg(long, default_value = "")]
+        identity: String,
+    },
+    /// Take an assignment back; the next request is refused
+    Remove {
+        /// The assignment
+        name: String,
+        /// Repeating a change with the same id changes nothing more
+        #[arg(long, default_value = "")]
+        request_id: String,
+    },
+    /// Say why somebody may or may not have a token
+    Explain(Explain),
+}
+
+#[derive(Debug, clap::Args)]
+struct Assign {
+    /// workloads/NAME, a principal, or a pattern of principals that ends at a '/'
+    #[arg(long)]
+    member: String,
+    /// identities/NAME, or a dotted group such as identities/payments.*
+    #[arg(long)]
+    identity: String,
+    /// A scope or resource, as callers spell it, or '*'; repeatable
+    #[arg(long = "target", value_name = "TARGET", required = true)]
+    targets: Vec<String>,
+    /// The role
+    #[arg(long, default_value = "token-user")]
+    role: String,
+    /// The assignment's id; one is made if absent
+    #[arg(long, default_value = "")]
+    id: String,
+    /// Keep the tokens fresh although nobody asks
+    #[arg(long)]
+    keep_warm: bool,
+    /// When it ends, such as 2027-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    expires: Option<Timestamp>,
+    /// Hand out no token that lives longer than this
+    #[arg(long, value_name = "SECONDS")]
+    max_token_lifetime: Option<i64>,
+    /// Repeating a change with the same id changes nothing more
+    #[arg(long, default_value = "")]
+    request_id: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Explain {
+    /// The correlation id of a denial
+    #[arg(long, value_name = "ID", conflicts_with_all = ["principal", "identity"], required_unless_present = "principal")]
+    correlation: Option<String>,
+    /// Who would ask
+    #[arg(long)]
+    principal: Option<String>,
+    /// For which identity; the caller's own if absent
+    #[arg(long, default_value = "")]
+    identity: String,
+    /// For what: a scope, or canonical text such as resource:https://vault.example
+    #[arg(long, default_value = "")]
+    target: String,
+    /// A scope; repeatable
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// A resource; repeatable
+    #[arg(long = "resource", value_name = "URI")]
+    resources: Vec<String>,
+}
+
+type Client = AccessServiceClient<Channel>;
+
+/// Runs the command.
+pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
+    let output = arguments.common.output;
+    let mut client = Client::new(arguments.common.broker.admin_plane().await?);
+    match arguments.verb {
+        Verb::Assign(assign) => {
+            let request = v1::CreateRoleAssignmentRequest {
+                assignment_id: assign.id,
+                member: assign.member,
+                role: assign.role,
+                identity: full(&assign.identity, "identities/"),
+                targets: assign.targets,
+                keep_warm: assign.keep_warm,
+                expire_time: assign.expires,
+                max_token_lifetime: assign.max_token_lifetime.map(|seconds| Duration { seconds, nanos: 0 }),
+                request_id: assign.request_id,
+            };
+            let made = client
+                .create_role_assignment(request)
+                .await?
+                .into_inner()
+                .role_assignment
+                .unwrap_or_default();
+            output.one(&shown::assignment(&made), facts)
+        }
+        Verb::List { member, identity } => {
+            let all = list(&mut client, &member, &full(&identity, "identities/")).await?;
+            let shown: Vec<_> = all.iter().map(shown::assignment).collect();
+            output.many(&shown, &["name", "member", "identity", "targets", "expires"], |a| {
+                let facts = facts(a);
+                let of = |name: &str| {
+                    facts.iter().find(|(n, _)| *n == name).map_or_else(String::new, |(_, t)| t.clone())
+                };
+                vec![of("name"), of("member"), of("identity"), of("targets"), of("expires")]
+            })
+        }
+        Verb::Remove { name, request_id } => {
+            client
+                .delete_role_assignment(v1::DeleteRoleAssignmentRequest {
+                    name: full(&name, COLLECTION),
+                    request_id,
+                })
+                .await?;
+            Ok(())
+        }
+        Verb::Explain(explain) => {
+            let explained = client.explain(request(explain)).await?.into_inner();
+            output.one(&shown::explanation(&explained), |e| {
+                let text = |name: &str| e[name].as_str().unwrap_or_default().to_owned();
+                let answer = if e["allowed"] == true {
+                    format!("allowed by {}", text("role_assignment"))
+                } else {
+                    "denied".into()
+                };
+                vec![
+                    ("answer", answer),
+                    ("reason", text("reason")),
+                    ("remedy", text("remedy")),
+                    ("principal", text("principal")),
+                    ("identity", text("identity")),
+                    ("target", text("target")),
+                    ("denied at", text("denied_time")),
+                ]
+            })
+        }
+    }
+}
+
+fn request(explain: Explain) -> v1::ExplainRequest {
+    let (mut scopes, mut resources) = (explain.scopes, explain.resources);
+    match explain.target.strip_prefix("resource:") {
+        Some(rest) => {
+            let mut parts = rest.split(' ').map(str::to_owned);
+            resources.extend(parts.next());
+            scopes.extend(parts);
+        }
+        None => {
+            scopes.extend(explain.target.trim_start_matches("scope:").split_whitespace().map(str::to_owned))
+        }
+    }
+    v1::ExplainRequest {
+        correlation_id: explain.correlation.unwrap_or_default(),
+        principal: explain.principal.unwrap_or_default(),
+        identity: full(&explain.identity, "identities/"),
+        scopes,
+        resources,
+    }
+}
+
+/// Every page.
+pub(super) async fn list(
+    client: &mut Client,
+    member: &str,
+    identity: &str,
+) -> anyhow::Result<Vec<v1::RoleAssignment>> {
+    let (mut all, mut page_token) = (vec![], String::new());
+    loop {
+        let (member, identity) = (member.to_owned(), identity.to_owned());
+        let request = v1::ListRoleAssignmentsRequest { page_size: PAGE, page_token, member, identity };
+        let page = client.list_role_assignments(request).await?.into_inner();
+        all.extend(page.role_assignments);
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+fn facts(assignment: &serde_json::Value) -> Vec<(&'static str, String)> {
+    let text = |name: &str| assignment[name].as_str().unwrap_or_default().to_owned();
+    let targets: Vec<_> =
+        assignment["targets"].as_array().into_iter().flatten().filter_map(|t| t.as_str()).collect();
+    let lifetime = assignment["max_token_lifetime_seconds"].as_f64().map(|s| format!("{s} s"));
+    vec![
+        ("name", text("name")),
+        ("member", text("member")),
+        ("role", text("role")),
+        ("identity", text("identity")),
+        ("targets", targets.join(", ")),
+        ("kept warm", if assignment["keep_warm"] == true { "yes".into() } else { String::new() }),
+        ("expires", text("expire_time")),
+        ("longest token", lifetime.unwrap_or_default()),
+        ("uid", text("uid")),
+    ]
+}

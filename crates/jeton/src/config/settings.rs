@@ -1,0 +1,241 @@
+//! All sections. A text that is empty means that nothing was given.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use jeton_access::AccessSettings;
+use jeton_core::{Principal, Problem};
+use jeton_engine::EngineSettings;
+use jeton_keys::KeysSettings;
+use jeton_lifecycle::LifecycleSettings;
+use jeton_server::door::DoorSettings;
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::log::LogSettings;
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Where the stores, the sockets and `endpoints.json` are.
+    pub(crate) data_dir: String,
+    pub(crate) node: NodeSettings,
+    pub(crate) sealing: SealingSettings,
+    pub(crate) data: DataSettings,
+    pub(crate) admin: AdminSettings,
+    pub(crate) reflection: ReflectionSettings,
+    pub(crate) sandbox: SandboxSettings,
+    pub(crate) door: DoorSettings,
+    pub(crate) engine: EngineSettings,
+    pub(crate) lifecycle: LifecycleSettings,
+    pub(crate) access: AccessSettings,
+    pub(crate) keys: KeysSettings,
+    pub(crate) log: LogSettings,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NodeSettings {
+    /// Tells this machine's users from those of others, in `unix://NODE/uid/N`; empty: the host name.
+    pub(crate) name: String,
+}
+
+/// `[sealing]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SealingSettings {
+    /// The file of the sealing key, outside of the data directory. `dev` makes one inside if this is empty.
+    pub(crate) key_file: String,
+}
+
+/// `[data]`: the data plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DataSettings {
+    /// Path of the unix socket; empty: `data.sock` in the data directory.
+    pub(crate) socket: String,
+    /// Mode of the socket's file, octal. Who connects is known by its peer credentials, and may do what it was given.
+    pub(crate) socket_mode: String,
+    /// TCP address; empty: none. `dev` only, on loopback: TCP callers are not authenticated.
+    pub(crate) listen: String,
+}
+
+/// `[admin]`: the admin plane.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AdminSettings {
+    /// Path of the unix socket, mode 0600; empty: `admin.sock` in the data directory.
+    pub(crate) socket: String,
+}
+
+/// `[reflection]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ReflectionSettings {
+    /// Whether gRPC server reflection answers.
+    pub(crate) enabled: bool,
+}
+
+/// `[sandbox]`: for `dev` and `sandbox`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SandboxSettings {
+    /// The sandbox authority's address.
+    pub(crate) authority_listen: String,
+    /// The key vault's address.
+    pub(crate) vault_listen: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: "./.jeton".into(),
+            node: NodeSettings::default(),
+            sealing: SealingSettings::default(),
+            data: DataSettings::default(),
+            admin: AdminSettings::default(),
+            reflection: ReflectionSettings::default(),
+            sandbox: SandboxSettings::default(),
+            door: DoorSettings::default(),
+            engine: EngineSettings::default(),
+            lifecycle: LifecycleSettings::default(),
+            access: AccessSettings::default(),
+            keys: KeysSettings::default(),
+            log: LogSettings::default(),
+        }
+    }
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self { socket: String::new(), socket_mode: "0660".into(), listen: String::new() }
+    }
+}
+
+impl Default for SandboxSettings {
+    fn default() -> Self {
+        Self { authority_listen: "127.0.0.1:7443".into(), vault_listen: "127.0.0.1:7444".into() }
+    }
+}
+
+impl Settings {
+    /// What `dev` starts from.
+    pub(crate) fn for_dev() -> Self {
+        let mut settings = Self::default();
+        settings.data.listen = "127.0.0.1:7411".into();
+        settings.reflection.enabled = true;
+        settings.log.filter = "warn".into();
+        settings.door.max_connections_per_principal = 8_000;
+        settings
+    }
+
+    /// All keys with their values, for merging.
+    pub(crate) fn to_table(&self) -> Table {
+        Table::try_from(self).unwrap_or_default()
+    }
+
+    /// Everything that is wrong.
+    pub(crate) fn validate(&self) -> Vec<Problem> {
+        let sections = [
+            ("node", self.node.validate()),
+            ("data", self.data.validate()),
+            ("sandbox", self.sandbox.validate()),
+            ("door", self.door.validate()),
+            ("engine", self.engine.validate()),
+            ("lifecycle", self.lifecycle.validate()),
+            ("access", self.access.validate()),
+            ("keys", self.keys.validate()),
+            ("log", self.log.validate()),
+        ];
+        let own = self.data_dir.is_empty().then(|| Problem::new("data_dir", "must not be empty"));
+        let named = |(name, problems): (&'static str, Vec<Problem>)| {
+            problems.into_iter().map(move |p| p.within(name))
+        };
+        own.into_iter().chain(sections.into_iter().flat_map(named)).collect()
+    }
+
+    /// The node's name.
+    pub(crate) fn node_name(&self) -> String {
+        if !self.node.name.is_empty() {
+            return self.node.name.clone();
+        }
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        Some(host.chars().filter(|c| allowed(*c)).collect())
+            .filter(|h: &String| !h.is_empty())
+            .unwrap_or_else(|| "localhost".into())
+    }
+}
+
+impl NodeSettings {
+    fn validate(&self) -> Vec<Problem> {
+        let fits = self.name.is_empty() || Principal::unix_uid(&self.name, 0).is_ok();
+        (!fits)
+            .then(|| Problem::new("name", "must be a host name: letters, digits, '-' and '.'"))
+            .into_iter()
+            .collect()
+    }
+}
+
+impl DataSettings {
+    fn validate(&self) -> Vec<Problem> {
+        let mut problems = vec![];
+        if self.mode().is_none() {
+            problems.push(Problem::new("socket_mode", "must be an octal file mode such as 0660"));
+        }
+        if !self.listen.is_empty() && self.address().is_none() {
+            problems.push(Problem::new("listen", "must be an address and a port such as 127.0.0.1:7411"));
+        }
+        problems
+    }
+
+    /// The mode of the socket's file.
+    pub(crate) fn mode(&self) -> Option<u32> {
+        u32::from_str_radix(&self.socket_mode, 8).ok().filter(|mode| *mode <= 0o777)
+    }
+
+    /// The TCP address, if there is one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
+    }
+}
+
+impl SandboxSettings {
+    fn validate(&self) -> Vec<Problem> {
+        let loopback = |text: &str| text.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_loopback());
+        let rules = [("authority_listen", &self.authority_listen), ("vault_listen", &self.vault_listen)];
+        let wrong = rules.into_iter().filter(|(_, text)| !loopback(text));
+        wrong
+            .map(|(key, _)| Problem::new(key, "must be a loopback address and a port such as 127.0.0.1:7443"))
+            .collect()
+    }
+}
+
+/// A path that was given, or the usual one.
+pub(crate) fn path_or(given: &str, usual: PathBuf) -> PathBuf {
+    if given.is_empty() { usual } else { given.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_every_key_is_in_the_table() {
+        assert_eq!(Settings::default().validate(), []);
+        assert_eq!(Settings::for_dev().validate(), []);
+        let back: Settings = Settings::for_dev().to_table().try_into().unwrap();
+        assert_eq!(back, Settings::for_dev());
+    }
+
+    #[test]
+    fn a_problem_names_its_whole_key() {
+        let mut settings = Settings::default();
+        settings.engine.max_entries = 0;
+        settings.lifecycle.rotation.after_seconds = 1;
+        settings.data.socket_mode = "rw".into();
+        let keys: Vec<_> = settings.validate().into_iter().map(|p| p.key).collect();
+        assert_eq!(keys, ["data.socket_mode", "engine.max_entries", "lifecycle.rotation.after_seconds"]);
+    }
+}

@@ -1,0 +1,154 @@
+//! `jeton dev`: the broker, an authority to try it with, and a demo workload, in one process.
+
+mod administrator;
+mod provision;
+mod tour;
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use jeton_sandbox::{Description, read_description};
+use jeton_server::door::{Listen, Listener};
+use jeton_store::SealingKey;
+
+use crate::{
+    broker::Running,
+    config::{Settings, Sources, path_or},
+    data_dir::{DataDir, write_private},
+    endpoints::{DevEndpoints, OidcEndpoints, SandboxEndpoints, VaultEndpoint},
+    sandbox::{self, Embedded},
+    serve,
+};
+
+/// `jeton dev`
+#[derive(Debug, clap::Args)]
+pub(crate) struct DevArguments {
+    #[command(flatten)]
+    sources: Sources,
+    /// Keep everything in a temporary directory that goes with the process
+    #[arg(long, conflicts_with = "data_dir")]
+    ephemeral: bool,
+    /// Draw a free port for each listener, once for the data directory
+    #[arg(long)]
+    free_ports: bool,
+    /// Use the sandbox that runs on this directory instead of starting one
+    #[arg(long, value_name = "DIR")]
+    sandbox: Option<PathBuf>,
+}
+
+/// Runs until it is told to stop.
+pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
+    let mut settings = arguments.sources.load(&Settings::for_dev())?;
+    settings.log.start();
+    let temporary = if arguments.ephemeral { Some(tempfile::tempdir()?) } else { None };
+    if let Some(folder) = &temporary {
+        settings.data_dir = folder.path().display().to_string();
+    }
+    let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
+    let listener = listen(&settings, &data_dir, arguments.free_ports).await?;
+    let (description, embedded) = match &arguments.sandbox {
+        Some(folder) => (read_description(folder)?, None),
+        None => {
+            let options = sandbox::options(&settings, data_dir.join("sandbox"), arguments.free_ports)?;
+            let embedded = Embedded::start(options).await?;
+            (embedded.description.clone(), Some(embedded))
+        }
+    };
+    let served = serve_demo(&settings, &data_dir, listener, &description).await;
+    if let Some(embedded) = embedded {
+        tokio::task::spawn_blocking(move || embedded.stop()).await?;
+    }
+    served
+}
+
+async fn serve_demo(
+    settings: &Settings,
+    data_dir: &DataDir,
+    listener: Option<Listener>,
+    description: &Description,
+) -> anyhow::Result<()> {
+    let sealing = sealing_key(settings, data_dir)?;
+    let mut running = Running::start(settings, data_dir, sealing).await?;
+    let places = running.places(data_dir);
+    let mut tour = tour::Tour::default();
+    let provisioned = provision::provision(&running, data_dir, description, &mut tour).await;
+    let demo = match provisioned {
+        Ok(demo) => demo,
+        Err(error) => {
+            running.shutdown().await;
+            return Err(error);
+        }
+    };
+    let dev = DevEndpoints {
+        sandbox: sandbox_endpoints(description),
+        vault: VaultEndpoint {
+            url: description.vault.url.clone(),
+            scope: description.vault.scope.clone(),
+            secret: description.vault.secret.clone(),
+        },
+        scopes: description.entra.scopes.clone(),
+        workloads: demo.workloads,
+        identities: demo.identities,
+    };
+    let address = listener.as_ref().and_then(Listener::tcp_address);
+    running.open(&places, listener).await?;
+    serve::announce(data_dir, &places, address, Some(dev))?;
+    tour.finish(data_dir.path(), address, description)?;
+    serve::until_stopped(running, data_dir).await
+}
+
+/// The data plane's TCP listener, before anything is made: a port that is taken is the first thing to hear of.
+async fn listen(
+    settings: &Settings,
+    data_dir: &DataDir,
+    free_ports: bool,
+) -> anyhow::Result<Option<Listener>> {
+    let kept = data_dir.join("grpc.port");
+    let address = match settings.data.address() {
+        None => return Ok(None),
+        Some(_) if free_ports => {
+            let port = fs::read_to_string(&kept).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+        }
+        Some(address) => address,
+    };
+    anyhow::ensure!(
+        address.ip().is_loopback(),
+        "data.listen: {address} is not a loopback address, and TCP callers are not authenticated"
+    );
+    let listener = Listener::bind(&Listen::Tcp(address)).await?;
+    if let (true, Some(bound)) = (free_ports, listener.tcp_address()) {
+        write_private(&kept, bound.port().to_string().as_bytes())?;
+    }
+    Ok(Some(listener))
+}
+
+/// In `dev` the key lies beside the data that it seals: convenient, and no protection. `serve` refuses that.
+fn sealing_key(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<SealingKey> {
+    let path = path_or(&settings.sealing.key_file, data_dir.join("sealing.key"));
+    let known = data_dir.join("registry.db").exists();
+    let key = if path.exists() || known { SealingKey::load(&path) } else { SealingKey::create(&path) };
+    key.with_context(|| if known { "the data in this directory cannot be opened" } else { "no sealing key" })
+}
+
+fn sandbox_endpoints(description: &Description) -> SandboxEndpoints {
+    let (entra, oidc) = (&description.entra, &description.oidc);
+    SandboxEndpoints {
+        url: description.url.clone(),
+        ca_file: description.ca_file.clone(),
+        tenant: entra.tenant.clone(),
+        issuer: entra.issuer.clone(),
+        token_endpoint: entra.token_endpoint.clone(),
+        jwks_uri: entra.jwks_uri.clone(),
+        oidc: OidcEndpoints {
+            issuer: oidc.issuer.clone(),
+            token_endpoint: oidc.token_endpoint.clone(),
+            jwks_uri: oidc.jwks_uri.clone(),
+            registration_endpoint: oidc.registration_endpoint.clone(),
+        },
+    }
+}
