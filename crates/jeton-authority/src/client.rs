@@ -10,7 +10,7 @@ use std::{
 use jeton_core::{
     Assertions, Authority, BoxFuture, Clock, Credential, Identity, IdentityKind, IssuedToken,
     SharedDirectory, Target, TokenKey, Uid, Wall,
-    profile::{ErrorClass, RegistrationStyle},
+    profile::{ErrorClass, RegistrationStyle, TargetStyle},
 };
 use jeton_engine::{IssueError, IssueErrorClass, TokenSource};
 use jeton_lifecycle::{ClientRegistry, IdentityStore, Registered, RegistryError, RegistryErrorClass};
@@ -146,7 +146,7 @@ impl Inner {
         let client = Client { owner: identity.uid, client_id, credential };
         let granted = self.grant(authority, client, &key.target, key.claims.as_ref()).await;
         match granted {
-            Ok(granted) => Ok(issued(granted, identity, client_id, &key.target)),
+            Ok(granted) => Ok(issued(granted, identity, client_id, &key.target, authority.profile.target)),
             Err(refused) => Err(self.classified(refused, credential)),
         }
     }
@@ -205,9 +205,23 @@ impl Inner {
     }
 }
 
-fn issued(granted: Granted, identity: &Identity, client_id: &Arc<str>, target: &Target) -> IssuedToken {
+/// What was asked for, where the authority does not say what it granted (RFC 6749 section 5.1).
+fn asked_for(target: &Target, style: TargetStyle) -> Arc<[Arc<str>]> {
+    match (style, target.resource()) {
+        (TargetStyle::EntraDefault, Some(resource)) => [format!("{resource}/.default").into()].into(),
+        _ => target.scopes().into(),
+    }
+}
+
+fn issued(
+    granted: Granted,
+    identity: &Identity,
+    client_id: &Arc<str>,
+    target: &Target,
+    style: TargetStyle,
+) -> IssuedToken {
     let asked = target.scopes();
-    let scopes = granted.scopes.unwrap_or_else(|| asked.into());
+    let scopes = granted.scopes.unwrap_or_else(|| asked_for(target, style));
     if !asked.is_empty() && asked.iter().any(|scope| !scopes.contains(scope)) {
         tracing::warn!(identity = %identity.name, %target, granted = scopes.join(" "), "the authority granted less than was asked for");
     }

@@ -41,9 +41,6 @@ pub(crate) fn refusal(status: &Status) -> String {
     };
     if let Some(info) = details.error_info() {
         text += &format!(" [{}]", info.reason);
-        if let Some(id) = info.metadata.get("correlation_id") {
-            text += &format!("; the operator sees why with `jeton access explain --correlation {id}`");
-        }
     }
     if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
         text += &format!("; try again in {} ms", delay.as_millis());
