@@ -84,16 +84,22 @@ def error_info(error):
     raise AssertionError("no ErrorInfo")
 
 
-@pytest.mark.parametrize("identity", ["identities/nobody", "identities/orders"])
-def test_unknown_and_not_allowed_look_alike(tokens, identity, broker):
-    scopes = [broker["vault"]["scope"]] if identity == "identities/nobody" else ["other.scope"]
+@pytest.fixture(scope="module")
+def unassigned(broker):
+    """An identity that exists, and that nobody may use."""
+    jeton("identity", "create", "unassigned", "--authority", "entra", "--data-dir", broker["data_dir"])
+    return "identities/unassigned"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_unknown_and_not_allowed_look_alike(tokens, exists, broker, unassigned):
     with pytest.raises(grpc.RpcError) as refused:
-        ask(tokens, identity, *scopes)
+        ask(tokens, unassigned if exists else "identities/nobody", broker["vault"]["scope"])
     assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
     info = error_info(refused.value)
     assert (info.reason, info.domain) == ("ACCESS_DENIED", "jeton")
     explained = jeton("access", "explain", "--correlation", info.metadata["correlation_id"], "--data-dir", broker["data_dir"])
-    assert ("does not exist" in explained.stdout) == (identity == "identities/nobody"), explained.stdout
+    assert ("does not exist" in explained.stdout) != exists, explained.stdout
 
 
 def test_malformed_claims_say_so(broker, tokens):

@@ -33,20 +33,20 @@ impl Inner {
         match answer.status {
             200 | 201 => {}
             401 | 403 => {
-                return Err(self.from_answer(
+                return Err(self.error_of(
                     &answer,
                     "registering: the initial access token is not accepted",
                     false,
                 ));
             }
-            429 | 503 => return Err(self.from_answer(&answer, "registering", true)),
+            429 | 503 => return Err(self.error_of(&answer, "registering", true)),
             500.. => {
                 return Err(RegistryError {
                     class: RegistryErrorClass::Unknown,
-                    ..self.from_answer(&answer, "registering", true)
+                    ..self.error_of(&answer, "registering", true)
                 });
             }
-            _ => return Err(self.from_answer(&answer, "registering", false)),
+            _ => return Err(self.error_of(&answer, "registering", false)),
         }
         let client_id = answer.text("client_id");
         if client_id.is_empty() {
@@ -84,7 +84,7 @@ impl Inner {
                 "the registration access token is not accepted any more, so the registration cannot be changed; the key in use stays valid. \
                  Create the identity anew when it suits, or have the authority's administrator issue a new token",
             )),
-            _ => Err(self.from_answer(&answer, "changing the registration", false)),
+            _ => Err(self.error_of(&answer, "changing the registration", false)),
         }
     }
 
@@ -106,7 +106,7 @@ impl Inner {
         match answer.status {
             // A client that is gone answers 401 (RFC 7592 section 2.3).
             200 | 204 | 401 | 404 => Ok(()),
-            _ => Err(self.from_answer(&answer, "deleting the registration", false)),
+            _ => Err(self.error_of(&answer, "deleting the registration", false)),
         }
     }
 

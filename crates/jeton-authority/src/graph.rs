@@ -38,7 +38,7 @@ impl Inner {
                 .as_registrar(authority, Method::PATCH, &format!("{base}/applications/{id}"), &body)
                 .await?;
             if answer.status != 204 && answer.status != 200 {
-                return Err(self.from_answer(&answer, "setting the first key", answer.status == 404));
+                return Err(self.error_of(&answer, "setting the first key", answer.status == 404));
             }
         }
         Ok(Registered {
@@ -69,13 +69,13 @@ impl Inner {
             http.json(Method::PATCH, &url, &headers, &body).await.map_err(|e| from_http(&e, false))?;
         self.heed(authority, &answer);
         if !matches!(answer.status, 200 | 201 | 204) {
-            return Err(self.from_answer(&answer, "registering the application", answer.status == 401));
+            return Err(self.error_of(&answer, "registering the application", answer.status == 401));
         }
         let answer = self.as_registrar(authority, Method::GET, &url, &Value::Null).await?;
         if answer.status == 200 {
             Ok(answer.json)
         } else {
-            Err(self.from_answer(&answer, "reading the application back", answer.status == 404))
+            Err(self.error_of(&answer, "reading the application back", answer.status == 404))
         }
     }
 
@@ -102,7 +102,7 @@ impl Inner {
         match made.status {
             201 => Ok(id(&made)),
             // Made by an earlier try, or the application has not spread yet: both show at the next try.
-            status => Err(self.from_answer(
+            status => Err(self.error_of(
                 &made,
                 "making the service principal",
                 matches!(status, 400 | 404 | 409),
@@ -134,7 +134,7 @@ impl Inner {
             200 => {
                 Ok(Registered { remote_key_id: Some(answer.text("keyId").into()), ..Registered::default() })
             }
-            _ => Err(self.from_answer(&answer, "adding the new key", matches!(answer.status, 401 | 404))),
+            _ => Err(self.error_of(&answer, "adding the new key", matches!(answer.status, 401 | 404))),
         }
     }
 
@@ -152,7 +152,7 @@ impl Inner {
         match answer.status {
             204 => Ok(Registered::default()),
             400 if told.contains("No credentials found") => Ok(Registered::default()),
-            _ => Err(self.from_answer(&answer, "removing the old key", matches!(answer.status, 401 | 404))),
+            _ => Err(self.error_of(&answer, "removing the old key", matches!(answer.status, 401 | 404))),
         }
     }
 
@@ -175,7 +175,7 @@ impl Inner {
         match answer.status {
             204 => Ok(()),
             404 => self.confirm_gone(base, authority, identity).await,
-            _ => Err(self.from_answer(&answer, "deleting the application", answer.status == 401)),
+            _ => Err(self.error_of(&answer, "deleting the application", answer.status == 401)),
         }
     }
 
@@ -191,7 +191,7 @@ impl Inner {
         let answer = self.as_registrar(authority, Method::PATCH, &url, &body).await?;
         match answer.status {
             404 => Ok(()),
-            _ => Err(self.from_answer(&answer, "deleting the application", true)),
+            _ => Err(self.error_of(&answer, "deleting the application", true)),
         }
     }
 

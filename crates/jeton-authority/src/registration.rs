@@ -31,7 +31,7 @@ pub(crate) fn from_http(failure: &HttpError, unknown: bool) -> RegistryError {
 
 impl Inner {
     /// An answer that is no success, understood. `transient`: whether this status may pass by itself.
-    pub(crate) fn from_answer(&self, answer: &Answer, what: &str, transient: bool) -> RegistryError {
+    pub(crate) fn error_of(&self, answer: &Answer, what: &str, transient: bool) -> RegistryError {
         let now = self.clock.now().wall;
         let retry_after = answer.header("retry-after").and_then(|v| jeton_core::retry_after::parse(v, now));
         let told = answer.json["error"]["message"]

@@ -13,10 +13,12 @@ use crate::{
     TokenWrite,
 };
 
+type Everything = (HashMap<TokenKey, StoredToken>, HashMap<(Uid, Uid), Hold>);
+
 /// Keeps tokens in memory. Clones share what they keep, as a store does over a restart.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryTokenStore {
-    kept: Arc<Mutex<(HashMap<TokenKey, StoredToken>, HashMap<(Uid, Uid), Hold>)>>,
+    kept: Arc<Mutex<Everything>>,
 }
 
 impl TokenStore for MemoryTokenStore {

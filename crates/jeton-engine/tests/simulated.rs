@@ -1,5 +1,6 @@
 //! The engine in simulated time, against a scripted source. An oracle looks at every reply: it is for the asked identity and has
 //! at least `min(30 s, lifetime / 4)` of life.
+#![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
 //! Assertions as an authority sees them, verified by a library that did not make them; and the pool's promises.
+#![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 use std::{
     collections::{HashMap, HashSet},

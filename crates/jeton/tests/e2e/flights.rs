@@ -1,0 +1,42 @@
+//! Many callers of one cold token.
+
+use std::collections::HashSet;
+
+use jeton_proto::v1::token_service_client::TokenServiceClient;
+use serde_json::json;
+
+use crate::support::{World, token};
+
+const ORDERS: &str = "https://orders.example/.default";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_callers_of_a_cold_token_make_one_request_though_half_of_them_leave() {
+    let world = World::start().await;
+    world.sandbox.settings(json!({"latency_ms": 2_000})).await;
+    let client_id = world.broker.client_id("identities/billing");
+    let mut callers = vec![];
+    for _ in 0..20 {
+        let channel = world.broker.tcp().await;
+        for n in 0..50 {
+            let mut client = TokenServiceClient::new(channel.clone());
+            let call = async move { token(&mut client, "identities/billing", ORDERS).await };
+            callers.push((n % 2 == 0, tokio::spawn(call)));
+        }
+    }
+    // The sandbox has the request before anybody leaves.
+    while world.sandbox.requests(&client_id, ORDERS).await == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let mut tokens = HashSet::new();
+    let mut answered = 0;
+    for (leaves, caller) in callers {
+        if leaves {
+            caller.abort();
+        } else {
+            tokens.insert(caller.await.unwrap().unwrap().access_token);
+            answered += 1;
+        }
+    }
+    assert_eq!((answered, tokens.len()), (500, 1));
+    assert_eq!(world.sandbox.requests(&client_id, ORDERS).await, 1);
+}

@@ -1,0 +1,17 @@
+//! The real binary over real sockets, against the sandbox as a process of its own. Free ports, temporary folders; everything that
+//! is started is stopped.
+#![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
+
+mod access;
+mod attach;
+mod command_line;
+mod flights;
+mod kills;
+mod limits;
+mod restart;
+mod rotation;
+mod serve;
+mod stores;
+mod support;
+mod warm;
+mod wrong_input;
