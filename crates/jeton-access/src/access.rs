@@ -12,6 +12,7 @@ use jeton_core::{
     TokenType, Uid,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
+use tokio::sync::watch;
 
 use crate::{AccessSettings, AccessStore, AccessStoreError, Denied, denials::Denials};
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) denials: Denials,
     /// Held over every read-change-commit.
     pub(crate) change: tokio::sync::Mutex<()>,
+    revision: watch::Sender<u64>,
     random: Mutex<SmallRng>,
 }
 
@@ -116,6 +118,7 @@ impl Access {
                 snapshot: Published::new(snapshot),
                 denials: Denials::new(settings.max_remembered_denials),
                 change: tokio::sync::Mutex::default(),
+                revision: watch::Sender::default(),
                 random: Mutex::new(SmallRng::seed_from_u64(seed)),
             }),
         })
@@ -172,6 +175,11 @@ impl Access {
         }
     }
 
+    /// Changes whenever the assignments do. Whoever was allowed something for longer than one request asks again then.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.revision.subscribe()
+    }
+
     /// The present assignments.
     pub fn snapshot(&self) -> Arc<AccessSnapshot> {
         self.shared.snapshot.snapshot()
@@ -222,6 +230,11 @@ impl Shared {
     pub(crate) fn new_uid(&self) -> Uid {
         let random = self.random.lock().unwrap_or_else(PoisonError::into_inner).random();
         Uid::new(self.clock.now().wall, random)
+    }
+
+    pub(crate) fn publish(&self, snapshot: AccessSnapshot) {
+        self.snapshot.publish(snapshot);
+        self.revision.send_modify(|revision| *revision += 1);
     }
 
     pub(crate) fn directory(&self) -> Arc<Directory> {

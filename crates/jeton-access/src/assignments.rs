@@ -60,23 +60,23 @@ impl Access {
         shared.store.commit([put].into_iter().chain(recorded).collect()).await?;
         let mut snapshot = self.snapshot().as_ref().clone();
         snapshot.put(Arc::clone(&assignment));
-        shared.snapshot.publish(snapshot);
+        shared.publish(snapshot);
         Ok(assignment)
     }
 
-    /// Takes an assignment back. The next request sees it.
+    /// Takes an assignment back; the next request sees it. None: a repeated request, it was gone already.
     pub async fn delete_assignment(
         &self,
         name: &AssignmentName,
         request_id: &str,
-    ) -> Result<(), AccessError> {
+    ) -> Result<Option<Arc<RoleAssignment>>, AccessError> {
         let shared = &self.shared;
         let _held = shared.change.lock().await;
         let found = self.snapshot().assignment(name).cloned();
         let uid = found.as_ref().map_or_else(|| shared.new_uid(), |assignment| assignment.uid);
         let recorded = match self.repeated(request_id, format!("unassign:{name}"), uid).await? {
             Ok(recorded) => recorded,
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(None),
         };
         let assignment = found.ok_or_else(|| AccessError::NotFound(name.to_string()))?;
         shared
@@ -85,8 +85,8 @@ impl Access {
             .await?;
         let mut snapshot = self.snapshot().as_ref().clone();
         snapshot.remove(name);
-        shared.snapshot.publish(snapshot);
-        Ok(())
+        shared.publish(snapshot);
+        Ok(Some(assignment))
     }
 
     /// Removes what was assigned to a workload, or on an identity, that is gone.
@@ -104,7 +104,7 @@ impl Access {
         }
         shared.store.commit(removed.iter().map(|(uid, _)| AccessWrite::Remove(*uid)).collect()).await?;
         removed.iter().for_each(|(_, name)| drop(snapshot.remove(name)));
-        shared.snapshot.publish(snapshot);
+        shared.publish(snapshot);
         Ok(())
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Refusal {
     pub(crate) code: Option<Arc<str>>,
     /// In words, without secrets.
     pub(crate) message: String,
+    /// Our own credential cannot be used; nothing was sent.
+    pub(crate) unusable: bool,
 }
 
 /// Understands an answer that is no success.
@@ -46,6 +48,7 @@ pub(crate) fn refusal(answer: &Answer, profile: &Profile, now: Wall) -> Refusal 
         retry_after,
         code: code.map(|c| cleaned(&c).into()),
         message: format!("the authority answered {}: {told}{}", answer.status, advice(class)),
+        unusable: false,
     }
 }
 
@@ -53,7 +56,7 @@ pub(crate) fn refusal(answer: &Answer, profile: &Profile, now: Wall) -> Refusal 
 pub(crate) fn no_answer(error: &HttpError) -> Refusal {
     let class =
         if matches!(error, HttpError::Invalid(_)) { ErrorClass::Permanent } else { ErrorClass::Transient };
-    Refusal { class, retry_after: None, code: None, message: error.to_string() }
+    Refusal { class, retry_after: None, code: None, message: error.to_string(), unusable: false }
 }
 
 fn applies(rule: &ErrorRule, answer: &Answer, number: Option<i64>) -> bool {

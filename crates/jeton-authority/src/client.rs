@@ -153,6 +153,7 @@ impl Inner {
 
     fn classified(&self, refused: Refusal, credential: &Credential) -> IssueError {
         let class = match refused.class {
+            _ if refused.unusable => IssueErrorClass::Credential,
             ErrorClass::Throttled => IssueErrorClass::Throttled,
             ErrorClass::Transient | ErrorClass::Replay | ErrorClass::ClockSkew => IssueErrorClass::Transient,
             ErrorClass::KeyUnknown if self.spreading(credential) => IssueErrorClass::Transient,

@@ -1,10 +1,10 @@
 //! Registration at Microsoft Graph v1.0. Every call finds what an earlier try left: applications by `uniqueName`, keys by their
-//! certificate's thumbprint. The first key is set by the registrar; later ones the identity adds and removes itself, with proof
-//! of possession.
+//! certificate's thumbprint. The first key is set by the registrar, and so is one after a key that lapsed or does not open; all
+//! others the identity adds and removes itself, with proof of possession.
 
 use http::Method;
 use jeton_core::{Authority, Credential, Identity, ProofRequest, Registrar, Registration};
-use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass};
+use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass, SecretId, SecretKind, StoreError};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -33,13 +33,7 @@ impl Inner {
         );
         let service_principal = self.service_principal(base, authority, app_id).await?;
         if !has_key(&application, credential) {
-            let body = json!({"keyCredentials": [key_credential(credential)?]});
-            let answer = self
-                .as_registrar(authority, Method::PATCH, &format!("{base}/applications/{id}"), &body)
-                .await?;
-            if answer.status != 204 && answer.status != 200 {
-                return Err(self.error_of(&answer, "setting the first key", answer.status == 404));
-            }
+            self.set_only_key(base, authority, id, credential).await?;
         }
         Ok(Registered {
             client_id: Some(app_id.into()),
@@ -51,6 +45,32 @@ impl Inner {
             remote_key_id: Some(credential.uid.to_string().into()),
             registration_access_token: None,
         })
+    }
+
+    /// Replaces whatever keys there are by this one, with the registrar's right.
+    async fn set_only_key(
+        &self,
+        base: &str,
+        authority: &Authority,
+        object_id: &str,
+        credential: &Credential,
+    ) -> Result<(), RegistryError> {
+        let body = json!({"keyCredentials": [key_credential(credential)?]});
+        let url = format!("{base}/applications/{object_id}");
+        let answer = self.as_registrar(authority, Method::PATCH, &url, &body).await?;
+        match answer.status {
+            200 | 204 => Ok(()),
+            status => Err(self.error_of(&answer, "setting the key", status == 404)),
+        }
+    }
+
+    /// Whether the identity can still prove itself: its certificate is valid and its private key opens.
+    async fn can_prove(&self, identity: &Identity) -> bool {
+        let Some(current) = identity.current() else { return false };
+        let id = SecretId { owner: identity.uid, subject: current.uid, kind: SecretKind::PrivateKey };
+        let lapsed = current.expires_at().is_some_and(|at| at <= self.clock.now().wall);
+        // A store that does not answer says nothing of the key.
+        !lapsed && !matches!(self.store.secret(id).await, Ok(None) | Err(StoreError::Sealed(_)))
     }
 
     /// The application, made if it is not there. A 404 after that is replication.
@@ -102,11 +122,9 @@ impl Inner {
         match made.status {
             201 => Ok(id(&made)),
             // Made by an earlier try, or the application has not spread yet: both show at the next try.
-            status => Err(self.error_of(
-                &made,
-                "making the service principal",
-                matches!(status, 400 | 404 | 409),
-            )),
+            status => {
+                Err(self.error_of(&made, "making the service principal", matches!(status, 400 | 404 | 409)))
+            }
         }
     }
 
@@ -127,6 +145,11 @@ impl Inner {
                     ..Registered::default()
                 });
             }
+        }
+        if !self.can_prove(identity).await {
+            self.set_only_key(base, authority, id, credential).await?;
+            let remote_key_id = Some(credential.uid.to_string().into());
+            return Ok(Registered { remote_key_id, ..Registered::default() });
         }
         let body = json!({"keyCredential": key_credential(credential)?, "passwordCredential": null});
         let answer = self.as_identity(base, authority, identity, "addKey", body).await?;

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jeton_core::{
-    AssertionRequest, Authority, Claims, Credential, CredentialKind, Profile, Target, Uid, Wall,
+    AssertionError, AssertionRequest, Authority, Claims, Credential, CredentialKind, Profile, Target, Uid,
+    Wall,
     profile::{ErrorClass, SecretTransport, TargetStyle},
 };
 use jeton_lifecycle::{SecretId, SecretKind};
@@ -107,18 +108,24 @@ impl Inner {
 
     async fn proof(&self, authority: &Authority, client: Client<'_>) -> Result<Proof, Refusal> {
         let own = |message: String| Refusal {
-            class: ErrorClass::InvalidClient,
+            class: ErrorClass::Permanent,
             retry_after: None,
             code: None,
             message,
+            unusable: true,
         };
+        let busy =
+            |message: String| Refusal { class: ErrorClass::Transient, unusable: false, ..own(message) };
         match &client.credential.kind {
             CredentialKind::Certificate(_) => {
                 let request = self
                     .assertion_request(authority, client)
                     .ok_or_else(|| own("the credential has no certificate".into()))?;
                 let taken = self.assertions.take(request).await;
-                taken.map(|assertion| Proof::Assertion(assertion.jwt)).map_err(|e| own(e.to_string()))
+                taken.map(|assertion| Proof::Assertion(assertion.jwt)).map_err(|e| match e {
+                    AssertionError::Busy => busy(e.to_string()),
+                    _ => own(e.to_string()),
+                })
             }
             CredentialKind::Secret { .. } => {
                 let id = SecretId {

@@ -178,7 +178,7 @@ impl Shared {
         if let Some(delay) = error.retry_after {
             self.writer.put(TokenWrite::Hold(self.gate.hold(&slot.key, delay, now)));
         }
-        if error.class == IssueErrorClass::Permanent || failures.is_power_of_two() {
+        if matches!(outcome_of(&error), RefreshOutcome::Permanent { .. }) || failures.is_power_of_two() {
             tracing::warn!(identity = %slot.key.identity, target = %slot.key.target, failures, error = %error.message,
                 code = error.code.as_deref().unwrap_or_default(), "no token was issued");
         }
@@ -210,7 +210,7 @@ fn outcome_of(error: &IssueError) -> RefreshOutcome {
     let retry_after = error.retry_after;
     match error.class {
         IssueErrorClass::Transient | IssueErrorClass::Throttled => RefreshOutcome::Transient { retry_after },
-        IssueErrorClass::Permanent => RefreshOutcome::Permanent { retry_after },
+        IssueErrorClass::Permanent | IssueErrorClass::Credential => RefreshOutcome::Permanent { retry_after },
         IssueErrorClass::Denied => RefreshOutcome::Denied,
     }
 }

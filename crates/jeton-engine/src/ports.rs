@@ -38,6 +38,8 @@ pub enum IssueErrorClass {
     Throttled,
     /// The authority refuses: keep the valid token, try rarely, say so loudly.
     Permanent,
+    /// Our own credential cannot be used, and nothing was sent: as permanent.
+    Credential,
     /// Our own decision: the identity is disabled, deleted or unknown. Evict now.
     Denied,
 }

@@ -9,6 +9,7 @@ mod probe;
 mod routes;
 mod status;
 mod token;
+mod watch;
 mod workload;
 
 pub use error::{REASONS, Reason};

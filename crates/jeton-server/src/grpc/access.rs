@@ -1,8 +1,11 @@
 //! AccessService.
 
+use std::collections::HashSet;
+
 use jeton_access::{CreateAssignment, Explanation};
 use jeton_core::{
-    AssignmentName, AssignmentScope, IdentityName, Member, Principal, RoleAssignment, TargetRequest, TokenKey,
+    AssignmentName, AssignmentScope, IdentityName, Member, Principal, RoleAssignment, Target, TargetRequest,
+    TargetRule, TokenKey, TokenType,
 };
 use jeton_lifecycle::page;
 use jeton_proto::v1::{self, access_service_server::AccessService};
@@ -67,7 +70,11 @@ impl AccessService for Broker {
     ) -> Answer<v1::DeleteRoleAssignmentResponse> {
         let r = request.into_inner();
         let name: AssignmentName = r.name.parse().map_err(Failure::from)?;
-        self.access.delete_assignment(&name, &r.request_id).await.map_err(Failure::from)?;
+        if let Some(gone) =
+            self.access.delete_assignment(&name, &r.request_id).await.map_err(Failure::from)?
+        {
+            self.cool(&gone);
+        }
         Ok(Response::new(v1::DeleteRoleAssignmentResponse {}))
     }
 
@@ -108,34 +115,51 @@ fn explained(e: Explanation) -> v1::ExplainResponse {
 impl Broker {
     /// Pins the tokens that an assignment wants fresh.
     pub fn keep_warm(&self, assignment: &RoleAssignment) {
-        let (AssignmentScope::Identity(uid), true) = (&assignment.scope, assignment.keep_warm) else {
-            return;
-        };
-        let directory = self.lifecycle.directory();
-        let Some(identity) = directory.identity(*uid) else { return };
-        let Some(authority) = directory.authority(identity.authority) else { return };
         let owner = match &assignment.member {
             Member::Principal(principal) => principal.clone(),
             Member::Workload(uid) => {
+                let directory = self.lifecycle.directory();
                 let workload = directory.workload(*uid).and_then(|w| w.principals.first().cloned());
                 workload.unwrap_or_else(Principal::restored)
             }
             Member::Pattern(_) => Principal::restored(),
         };
-        let jeton_core::TargetRule::Only(texts) = &assignment.targets else { return };
-        for target in texts.iter().filter_map(|text| jeton_core::Target::from_canonical(text)) {
-            let key = TokenKey {
-                identity: identity.uid,
-                authority: authority.uid,
-                profile_version: authority.profile_version,
-                target,
-                claims: None,
-                token_type: jeton_core::TokenType::Bearer,
-                cnf: None,
-            };
+        for key in self.warm_keys(assignment) {
             if let Err(error) = self.engine.pin(&key, &owner, true) {
                 tracing::warn!(assignment = %assignment.name, %error, "a token cannot be kept warm");
             }
         }
+    }
+
+    /// Unpins what no other assignment wants fresh.
+    fn cool(&self, gone: &RoleAssignment) {
+        let wanted: HashSet<_> =
+            self.access.snapshot().assignments().flat_map(|a| self.warm_keys(a)).collect();
+        for key in self.warm_keys(gone).into_iter().filter(|key| !wanted.contains(key)) {
+            // Unpinning takes no place, so nothing can be full.
+            let _ = self.engine.pin(&key, &Principal::restored(), false);
+        }
+    }
+
+    fn warm_keys(&self, assignment: &RoleAssignment) -> Vec<TokenKey> {
+        let directory = self.lifecycle.directory();
+        let (AssignmentScope::Identity(uid), true, TargetRule::Only(texts)) =
+            (&assignment.scope, assignment.keep_warm, &assignment.targets)
+        else {
+            return vec![];
+        };
+        let Some(identity) = directory.identity(*uid) else { return vec![] };
+        let Some(authority) = directory.authority(identity.authority) else { return vec![] };
+        let targets = texts.iter().filter_map(|text| Target::from_canonical(text));
+        let key = |target| TokenKey {
+            identity: identity.uid,
+            authority: authority.uid,
+            profile_version: authority.profile_version,
+            target,
+            claims: None,
+            token_type: TokenType::Bearer,
+            cnf: None,
+        };
+        targets.map(key).collect()
     }
 }

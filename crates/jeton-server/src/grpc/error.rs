@@ -226,8 +226,9 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let mut details = ErrorDetails::new();
         let (code, name) = (failure.code(), failure.name());
-        if let Some(delay) = failure.retry.or_else(|| failure.row().3.then_some(Duration::from_secs(1))) {
-            details.set_retry_info(Some(delay));
+        // Where no retry helps, none is offered, whatever an authority said.
+        if failure.row().3 {
+            details.set_retry_info(Some(failure.retry.unwrap_or(Duration::from_secs(1))));
         }
         details.set_error_info(name, DOMAIN, failure.metadata);
         Status::with_error_details(code, failure.message, details)
@@ -259,13 +260,14 @@ impl From<TokenError> for Failure {
             TokenError::Authority(issue) => {
                 let reason = match issue.class {
                     IssueErrorClass::Permanent => Reason::AuthorityRefused,
+                    IssueErrorClass::Credential => Reason::SealedValueUnreadable,
                     IssueErrorClass::Throttled => Reason::AuthorityThrottled,
                     _ => Reason::AuthorityUnavailable,
                 };
                 let failure = Self::new(reason, issue.message.to_string());
                 let failure =
                     issue.code.iter().fold(failure, |f, code| f.with("authority_code", code.to_string()));
-                if reason == Reason::AuthorityRefused { failure } else { failure.retry_in(issue.retry_after) }
+                failure.retry_in(issue.retry_after)
             }
             TokenError::Overloaded { what, retry_after } => {
                 Self::new(Reason::Overloaded, what).retry_in(Some(retry_after))

@@ -3,34 +3,30 @@
 //! A token's message is encoded once, when it is put in its slot; all callers share the bytes. What goes out of here is read from
 //! them, so what one caller sees is what every caller sees.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream::FuturesOrdered};
+use futures_util::{StreamExt, stream::FuturesOrdered};
 use jeton_access::Authorized;
 use jeton_core::{Claims, Freshness, IdentityName, TargetRequest, Token};
-use jeton_engine::{Ask, Hit, Rejected, WatchEvent};
+use jeton_engine::{Ask, Hit, Rejected};
 use jeton_proto::v1::{self, token_service_server::TokenService};
 use prost::Message;
 use secrecy::ExposeSecret;
-use tokio::sync::mpsc;
-use tokio_stream::{StreamMap, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     convert::{duration, timestamp, wire_duration},
     error::{Failure, Reason},
     routes::Broker,
+    watch,
 };
 use crate::door::{Caller, deadline};
 
 const MAX_BATCH: usize = 100;
-const MAX_WATCHES: usize = 1_000;
 /// Under the longest wait of the door, so that a caller gets our words and not only a deadline.
 const LONGEST_WAIT: Duration = Duration::from_millis(9_500);
-/// Answers waiting for a slow reader of a watch.
-const WATCH_BUFFER: usize = 16;
 
 /// The wire bytes of a token: the engine keeps them beside it.
 pub fn encode_token(token: &Token) -> Bytes {
@@ -54,7 +50,7 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
     found.ok_or_else(|| Status::unauthenticated("this connection has no authenticated caller"))
 }
 
-fn response(hit: &Hit) -> Result<v1::GetTokenResponse, Failure> {
+pub(super) fn response(hit: &Hit) -> Result<v1::GetTokenResponse, Failure> {
     let token = v1::Token::decode(hit.encoded.clone())
         .map_err(|_| Failure::new(Reason::AuthorityUnavailable, "the token cannot be read back"))?;
     let state = if hit.state == Freshness::Fresh { v1::TokenState::Fresh } else { v1::TokenState::Stale };
@@ -74,7 +70,11 @@ impl From<Failure> for v1::Failure {
 }
 
 impl Broker {
-    fn authorize(&self, caller: &Caller, request: &v1::GetTokenRequest) -> Result<Authorized, Failure> {
+    pub(super) fn authorize(
+        &self,
+        caller: &Caller,
+        request: &v1::GetTokenRequest,
+    ) -> Result<Authorized, Failure> {
         let identity: Option<IdentityName> = match request.identity.as_str() {
             "" => None,
             name => Some(name.parse()?),
@@ -103,11 +103,9 @@ impl Broker {
     }
 }
 
-type Responses = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl TokenService for Broker {
-    type WatchTokensStream = Responses;
+    type WatchTokensStream = watch::Responses;
 
     async fn get_token(
         &self,
@@ -143,13 +141,9 @@ impl TokenService for Broker {
     async fn watch_tokens(
         &self,
         request: Request<Streaming<v1::WatchTokensRequest>>,
-    ) -> Result<Response<Responses>, Status> {
+    ) -> Result<Response<watch::Responses>, Status> {
         let caller = caller(&request)?;
-        let (answers, receiver) = mpsc::channel(WATCH_BUFFER);
-        let (broker, requests) = (self.clone(), request.into_inner());
-        // Owned by the stream: when the caller goes away, sending fails and the task ends.
-        tokio::spawn(async move { broker.watch(caller, requests, answers).await });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(Response::new(watch::start(self.clone(), caller, request.into_inner())))
     }
 
     async fn report_rejected_token(
@@ -183,100 +177,5 @@ impl TokenService for Broker {
             Rejected::TooSoon => v1::ReportOutcome::TooSoon,
         };
         Ok(Response::new(v1::ReportRejectedTokenResponse { outcome: outcome.into() }))
-    }
-}
-
-type Answers = mpsc::Sender<Result<v1::WatchTokensResponse, Status>>;
-type Events = Pin<Box<dyn Stream<Item = Option<WatchEvent>> + Send>>;
-
-impl Broker {
-    async fn watch(
-        &self,
-        caller: Arc<Caller>,
-        mut requests: Streaming<v1::WatchTokensRequest>,
-        answers: Answers,
-    ) {
-        use v1::watch_tokens_response::Event;
-        let mut watched: StreamMap<String, Events> = StreamMap::new();
-        let mut reading = true;
-        loop {
-            tokio::select! {
-                next = requests.next(), if reading => match next {
-                    Some(Ok(request)) => {
-                        if let Err((id, failure)) = self.change_watch(&caller, request, &mut watched) {
-                            let answer = v1::WatchTokensResponse { id, event: Some(Event::Failure(failure.into())) };
-                            if answers.send(Ok(answer)).await.is_err() { return }
-                        }
-                    }
-                    Some(Err(_)) => return,
-                    // The caller will add nothing more and goes on reading.
-                    None => reading = false,
-                },
-                Some((id, event)) = watched.next(), if !watched.is_empty() => {
-                    let event = match event {
-                        Some(WatchEvent::Token(hit)) => response(&hit).map_or_else(|f| Event::Failure(f.into()), Event::Token),
-                        Some(WatchEvent::Failed(error)) => Event::Failure(Failure::from(jeton_engine::TokenError::Authority(error)).into()),
-                        None => Event::Failure(Failure::new(Reason::AccessDenied, "the identity may not be used any more").into()),
-                    };
-                    if answers.send(Ok(v1::WatchTokensResponse { id, event: Some(event) })).await.is_err() { return }
-                }
-                () = self.drain.begun() => {
-                    let moving = v1::WatchTokensMoving { grace: Some(wire_duration(self.drain_grace)) };
-                    let answer = v1::WatchTokensResponse { id: String::new(), event: Some(Event::Moving(moving)) };
-                    // A watch has no end of its own; with this word it ends, so that the drain need not wait for it.
-                    let _ = answers.send(Ok(answer)).await;
-                    return;
-                }
-                () = answers.closed() => return,
-                else => return,
-            }
-        }
-    }
-
-    fn change_watch(
-        &self,
-        caller: &Caller,
-        request: v1::WatchTokensRequest,
-        watched: &mut StreamMap<String, Events>,
-    ) -> Result<(), (String, Failure)> {
-        use v1::watch_tokens_request::Action;
-        match request.action {
-            Some(Action::Remove(id)) => {
-                watched.remove(&id);
-                Ok(())
-            }
-            Some(Action::Add(add)) => {
-                let id = add.id.clone();
-                self.add_watch(caller, add, watched).map_err(|failure| (id, failure))
-            }
-            None => Err((String::new(), Failure::field("action", "say what to do: add or remove"))),
-        }
-    }
-
-    fn add_watch(
-        &self,
-        caller: &Caller,
-        add: v1::WatchTokensAdd,
-        watched: &mut StreamMap<String, Events>,
-    ) -> Result<(), Failure> {
-        if !(1..=64).contains(&add.id.len()) {
-            return Err(Failure::field("id", "1 to 64 characters"));
-        }
-        if watched.len() >= MAX_WATCHES {
-            return Err(Failure::new(
-                Reason::Overloaded,
-                "at most 1000 tokens are watched on one stream; open another",
-            ));
-        }
-        let authorized = self.authorize(caller, &add.request.unwrap_or_default())?;
-        let watch = self.engine.watch(&authorized.key, &caller.principal)?;
-        let events = futures_util::stream::unfold(Some(watch), |watch| async move {
-            let mut watch = watch?;
-            let event = watch.next().await;
-            let rest = event.is_some().then_some(watch);
-            Some((event, rest))
-        });
-        watched.insert(add.id, Box::pin(events));
-        Ok(())
     }
 }

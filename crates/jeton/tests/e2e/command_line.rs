@@ -9,13 +9,25 @@ use crate::support::{VAULT, World};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_one_flat_object_and_opens_the_vault_for_those_who_have_the_role() {
     let world = World::start().await;
-    let get = |identity: &str, scope: &str| world.broker.json(&["token", "get", "--identity", identity, "--scope", scope]);
+    let get = |identity: &str, scope: &str| {
+        world.broker.json(&["token", "get", "--identity", identity, "--scope", scope])
+    };
     let billing = get("identities/billing", VAULT);
     let mut members: Vec<_> = billing.as_object().unwrap().keys().map(String::as_str).collect();
     members.sort_unstable();
     assert_eq!(
         members,
-        ["access_token", "client_id", "expires_at", "identity", "issued_at", "refresh_at", "scopes", "state", "token_type"]
+        [
+            "access_token",
+            "client_id",
+            "expires_at",
+            "identity",
+            "issued_at",
+            "refresh_at",
+            "scopes",
+            "state",
+            "token_type"
+        ]
     );
     assert_eq!(billing["scopes"], serde_json::json!([VAULT]));
     assert_eq!(world.sandbox.vault(billing["access_token"].as_str()).await, 200);
@@ -23,7 +35,10 @@ async fn a_token_is_one_flat_object_and_opens_the_vault_for_those_who_have_the_r
     assert_eq!(world.sandbox.vault(None).await, 401);
     let own = world.broker.json(&["token", "get", "--scope", VAULT]);
     assert_eq!(own["identity"], "identities/demo-system");
-    assert_eq!(get("identities/orders", "orders.read")["client_id"].as_str().unwrap(), world.broker.client_id("identities/orders"));
+    assert_eq!(
+        get("identities/orders", "orders.read")["client_id"].as_str().unwrap(),
+        world.broker.client_id("identities/orders")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +51,10 @@ async fn every_command_has_an_exit_code_that_says_what_kind_of_failure_it_was() 
     assert_eq!(code(&["identity", "create", "No Name", "--authority", "entra"]), 2);
     assert_eq!(code(&["token", "get", "--identity", "nobody", "--scope", VAULT]), 4);
     assert_eq!(code(&["token", "get", "--identity", "billing", "--scope", "bare"]), 2);
-    let nowhere = std::process::Command::new(crate::support::JETON).args(["status", "--data-dir", "/nonexistent"]).output().unwrap();
+    let nowhere = std::process::Command::new(crate::support::JETON)
+        .args(["status", "--data-dir", "/nonexistent"])
+        .output()
+        .unwrap();
     assert_eq!(nowhere.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("jeton dev"), "it says how to start one");
 }
@@ -71,7 +89,10 @@ targets = ["resource:https://vault.example"]
     assert_eq!(output(&["apply", "-f", path]), "nothing to change\n");
     broker.json(&["token", "get", "--identity", "applied", "--scope", VAULT]);
     fs::write(&file, &exported.stdout).unwrap();
-    assert_eq!(output(&["apply", "-f", path, "--prune"]), "- roleAssignments/applied\n- identities/applied\ndone\n");
+    assert_eq!(
+        output(&["apply", "-f", path, "--prune"]),
+        "- roleAssignments/applied\n- identities/applied\ndone\n"
+    );
     assert_eq!(broker.jeton(&["identity", "get", "applied"]).status.code(), Some(5));
 }
 
@@ -79,17 +100,36 @@ targets = ["resource:https://vault.example"]
 async fn a_watch_a_batch_and_a_report_work_from_the_command_line() {
     let world = World::start().await;
     let broker = &world.broker;
-    let watched = broker.jeton(&["token", "watch", "--identity", "billing", "--scope", VAULT, "--count", "1"]);
+    let watched =
+        broker.jeton(&["token", "watch", "--identity", "billing", "--scope", VAULT, "--count", "1"]);
     let line: Value = serde_json::from_slice(&watched.stdout).unwrap();
     assert_eq!(line["identity"], "identities/billing");
     let file = world.folder().join("token");
     fs::write(&file, line["access_token"].as_str().unwrap()).unwrap();
-    let report = ["token", "report-rejected", "--identity", "billing", "--scope", VAULT, "--token-file", file.to_str().unwrap()];
+    let report = [
+        "token",
+        "report-rejected",
+        "--identity",
+        "billing",
+        "--scope",
+        VAULT,
+        "--token-file",
+        file.to_str().unwrap(),
+    ];
     assert_eq!(broker.json(&report)["outcome"], "REFRESHING");
     let batch = world.folder().join("batch.json");
-    fs::write(&batch, format!(r#"[{{"identity":"billing","scopes":["{VAULT}"]}},{{"identity":"nobody","scopes":["{VAULT}"]}}]"#)).unwrap();
+    fs::write(
+        &batch,
+        format!(
+            r#"[{{"identity":"billing","scopes":["{VAULT}"]}},{{"identity":"nobody","scopes":["{VAULT}"]}}]"#
+        ),
+    )
+    .unwrap();
     let answers = broker.json(&["token", "batch", "-f", batch.to_str().unwrap()]);
-    assert_eq!((answers[0]["identity"].as_str(), answers[1]["reason"].as_str()), (Some("identities/billing"), Some("ACCESS_DENIED")));
+    assert_eq!(
+        (answers[0]["identity"].as_str(), answers[1]["reason"].as_str()),
+        (Some("identities/billing"), Some("ACCESS_DENIED"))
+    );
     let listed = broker.jeton(&["token", "list"]);
     assert!(!String::from_utf8_lossy(&listed.stdout).contains("eyJ"), "a list never shows a token");
 }
@@ -98,21 +138,48 @@ async fn a_watch_a_batch_and_a_report_work_from_the_command_line() {
 async fn workloads_and_authorities_are_managed_by_command() {
     let world = World::start().await;
     let broker = &world.broker;
-    broker.json(&["workload", "create", "checkout", "--principal", "unix://other/uid/4242", "--label", "team=shop"]);
+    broker.json(&[
+        "workload",
+        "create",
+        "checkout",
+        "--principal",
+        "unix://other/uid/4242",
+        "--label",
+        "team=shop",
+    ]);
     let enabled = broker.json(&["workload", "enable-system-identity", "checkout", "--authority", "entra"]);
     assert_eq!(enabled["system_identity"], "identities/checkout-system");
     let second = broker.jeton(&["workload", "create", "twin", "--principal", "unix://other/uid/4242"]);
-    assert_eq!(second.status.code(), Some(6), "a principal belongs to one workload: {}", String::from_utf8_lossy(&second.stderr));
+    assert_eq!(
+        second.status.code(),
+        Some(6),
+        "a principal belongs to one workload: {}",
+        String::from_utf8_lossy(&second.stderr)
+    );
     let own = broker.jeton(&["identity", "delete", "checkout-system"]);
     assert_eq!(own.status.code(), Some(6), "it goes with its workload");
     assert!(broker.jeton(&["workload", "delete", "checkout"]).status.success());
     for authority in ["entra", "oidc"] {
         assert!(broker.jeton(&["authority", "test", authority]).status.success());
-        assert_eq!(broker.jeton(&["authority", "delete", authority]).status.code(), Some(6), "identities live there");
+        assert_eq!(
+            broker.jeton(&["authority", "delete", authority]).status.code(),
+            Some(6),
+            "identities live there"
+        );
     }
     let url = world.sandbox.text("/oidc/issuer").to_owned();
     let ca_file = world.sandbox.text("/ca_file").to_owned();
-    let made = broker.json(&["authority", "create", "attach-only", "--kind", "oidc", "--url", &url, "--ca-file", &ca_file]);
+    let made = broker.json(&[
+        "authority",
+        "create",
+        "attach-only",
+        "--kind",
+        "oidc",
+        "--url",
+        &url,
+        "--ca-file",
+        &ca_file,
+    ]);
     assert_eq!(made["registrar"], "NONE");
     assert!(broker.jeton(&["authority", "delete", "attach-only"]).status.success());
 }

@@ -17,11 +17,18 @@ fn from_environment(name: &str, usual: u64) -> u64 {
 /// `JETON_KILLS`, `JETON_IDENTITIES` and `JETON_SEED` make it longer, or another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_both_sides_know_the_same_clients() {
-    let (kills, wanted, seed) =
-        (from_environment("JETON_KILLS", 4), from_environment("JETON_IDENTITIES", 10), from_environment("JETON_SEED", SEED));
+    let (kills, wanted, seed) = (
+        from_environment("JETON_KILLS", 4),
+        from_environment("JETON_IDENTITIES", 10),
+        from_environment("JETON_SEED", SEED),
+    );
     println!("seed {seed}, {kills} kills, {wanted} identities");
     let mut random = SmallRng::seed_from_u64(seed);
-    let mut world = World::with(&["--set", "lifecycle.rotation.overlap_seconds=1"], json!({"propagation_delay_seconds": 0.2})).await;
+    let mut world = World::with(
+        &["--set", "lifecycle.rotation.overlap_seconds=1"],
+        json!({"propagation_delay_seconds": 0.2}),
+    )
+    .await;
     let mut acknowledged = BTreeSet::new();
     let mut next = 0;
     for _ in 0..kills {
@@ -33,7 +40,9 @@ async fn nothing_acknowledged_is_lost_and_both_sides_know_the_same_clients() {
         let work = tokio::spawn(async move {
             let mut done = vec![];
             if let Some(name) = rotate {
-                let _ = admin.rotate_credential(v1::RotateCredentialRequest { name, request_id: String::new() }).await;
+                let _ = admin
+                    .rotate_credential(v1::RotateCredentialRequest { name, request_id: String::new() })
+                    .await;
             }
             for n in first..last {
                 let authority = if n % 2 == 0 { "authorities/entra" } else { "authorities/oidc" };
@@ -66,7 +75,16 @@ async fn nothing_acknowledged_is_lost_and_both_sides_know_the_same_clients() {
 }
 
 async fn everything_is_there(world: &World, acknowledged: &BTreeSet<String>, kills: u64) {
-    world.broker.json(&["access", "assign", "--member", "workloads/demo", "--identity", "identities/killed.*", "--target", "*"]);
+    world.broker.json(&[
+        "access",
+        "assign",
+        "--member",
+        "workloads/demo",
+        "--identity",
+        "identities/killed.*",
+        "--target",
+        "*",
+    ]);
     let identities = settled(world).await;
     let mut client = world.broker.tokens().await;
     let mut known = BTreeSet::new();
@@ -77,20 +95,30 @@ async fn everything_is_there(world: &World, acknowledged: &BTreeSet<String>, kil
         token(&mut client, name, scope).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         known.insert(identity["client_id"].as_str().unwrap().to_owned());
     }
-    let names: BTreeSet<_> = identities.as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect();
+    let names: BTreeSet<_> =
+        identities.as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect();
     assert!(acknowledged.is_subset(&names), "lost: {:?}", acknowledged.difference(&names));
-    known.insert(world.broker.json(&["authority", "get", "entra"])["registrar_client_id"].as_str().unwrap().to_owned());
+    known.insert(
+        world.broker.json(&["authority", "get", "entra"])["registrar_client_id"].as_str().unwrap().to_owned(),
+    );
     let stats = world.sandbox.stats().await;
     let clients = stats["by_client"].as_object().unwrap().iter();
-    let there: BTreeSet<_> = clients.filter(|(_, c)| c["keys"] != json!([])).map(|(id, _)| id.clone()).collect();
+    let there: BTreeSet<_> =
+        clients.filter(|(_, c)| c["keys"] != json!([])).map(|(id, _)| id.clone()).collect();
     assert!(known.is_subset(&there), "not at the sandbox: {:?}", known.difference(&there));
     // What the broker does not know can only be the fruit of a registration whose answer a kill swallowed, and is listed.
     let orphans = world.broker.jeton(&["status", "-o", "json"]);
     let orphans: Value = serde_json::from_slice(&orphans.stdout).unwrap();
     let suspected = orphans["suspected_orphans"].as_array().unwrap().len();
     let unknown: Vec<_> = there.difference(&known).collect();
-    assert!(unknown.len() <= suspected && suspected as u64 <= kills, "{unknown:?} unknown, {suspected} suspected");
-    assert!(unknown.iter().all(|id| uuid::Uuid::try_parse(id).is_err()), "applications can be looked up, so none is forgotten: {unknown:?}");
+    assert!(
+        unknown.len() <= suspected && suspected as u64 <= kills,
+        "{unknown:?} unknown, {suspected} suspected"
+    );
+    assert!(
+        unknown.iter().all(|id| uuid::Uuid::try_parse(id).is_err()),
+        "applications can be looked up, so none is forgotten: {unknown:?}"
+    );
 }
 
 /// All identities, when nothing is under way any more.

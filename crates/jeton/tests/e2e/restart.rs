@@ -12,7 +12,10 @@ async fn a_second_start_finds_everything_and_asks_the_authority_for_nothing() {
     let first = token(&mut world.broker.tokens().await, "identities/billing", VAULT).await.unwrap();
     let endpoints = world.broker.endpoints.clone();
     assert!(world.broker.process.stop().success());
-    assert!(!world.broker.data_dir.join("endpoints.json").exists(), "a clean stop leaves no endpoints behind");
+    assert!(
+        !world.broker.data_dir.join("endpoints.json").exists(),
+        "a clean stop leaves no endpoints behind"
+    );
     let before = world.sandbox.stats().await;
     world.restart(&[]);
     assert_eq!(world.broker.endpoints["identities"], endpoints["identities"]);
@@ -30,7 +33,10 @@ async fn warm_tokens_are_served_while_the_authority_is_away() {
     let again = token(&mut world.broker.tokens().await, "identities/billing", VAULT).await.unwrap();
     assert_eq!(again.access_token, first.access_token);
     // A token that is not in memory gets an answer that says what is wrong, and when to come again.
-    let refused = token(&mut world.broker.tokens().await, "identities/billing", "https://orders.example/.default").await.unwrap_err();
+    let refused =
+        token(&mut world.broker.tokens().await, "identities/billing", "https://orders.example/.default")
+            .await
+            .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);
     assert!(refused.message().contains("cannot be reached"), "{}", refused.message());
 }
@@ -65,6 +71,7 @@ async fn a_start_that_was_killed_is_finished_by_the_next() {
     let billing = token(&mut broker.tokens().await, "identities/billing", VAULT).await.unwrap();
     assert_eq!(sandbox.vault(Some(&billing.access_token)).await, 200);
     let applications = sandbox.graph(http::Method::GET, "/applications", json!(null)).await;
-    let ours: Vec<_> = applications["value"].as_array().unwrap().iter().filter(|a| !a["uniqueName"].is_null()).collect();
+    let ours: Vec<_> =
+        applications["value"].as_array().unwrap().iter().filter(|a| !a["uniqueName"].is_null()).collect();
     assert_eq!(ours.len(), 4, "registrar, demo-system, billing, reports: {ours:#?}");
 }

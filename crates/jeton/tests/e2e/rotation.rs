@@ -16,14 +16,19 @@ use crate::support::{World, token};
 
 /// An identity that a hundred callers use, rotated three times.
 async fn rotated_under_load(identity: &'static str, scope: &'static str) {
-    let world = World::with(&["--set", "lifecycle.rotation.overlap_seconds=1"], json!({"token_lifetime_seconds": 12})).await;
+    let world = World::with(
+        &["--set", "lifecycle.rotation.overlap_seconds=1"],
+        json!({"token_lifetime_seconds": 12}),
+    )
+    .await;
     let client_id = world.broker.client_id(identity);
     let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut callers = vec![];
     for _ in 0..4 {
         let channel = world.broker.tcp().await;
         for _ in 0..25 {
-            let (mut client, stop, answers) = (TokenServiceClient::new(channel.clone()), Arc::clone(&stop), Arc::clone(&answers));
+            let (mut client, stop, answers) =
+                (TokenServiceClient::new(channel.clone()), Arc::clone(&stop), Arc::clone(&answers));
             callers.push(tokio::spawn(async move {
                 while !stop.load(Relaxed) {
                     token(&mut client, identity, scope).await?;
@@ -40,7 +45,10 @@ async fn rotated_under_load(identity: &'static str, scope: &'static str) {
             let data_dir = world.broker.data_dir.clone();
             move || {
                 let data_dir = data_dir.to_str().unwrap();
-                std::process::Command::new(crate::support::JETON).args(["identity", "rotate", identity, "--data-dir", data_dir]).output().unwrap()
+                std::process::Command::new(crate::support::JETON)
+                    .args(["identity", "rotate", identity, "--data-dir", data_dir])
+                    .output()
+                    .unwrap()
             }
         });
         // Longer than the overlap: the old key goes in this time as well.
@@ -49,7 +57,9 @@ async fn rotated_under_load(identity: &'static str, scope: &'static str) {
             let client = &stats["by_client"][&client_id];
             let keys = client["keys"].as_array().unwrap().len();
             assert!((1..=2).contains(&keys), "{keys} keys registered");
-            signed_with.extend(client["signed_with"].as_array().unwrap().iter().map(|k| k.as_str().unwrap().to_owned()));
+            signed_with.extend(
+                client["signed_with"].as_array().unwrap().iter().map(|k| k.as_str().unwrap().to_owned()),
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let done = rotating.await.unwrap();

@@ -17,13 +17,16 @@ fn failure(arguments: &[&str]) -> (Option<i32>, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn serve_runs_without_a_sandbox_and_stops_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    let (data_dir, key, config) = (folder.path().join("data"), folder.path().join("sealing.key"), folder.path().join("jeton.toml"));
+    let (data_dir, key, config) =
+        (folder.path().join("data"), folder.path().join("sealing.key"), folder.path().join("jeton.toml"));
     sealing_key(&key);
     fs::write(&config, format!("data_dir = {data_dir:?}\n[sealing]\nkey_file = {key:?}\n")).unwrap();
-    let mut process = Process::start(&["serve", "--config", config.to_str().unwrap()], &folder.path().join("log"));
+    let mut process =
+        Process::start(&["serve", "--config", config.to_str().unwrap()], &folder.path().join("log"));
     let endpoints = process.announces(&data_dir.join("endpoints.json"));
     assert!(endpoints["grpc"].is_null(), "no TCP without authentication");
-    let status = Command::new(JETON).args(["status", "--data-dir", data_dir.to_str().unwrap()]).output().unwrap();
+    let status =
+        Command::new(JETON).args(["status", "--data-dir", data_dir.to_str().unwrap()]).output().unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
     let mode = fs::metadata(data_dir.join("admin.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -37,11 +40,13 @@ fn serve_takes_no_sealing_key_inside_of_its_data_directory_and_no_tcp_listener()
     let data_dir = folder.path().join("data");
     fs::create_dir(&data_dir).unwrap();
     sealing_key(&data_dir.join("sealing.key"));
-    let (dir, key) = (data_dir.to_str().unwrap(), format!("sealing.key_file={}", data_dir.join("sealing.key").display()));
+    let (dir, key) =
+        (data_dir.to_str().unwrap(), format!("sealing.key_file={}", data_dir.join("sealing.key").display()));
     let (code, error) = failure(&["serve", "--data-dir", dir, "--set", &key]);
     assert_eq!(code, Some(2));
     assert!(error.contains("inside of the data directory") && error.contains("move it out"), "{error}");
-    let (code, error) = failure(&["serve", "--data-dir", dir, "--set", &key, "--set", "data.listen=127.0.0.1:0"]);
+    let (code, error) =
+        failure(&["serve", "--data-dir", dir, "--set", &key, "--set", "data.listen=127.0.0.1:0"]);
     assert!(code == Some(2) && error.contains("no TCP listener without authentication"), "{error}");
     let (code, error) = failure(&["serve", "--data-dir", dir]);
     assert!(code == Some(2) && error.contains("sealing.key_file"), "{error}");
@@ -52,13 +57,24 @@ fn check_config_reports_every_error_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("jeton.toml");
     fs::write(&config, "[engine]\nmax_entrys = 5\ntick_ms = 1\n\n[door]\nmax_age_ms = \"soon\"\n").unwrap();
-    let (code, error) = failure(&["check-config", "--config", config.to_str().unwrap(), "--set", "keys.max_queued=0"]);
+    let (code, error) =
+        failure(&["check-config", "--config", config.to_str().unwrap(), "--set", "keys.max_queued=0"]);
     assert_eq!(code, Some(2));
-    for part in ["4 error(s)", ":2: unknown key engine.max_entrys", ":3: engine.tick_ms", ":6: door.max_age_ms", "--set: keys.max_queued"] {
+    for part in [
+        "4 error(s)",
+        ":2: unknown key engine.max_entrys",
+        ":3: engine.tick_ms",
+        ":6: door.max_age_ms",
+        "--set: keys.max_queued",
+    ] {
         assert!(error.contains(part), "{part} in {error}");
     }
     fs::write(&config, "[engine\n").unwrap();
-    assert!(failure(&["check-config", "--config", config.to_str().unwrap()]).1.contains("jeton.toml:1: not valid TOML"));
+    assert!(
+        failure(&["check-config", "--config", config.to_str().unwrap()])
+            .1
+            .contains("jeton.toml:1: not valid TOML")
+    );
     assert!(failure(&["check-config", "--config", "/nonexistent.toml"]).1.contains("cannot be read"));
 }
 
@@ -71,7 +87,8 @@ async fn a_second_dev_on_one_directory_a_taken_port_and_another_sealing_key_are_
     assert!(error.contains("is in use by process") && error.contains("--data-dir"), "{error}");
     let other = world.folder().join("other");
     let taken = format!("data.listen={}", world.broker.endpoints["grpc"].as_str().unwrap());
-    let (_, error) = failure(&["dev", "--data-dir", other.to_str().unwrap(), "--sandbox", sandbox, "--set", &taken]);
+    let (_, error) =
+        failure(&["dev", "--data-dir", other.to_str().unwrap(), "--sandbox", sandbox, "--set", &taken]);
     assert!(error.contains("cannot listen on 127.0.0.1:") && error.contains("stop the program"), "{error}");
     assert!(world.broker.process.stop().success());
     fs::write(world.broker.data_dir.join("sealing.key"), [9_u8; 32]).unwrap();
@@ -111,7 +128,10 @@ fn an_ephemeral_broker_leaves_nothing_behind() {
 async fn a_drain_ends_in_time_though_a_peer_holds_a_watch() {
     use jeton_proto::v1::{self, watch_tokens_request::Action};
     let mut world = World::with(&["--set", "door.drain_deadline_ms=3000"], serde_json::json!({})).await;
-    let add = v1::WatchTokensAdd { id: "a".into(), request: Some(crate::support::request("identities/billing", crate::support::VAULT)) };
+    let add = v1::WatchTokensAdd {
+        id: "a".into(),
+        request: Some(crate::support::request("identities/billing", crate::support::VAULT)),
+    };
     let first = v1::WatchTokensRequest { action: Some(Action::Add(add)) };
     let requests = tokio_stream::StreamExt::chain(tokio_stream::once(first), tokio_stream::pending());
     let mut events = world.broker.tokens().await.watch_tokens(requests).await.unwrap().into_inner();
@@ -121,5 +141,9 @@ async fn a_drain_ends_in_time_though_a_peer_holds_a_watch() {
     let moving = events.message().await.unwrap().unwrap();
     assert!(matches!(moving.event, Some(v1::watch_tokens_response::Event::Moving(_))), "{moving:?}");
     let (status, _world) = stopping.await.unwrap();
-    assert!(status.success() && start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(
+        status.success() && start.elapsed() < std::time::Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
 }

@@ -19,7 +19,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
-use tonic::{Status, transport::{Channel, Endpoint}};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
 pub(crate) const JETON: &str = env!("CARGO_BIN_EXE_jeton");
 pub(crate) const VAULT: &str = "https://vault.example/.default";
@@ -43,7 +46,8 @@ impl Process {
     pub(crate) fn announces(&mut self, file: &Path) -> Value {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            if let Some(value) = fs::read(file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+            if let Some(value) =
+                fs::read(file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
                 && value["pid"] == self.child.id()
             {
                 return value;
@@ -100,7 +104,8 @@ impl Sandbox {
     pub(crate) fn start(folder: &Path) -> Self {
         fs::create_dir_all(folder).unwrap();
         let path = folder.to_str().unwrap();
-        let mut process = Process::start(&["sandbox", "--free-ports", "--data-dir", path], &folder.join("log.txt"));
+        let mut process =
+            Process::start(&["sandbox", "--free-ports", "--data-dir", path], &folder.join("log.txt"));
         let info = process.announces(&folder.join("sandbox.json"));
         let http = client(&info["ca_file"]);
         Self { process, info, folder: folder.to_owned(), http }
@@ -152,7 +157,8 @@ impl Sandbox {
 
     /// Reads the demo secret: the vault's status.
     pub(crate) async fn vault(&self, token: Option<&str>) -> u16 {
-        let url = format!("{}/secrets/{}?api-version=7.4", self.text("/vault/url"), self.text("/vault/secret"));
+        let url =
+            format!("{}/secrets/{}?api-version=7.4", self.text("/vault/url"), self.text("/vault/secret"));
         self.http.read(&url, token).await.unwrap().status
     }
 }
@@ -272,7 +278,11 @@ pub(crate) fn request(identity: &str, scope: &str) -> v1::GetTokenRequest {
     v1::GetTokenRequest { identity: identity.into(), scopes: vec![scope.into()], ..Default::default() }
 }
 
-pub(crate) async fn token(client: &mut TokenServiceClient<Channel>, identity: &str, scope: &str) -> Result<v1::Token, Status> {
+pub(crate) async fn token(
+    client: &mut TokenServiceClient<Channel>,
+    identity: &str,
+    scope: &str,
+) -> Result<v1::Token, Status> {
     let response = client.get_token(request(identity, scope)).await?.into_inner();
     Ok(response.token.unwrap())
 }

@@ -21,16 +21,36 @@ async fn a_wrong_token_request_is_told_what_is_wrong() {
     let cases = [
         (request("billing", VAULT), Code::InvalidArgument, "INVALID_NAME", "identities/"),
         (request("identities/Nobody!", VAULT), Code::InvalidArgument, "INVALID_NAME", "lower-case"),
-        (request("identities/nobody", VAULT), Code::PermissionDenied, "ACCESS_DENIED", "jeton access explain"),
-        (billing("https://graph.microsoft.com/.default"), Code::PermissionDenied, "ACCESS_DENIED", "jeton access explain"),
+        (
+            request("identities/nobody", VAULT),
+            Code::PermissionDenied,
+            "ACCESS_DENIED",
+            "jeton access explain",
+        ),
+        (
+            billing("https://graph.microsoft.com/.default"),
+            Code::PermissionDenied,
+            "ACCESS_DENIED",
+            "jeton access explain",
+        ),
         (billing("has space"), Code::InvalidArgument, "INVALID_TARGET", "RFC 6749"),
         (billing("https://vault.example/secret.read"), Code::InvalidArgument, "INVALID_TARGET", "/.default"),
-        (with(|r| r.scopes.push("https://orders.example/.default".into())), Code::InvalidArgument, "INVALID_TARGET", "each by itself"),
+        (
+            with(|r| r.scopes.push("https://orders.example/.default".into())),
+            Code::InvalidArgument,
+            "INVALID_TARGET",
+            "each by itself",
+        ),
         (with(|r| r.scopes.clear()), Code::InvalidArgument, "INVALID_TARGET", "say what the token is for"),
         (with(|r| r.resources.push("not a uri".into())), Code::InvalidArgument, "INVALID_TARGET", "RFC 8707"),
         (with(|r| r.claims = "{".into()), Code::InvalidArgument, "INVALID_CLAIMS", "JSON"),
         (with(|r| r.claims = "[]".into()), Code::InvalidArgument, "INVALID_CLAIMS", "object"),
-        (with(|r| r.claims = format!("{{\"a\":\"{}\"}}", "x".repeat(5_000))), Code::InvalidArgument, "INVALID_CLAIMS", "4096"),
+        (
+            with(|r| r.claims = format!("{{\"a\":\"{}\"}}", "x".repeat(5_000))),
+            Code::InvalidArgument,
+            "INVALID_CLAIMS",
+            "4096",
+        ),
         (
             with(|r| r.min_validity = Some(prost_types::Duration { seconds: 3_000, nanos: 0 })),
             Code::InvalidArgument,
@@ -55,11 +75,18 @@ async fn a_wrong_token_request_is_told_what_is_wrong() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_too_large_is_refused_before_it_is_read() {
     let world = World::start().await;
-    let huge = v1::GetTokenRequest { claims: "x".repeat(2 * 1024 * 1024), ..request("identities/billing", VAULT) };
+    let huge =
+        v1::GetTokenRequest { claims: "x".repeat(2 * 1024 * 1024), ..request("identities/billing", VAULT) };
     let status = refused(&world, huge).await;
     assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status}");
     let requests = vec![request("identities/billing", VAULT); 101];
-    let status = world.broker.tokens().await.batch_get_tokens(v1::BatchGetTokensRequest { requests }).await.unwrap_err();
+    let status = world
+        .broker
+        .tokens()
+        .await
+        .batch_get_tokens(v1::BatchGetTokensRequest { requests })
+        .await
+        .unwrap_err();
     assert_eq!(reason(&status), "INVALID_FIELD");
     assert!(status.message().contains("at most 100"), "{status}");
 }
@@ -109,9 +136,22 @@ async fn wrong_role_assignments_say_which_part_is_wrong() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_that_refuses_is_told_in_its_own_words() {
     let world = World::start().await;
-    let assign = ["access", "assign", "--member", "workloads/demo", "--identity", "billing", "--target", "https://unknown.example/.default"];
+    let assign = [
+        "access",
+        "assign",
+        "--member",
+        "workloads/demo",
+        "--identity",
+        "billing",
+        "--target",
+        "https://unknown.example/.default",
+    ];
     world.broker.json(&assign);
     let status = refused(&world, request("identities/billing", "https://unknown.example/.default")).await;
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "AUTHORITY_REFUSED"), "{status}");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::FailedPrecondition, "AUTHORITY_REFUSED"),
+        "{status}"
+    );
     assert!(status.message().contains("AADSTS500011"), "{status}");
 }
