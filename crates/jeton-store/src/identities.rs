@@ -175,7 +175,8 @@ fn taken(error: sqlx::Error, name: &str) -> StoreError {
 async fn put_identity(transaction: &mut Change, identity: &Identity) -> Result<(), StoreError> {
     let query = if identity.version == 1 {
         sqlx::query(
-            "INSERT INTO identities (body, state, authority, schema, version, name, uid) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO identities (body, state, authority, schema, version, name, uid) VALUES (?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (uid) DO NOTHING",
         )
     } else {
         sqlx::query(
@@ -206,7 +207,7 @@ async fn put_workload(transaction: &mut Change, workload: &Workload) -> Result<(
         transaction,
         workload.version,
         [
-            "INSERT INTO workloads (body, schema, version, name, uid) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO workloads (body, schema, version, name, uid) VALUES (?, ?, ?, ?, ?) ON CONFLICT (uid) DO NOTHING",
             "UPDATE workloads SET body = ?1, schema = ?2, version = ?3 WHERE name = ?4 AND uid = ?5 AND version = ?3 - 1",
         ],
         (body(workload)?, workload.name.as_str(), workload.uid),
@@ -234,7 +235,7 @@ async fn put_authority(transaction: &mut Change, authority: &Authority) -> Resul
         transaction,
         authority.version,
         [
-            "INSERT INTO authorities (body, schema, version, name, uid) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO authorities (body, schema, version, name, uid) VALUES (?, ?, ?, ?, ?) ON CONFLICT (uid) DO NOTHING",
             "UPDATE authorities SET body = ?1, schema = ?2, version = ?3 WHERE name = ?4 AND uid = ?5 AND version = ?3 - 1",
         ],
         (body(authority)?, authority.name.as_str(), authority.uid),
