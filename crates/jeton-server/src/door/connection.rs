@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 use tonic::{body::Body, service::Routes};
@@ -29,6 +30,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 struct Marks {
     first_request: AtomicBool,
     cancelled: AtomicU32,
+    most_cancelled: u32,
+    misused: Notify,
 }
 
 /// Serves one connection until its peer, its age, its misuse or a drain ends it.
@@ -43,7 +46,7 @@ pub(crate) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let marks = Arc::new(Marks::default());
+    let marks = Arc::new(Marks { most_cancelled: settings.max_cancelled_requests, ..Marks::default() });
     let service = {
         let (marks, settings, counters) = (Arc::clone(&marks), Arc::clone(&settings), Arc::clone(&counters));
         service_fn(move |mut request: Request<Incoming>| {
@@ -74,11 +77,10 @@ pub(crate) async fn serve<S>(
                     return;
                 }
             }
-            _ = window.tick() => {
-                if marks.cancelled.swap(0, Relaxed) > settings.max_cancelled_requests {
-                    counters.misused.fetch_add(1, Relaxed);
-                    return;
-                }
+            _ = window.tick() => marks.cancelled.store(0, Relaxed),
+            () = marks.misused.notified() => {
+                counters.misused.fetch_add(1, Relaxed);
+                return;
             }
             () = age.as_mut(), if !aged && !draining => {
                 aged = true;
@@ -144,7 +146,9 @@ struct Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.finished {
-            self.marks.cancelled.fetch_add(1, Relaxed);
+            if self.marks.cancelled.fetch_add(1, Relaxed) >= self.marks.most_cancelled {
+                self.marks.misused.notify_one();
+            }
             self.counters.cancelled.fetch_add(1, Relaxed);
         }
     }

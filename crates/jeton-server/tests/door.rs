@@ -1,0 +1,252 @@
+//! The accept loop against raw peers: silent ones, greedy ones, ones that cancel, ones that never let go. Margins are wide: what
+//! is shown is that something happens, and that it does not take for ever.
+#![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Request, Response};
+use jeton_server::door::{
+    Door, DoorError, DoorSettings, DoorStats, Drain, Listen, Listener, LoopbackDev, serve,
+};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tonic::{body::Body, server::NamedService, service::Routes};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Answers after as many milliseconds as the path says: `/test.Slow/250`.
+#[derive(Clone)]
+struct Slow;
+
+impl NamedService for Slow {
+    const NAME: &'static str = "test.Slow";
+}
+
+impl tower::Service<Request<Body>> for Slow {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let millis = request.uri().path().rsplit('/').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            Ok(Response::builder().header("grpc-status", "0").body(Body::empty()).unwrap())
+        })
+    }
+}
+
+struct Open {
+    address: SocketAddr,
+    drain: Drain,
+    stats: Box<dyn Fn() -> DoorStats + Send + Sync>,
+}
+
+async fn open(settings: DoorSettings) -> Open {
+    let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
+    let (address, drain) = (listener.tcp_address().unwrap(), Drain::default());
+    let (authenticate, routes) = (Arc::new(LoopbackDev), Routes::new(Slow));
+    let streaming = |path: &str| path.ends_with("/stream");
+    let (_, stats) =
+        serve(Door { name: "test", listener, settings, authenticate, routes, streaming }, drain.clone());
+    Open { address, drain, stats: Box::new(stats) }
+}
+
+struct Peer {
+    send: SendRequest<Bytes>,
+    connection: tokio::task::JoinHandle<Result<(), h2::Error>>,
+}
+
+async fn peer(address: SocketAddr) -> Peer {
+    let (send, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    Peer { send, connection: tokio::spawn(connection) }
+}
+
+fn request(path: &str) -> Request<()> {
+    let uri = format!("http://localhost/test.Slow/{path}");
+    Request::post(uri).header("content-type", "application/grpc").body(()).unwrap()
+}
+
+impl Peer {
+    async fn call(&mut self, request: Request<()>) -> Result<Response<h2::RecvStream>, h2::Error> {
+        self.send = self.send.clone().ready().await?;
+        let (answer, _) = self.send.send_request(request, true)?;
+        answer.await
+    }
+}
+
+async fn closes(stream: &mut TcpStream) -> bool {
+    let mut buffer = [0; 1_024];
+    let end = async { while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {} };
+    timeout(PATIENCE, end).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_asks_for_nothing_is_closed_and_one_that_asked_is_not() {
+    let door = open(DoorSettings { first_request_deadline_ms: 300, ..DoorSettings::default() }).await;
+    let mut silent = TcpStream::connect(door.address).await.unwrap();
+    let mut good = peer(door.address).await;
+    good.call(request("0")).await.unwrap();
+    // The preface alone is no request either.
+    let only_preface = peer(door.address).await;
+    assert!(closes(&mut silent).await);
+    assert!(timeout(PATIENCE, only_preface.connection).await.is_ok());
+    assert_eq!(good.call(request("0")).await.unwrap().status(), 200);
+    assert_eq!((door.stats)().silent, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_over_a_cap_are_closed_and_a_place_comes_free_again() {
+    let settings = DoorSettings { max_connections_per_principal: 2, ..DoorSettings::default() };
+    let door = open(settings).await;
+    let (mut first, mut second) = (peer(door.address).await, peer(door.address).await);
+    first.call(request("0")).await.unwrap();
+    second.call(request("0")).await.unwrap();
+    let mut third = TcpStream::connect(door.address).await.unwrap();
+    assert!(closes(&mut third).await);
+    assert_eq!((door.stats)().full, 1);
+    first.connection.abort();
+    drop(first);
+    for _ in 0..200 {
+        if (door.stats)().open < 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    peer(door.address).await.call(request("0")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_over_their_limit_are_refused_and_the_connection_goes_on() {
+    let door = open(DoorSettings::default()).await;
+    let mut peer = peer(door.address).await;
+    peer.call(request("0")).await.unwrap();
+    let mut large = request("0");
+    for n in 0..8 {
+        let name: http::HeaderName = format!("x-filler-{n}").parse().unwrap();
+        large.headers_mut().insert(name, "x".repeat(4_096).parse().unwrap());
+    }
+    let refused = peer.call(large).await;
+    assert!(refused.is_err() || refused.is_ok_and(|r| r.status() == 431));
+    assert_eq!(peer.call(request("0")).await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_cancels_without_end_is_closed() {
+    let door = open(DoorSettings { max_cancelled_requests: 20, ..DoorSettings::default() }).await;
+    let mut peer = peer(door.address).await;
+    let mut ended = false;
+    for _ in 0..400 {
+        let Ok(ready) = peer.send.clone().ready().await else {
+            ended = true;
+            break;
+        };
+        peer.send = ready;
+        let Ok((answer, mut stream)) = peer.send.send_request(request("60000"), true) else {
+            ended = true;
+            break;
+        };
+        // Paced, so that each reaches its handler.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+    }
+    assert!(ended || timeout(PATIENCE, peer.connection).await.is_ok());
+    let stats = (door.stats)();
+    assert!(stats.misused == 1 && stats.cancelled >= 20 && stats.cancelled < 400, "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unary_request_has_an_end_and_a_stream_has_none() {
+    let door = open(DoorSettings { request_deadline_ms: 200, ..DoorSettings::default() }).await;
+    let mut peer = peer(door.address).await;
+    let late = peer.call(request("60000")).await.unwrap();
+    assert_eq!(late.headers()["grpc-status"], "4");
+    let mut short = request("60000");
+    short.headers_mut().insert("grpc-timeout", "10m".parse().unwrap());
+    assert_eq!(peer.call(short).await.unwrap().headers()["grpc-status"], "4");
+    assert_eq!(peer.call(request("stream")).await.unwrap().headers()["grpc-status"], "0");
+    assert_eq!((door.stats)().late, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_connection_is_asked_to_end_and_what_is_in_flight_finishes() {
+    let door =
+        open(DoorSettings { max_age_ms: 1_000, age_grace_ms: 10_000, ..DoorSettings::default() }).await;
+    let mut peer = peer(door.address).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    // Under way when the age comes.
+    assert_eq!(peer.call(request("1000")).await.unwrap().status(), 200);
+    assert!(timeout(PATIENCE, peer.connection).await.unwrap().unwrap().is_ok(), "GOAWAY, and an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_connection_whose_peer_holds_on_is_cut_after_its_grace() {
+    let door = open(DoorSettings { max_age_ms: 1_000, age_grace_ms: 300, ..DoorSettings::default() }).await;
+    let mut peer = peer(door.address).await;
+    let start = Instant::now();
+    let held = peer.call(request("60000")).await;
+    assert!(
+        held.is_err() && start.elapsed() < Duration::from_secs(9),
+        "{held:?} after {:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_requests_finish_refuses_new_connections_and_ends_in_time() {
+    let door = open(DoorSettings::default()).await;
+    let mut good = peer(door.address).await;
+    let mut stuck = peer(door.address).await;
+    let finishing = tokio::spawn(async move { good.call(request("400")).await.map(|r| r.status()) });
+    let holding = tokio::spawn(async move { stuck.call(request("9000")).await.map(|r| r.status()) });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let start = Instant::now();
+    door.drain.drain(Duration::from_millis(1_500)).await;
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    assert_eq!(finishing.await.unwrap().unwrap(), 200);
+    assert!(holding.await.unwrap().is_err());
+    assert!(TcpStream::connect(door.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_served_is_not_taken_over_and_a_stale_one_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.sock");
+    let listen = Listen::Unix { path: path.clone(), mode: 0o600 };
+    let first = Listener::bind(&listen).await.unwrap();
+    assert!(matches!(Listener::bind(&listen).await, Err(DoorError::Served(_))));
+    drop(first);
+    assert!(!path.exists(), "the file goes with its listener");
+    // Left by a process that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists() && UnixStream::connect(&path).await.is_err());
+    Listener::bind(&listen).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_told_with_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let error = Listener::bind(&Listen::Tcp(taken.local_addr().unwrap())).await.unwrap_err().to_string();
+    assert!(
+        error.contains(&taken.local_addr().unwrap().to_string()) && error.contains("another address"),
+        "{error}"
+    );
+}
