@@ -17,7 +17,12 @@ pub(crate) struct Queue(Mutex<Heap>);
 struct Heap {
     entries: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
+    /// At this length, entries of slots that are gone are thrown out: a weak reference keeps its slot's memory.
+    compact_at: usize,
 }
+
+/// Below this a line is not worth compacting.
+const SHORT: usize = 1_024;
 
 #[derive(Debug)]
 struct Entry {
@@ -34,6 +39,10 @@ impl Queue {
             heap.sequence += 1;
             let sequence = heap.sequence;
             heap.entries.push(Reverse(Entry { due, sequence, slot: Arc::downgrade(slot) }));
+            if heap.entries.len() >= heap.compact_at.max(SHORT) {
+                heap.entries.retain(|Reverse(entry)| entry.slot.strong_count() > 0);
+                heap.compact_at = heap.entries.len() * 2;
+            }
         }
     }
 
