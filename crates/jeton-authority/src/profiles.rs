@@ -223,3 +223,38 @@ pub(crate) fn rules(shape: Shape) -> Vec<ErrorRule> {
         ],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(prefix: &str, value: &Value, into: &mut Vec<String>) {
+        for (name, value) in value.as_object().into_iter().flatten() {
+            into.push(format!("{prefix}{name}"));
+            if matches!(name.as_str(), "assertion") {
+                members("assertion.", value, into);
+            }
+        }
+    }
+
+    #[test]
+    fn every_member_of_a_profile_is_described() {
+        let text = include_str!("../../../docs/profiles.md");
+        let mut all = vec![];
+        members("", &serde_json::to_value(entra("i", "https://t", GRAPH)).unwrap(), &mut all);
+        for name in all.iter().filter(|name| *name != "assertion") {
+            assert!(text.contains(&format!("`{name}`")), "{name} is not in docs/profiles.md");
+        }
+    }
+
+    #[test]
+    fn an_override_replaces_one_member_and_an_unknown_one_is_an_error() {
+        let profile = entra("i", "https://t", GRAPH);
+        let changed =
+            overridden(&profile, &serde_json::json!({"assertion": {"lifetime_seconds": 120}})).unwrap();
+        assert_eq!(changed.assertion.lifetime_seconds, 120);
+        assert_eq!(changed.assertion.algorithm, profile.assertion.algorithm);
+        let error = overridden(&profile, &serde_json::json!({"assertion": {"lifetime": 120}})).unwrap_err();
+        assert!(error.to_string().contains("lifetime"), "{error}");
+    }
+}

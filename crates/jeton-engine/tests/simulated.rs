@@ -464,6 +464,13 @@ async fn random_cancellation_leaves_no_flight_stuck_and_crosses_no_tokens() {
         for n in 0..20 {
             world.token(&key(n, "a")).await.unwrap();
         }
+        // A hundred thousand replies from memory, over all seeds.
+        for _ in 0..5_000 {
+            let wanted = key(random.random_range(0..20), "a");
+            let hit = world.engine.cached(&wanted).unwrap();
+            let text = hit.token.issued.access_token.expose_secret();
+            assert!(text.starts_with(&format!("{}|{}|", wanted.identity, wanted.target)), "{text}");
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use anyhow::Context;
 use jeton_access::Access;
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
-    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Member, Profile, SharedDirectory, SystemClock,
-    Uid,
+    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Profile, SharedDirectory,
+    SystemClock, Uid,
 };
 use jeton_engine::{Engine, EngineTasks};
 use jeton_keys::Keys;
@@ -212,7 +212,10 @@ async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, ke
                 broker.engine.retry_identity(identity);
                 warm(&broker, |a| a.scope == AssignmentScope::Identity(identity));
             }
-            LifecycleEvent::Deactivated(identity) => broker.engine.evict_identity(identity),
+            LifecycleEvent::Deactivated(identity) => {
+                broker.engine.evict_identity(identity);
+                discard(&broker, &keys, |i| i.uid == identity);
+            }
             LifecycleEvent::Removed(identity) => {
                 broker.engine.evict_identity(identity);
                 forget(&broker, identity).await;
@@ -225,6 +228,7 @@ async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, ke
             LifecycleEvent::WorkloadRemoved(workload) => forget(&broker, workload).await,
             LifecycleEvent::AuthorityChanged(authority) => {
                 broker.engine.evict_authority(authority);
+                discard(&broker, &keys, |i| i.authority == authority);
                 warm(&broker, |_| true);
             }
             _ => tracing::error!(?event, "a lifecycle event that nobody acts on"),
@@ -239,6 +243,13 @@ fn warm(broker: &Broker, which: impl Fn(&jeton_core::RoleAssignment) -> bool) {
         .assignments()
         .filter(|a| which(a))
         .for_each(|assignment| broker.keep_warm(assignment));
+}
+
+/// What was signed ahead must not be used any more.
+fn discard(broker: &Broker, keys: &Keys, which: impl Fn(&Identity) -> bool) {
+    let directory = broker.lifecycle.directory();
+    let credentials = directory.identities_after(None).filter(|i| which(i)).flat_map(|i| &i.credentials);
+    credentials.for_each(|credential| keys.discard(credential.uid));
 }
 
 async fn forget(broker: &Broker, gone: Uid) {

@@ -200,4 +200,17 @@ mod tests {
         let error = load("[door]\nmax_entries = 1\n", &[], &[]).unwrap_err();
         assert!(error.contains("did you mean engine.max_entries?"), "{error}");
     }
+
+    #[test]
+    fn the_full_configuration_has_every_key_with_its_default_and_a_comment() {
+        let text = include_str!("../../../deploy/jeton.full.toml");
+        let documented: Table = text.parse().unwrap();
+        assert_eq!(sources::leaves("", &documented), sources::leaves("", &Settings::default().to_table()));
+        let mut explained = false;
+        for line in text.lines() {
+            let (comment, key) = (line.starts_with('#'), line.contains(" = ") && !line.starts_with('#'));
+            assert!(!key || explained, "{line} has no comment above it");
+            explained = comment || key || (explained && line.starts_with('['));
+        }
+    }
 }

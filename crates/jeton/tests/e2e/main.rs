@@ -5,6 +5,7 @@
 mod access;
 mod attach;
 mod command_line;
+mod faults;
 mod flights;
 mod kills;
 mod limits;

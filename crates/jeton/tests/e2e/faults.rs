@@ -1,0 +1,92 @@
+//! An authority that is slow, throttles, fails, or has another time.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::support::{VAULT, World, reason, token};
+
+const COLD: &str = "https://orders.example/.default";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_identity_waits_as_long_as_it_was_told_and_warm_tokens_are_served() {
+    let world = World::start().await;
+    let client_id = world.broker.client_id("identities/billing");
+    world.sandbox.settings(json!({"error": {"rate": 1.0, "status": 429, "retry_after_seconds": 6}})).await;
+    let mut client = world.broker.tokens().await;
+    let throttled = Instant::now();
+    let refused = token(&mut client, "identities/billing", COLD).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unavailable, "AUTHORITY_THROTTLED"),
+        "{refused}"
+    );
+    let delay = refused.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert!(delay > Duration::from_secs(3) && delay <= Duration::from_secs(7), "{delay:?}");
+    world.sandbox.settings(json!({"error": {"rate": 0.0}})).await;
+    let asked = world.sandbox.requests(&client_id, COLD).await;
+    while throttled.elapsed() < Duration::from_secs(4) {
+        assert!(token(&mut client, "identities/billing", COLD).await.is_err());
+        token(&mut client, "identities/billing", VAULT).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(world.sandbox.requests(&client_id, COLD).await, asked, "asked again inside Retry-After");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    token(&mut client, "identities/billing", COLD).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_after_holds_over_a_restart() {
+    let mut world = World::start().await;
+    let client_id = world.broker.client_id("identities/billing");
+    world.sandbox.settings(json!({"error": {"rate": 1.0, "status": 429, "retry_after_seconds": 60}})).await;
+    token(&mut world.broker.tokens().await, "identities/billing", COLD).await.unwrap_err();
+    world.sandbox.settings(json!({"error": {"rate": 0.0}})).await;
+    let asked = world.sandbox.requests(&client_id, COLD).await;
+    assert!(world.broker.process.stop().success());
+    world.restart(&[]);
+    let refused = token(&mut world.broker.tokens().await, "identities/billing", COLD).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert_eq!(world.sandbox.requests(&client_id, COLD).await, asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_whose_clock_is_five_minutes_off_still_issues_tokens() {
+    for offset in [-290, 290] {
+        let world = World::start().await;
+        world.sandbox.settings(json!({"clock_offset_seconds": offset})).await;
+        let mut client = world.broker.tokens().await;
+        for (identity, scope) in [("identities/billing", COLD), ("identities/orders", "orders.read")] {
+            token(&mut client, identity, scope)
+                .await
+                .unwrap_or_else(|e| panic!("{identity} at {offset} s: {e}"));
+            let client_id = world.broker.client_id(identity);
+            let stats = world.sandbox.stats().await;
+            let refused = stats["by_client"][&client_id]["refused"].as_u64().unwrap();
+            assert!(refused <= 1, "the difference is learned from one answer: {refused} refused");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_assertion_is_sent_twice_while_every_other_request_fails() {
+    let world = World::with(&[], json!({"token_lifetime_seconds": 8})).await;
+    world.sandbox.settings(json!({"reject_replay": true, "error": {"rate": 0.5, "status": 500}})).await;
+    let mut client = world.broker.tokens().await;
+    let client_id = world.broker.client_id("identities/billing");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(20) {
+        // A cold answer may fail; a replay would be refused with another error.
+        if let Err(refused) = token(&mut client, "identities/billing", VAULT).await {
+            assert_eq!(reason(&refused), "AUTHORITY_UNAVAILABLE", "{refused}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.sandbox.settings(json!({"error": {"rate": 0.0}})).await;
+    let log = world.broker.process.log();
+    assert!(!log.contains("AADSTS700028") && !log.contains("replay"), "{log}");
+    let stats = world.sandbox.stats().await;
+    assert!(stats["by_client"][&client_id]["total"].as_u64().unwrap() >= 4, "{stats}");
+}
