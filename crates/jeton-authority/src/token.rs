@@ -22,6 +22,9 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 /// `expires_in` is only recommended (RFC 6749 section 5.1). Without it a token is taken to live this long.
 const UNSTATED_LIFETIME: Duration = Duration::from_secs(300);
 
+/// A difference between clocks that makes authorities refuse assertions.
+const FAR_OFF_MILLIS: i64 = 10_000;
+
 /// Who asks, with what.
 #[derive(Clone, Copy)]
 pub(crate) struct Client<'a> {
@@ -60,9 +63,15 @@ impl Inner {
         }
     }
 
-    /// Whether a clock error taught us something.
+    /// Whether the answer taught us that our clocks differ, and that explains the refusal.
     fn learned(&self, refused: &Refusal, authority: Uid, before: i64) -> bool {
-        refused.class == ErrorClass::ClockSkew && self.skews.of(authority) != before
+        let by = (self.skews.of(authority) - before).abs();
+        match refused.class {
+            ErrorClass::ClockSkew => by > 0,
+            // Some authorities never say that it was the time.
+            ErrorClass::InvalidClient => by > FAR_OFF_MILLIS,
+            _ => false,
+        }
     }
 
     async fn grant_once(

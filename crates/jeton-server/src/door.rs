@@ -1,6 +1,7 @@
 //! Accepting connections: bounded, authenticated once, aged, drained in time.
 
 mod accept;
+mod authority;
 mod connection;
 pub(crate) mod deadline;
 mod drain;

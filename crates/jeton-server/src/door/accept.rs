@@ -14,7 +14,9 @@ use jeton_core::Principal;
 use tokio::{task::JoinHandle, time::Instant};
 use tonic::service::Routes;
 
-use super::{Authenticate, Caller, DoorSettings, Drain, Listener, connection, listen::Stream};
+use super::{
+    Authenticate, Caller, DoorSettings, Drain, Listener, authority::Hosted, connection, listen::Stream,
+};
 
 /// Out of file descriptors: some will come free, and spinning does not help.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -146,6 +148,7 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
                     connection::serve(stream, caller, routes, settings, streaming, own_drain, counters).await
                 }
                 Stream::Unix(stream) => {
+                    let stream = Hosted::new(stream);
                     connection::serve(stream, caller, routes, settings, streaming, own_drain, counters).await
                 }
             }

@@ -16,7 +16,7 @@ use jeton_core::{
     AssertionRequest, Assertions, Authority, AuthorityName, Identity, IdentityName, IdentityState, KeyKind,
     Principal, TargetRequest, WorkloadName,
 };
-use jeton_engine::Ask;
+use jeton_engine::{Ask, Hit};
 use jeton_lifecycle::{
     CreateAuthority, CreateIdentity, CreateWorkload, KeyRequest, KeyRing, RegistrarMaterial,
 };
@@ -132,7 +132,11 @@ impl Provisioner<'_> {
             start.elapsed(),
         );
         self.assignments().await?;
-        self.tour_of_a_token(&system).await
+        self.tour_of_a_token(&system).await?;
+        for name in [BILLING, REPORTS] {
+            self.token(&name.parse()?).await?;
+        }
+        Ok(())
     }
 
     async fn entra(&mut self, administrator: &Administrator<'_>) -> anyhow::Result<()> {
@@ -281,6 +285,17 @@ impl Provisioner<'_> {
         Ok(())
     }
 
+    /// A token for the first scope, as the demo workload gets it.
+    async fn token(&self, identity: &IdentityName) -> anyhow::Result<Hit> {
+        let broker = &self.running.broker;
+        let request = TargetRequest { scopes: vec![self.sandbox.vault.scope.clone()], resources: vec![] };
+        let caller = Principal::loopback_dev();
+        let authorized = broker.access.authorize(&caller, Some(identity), &request, None);
+        let authorized =
+            authorized.map_err(|refused| anyhow::anyhow!("the demo workload is refused: {refused:?}"))?;
+        Ok(broker.engine.token(&authorized.key, Ask { caller, wait: None, min_validity: None }).await?)
+    }
+
     /// What happens behind a caller's back, step by step and timed.
     async fn tour_of_a_token(&mut self, identity: &Arc<Identity>) -> anyhow::Result<()> {
         let broker = &self.running.broker;
@@ -292,13 +307,7 @@ impl Provisioner<'_> {
             .context("its authority is not there")?;
         self.show_assertion(identity, &authority).await?;
         let start = Instant::now();
-        let request = TargetRequest { scopes: vec![self.sandbox.vault.scope.clone()], resources: vec![] };
-        let caller = Principal::loopback_dev();
-        let authorized = broker.access.authorize(&caller, Some(&identity.name), &request, None);
-        let authorized =
-            authorized.map_err(|refused| anyhow::anyhow!("the demo workload is refused: {refused:?}"))?;
-        let hit =
-            broker.engine.token(&authorized.key, Ask { caller, wait: None, min_validity: None }).await?;
+        let hit = self.token(&identity.name).await?;
         let text = format!(
             "for {}, valid for {} s, refreshed ahead of that",
             self.sandbox.vault.scope,
