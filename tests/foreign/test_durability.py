@@ -17,7 +17,7 @@ def test_an_identity_is_flushed_before_it_is_acknowledged(tmp_path, stubs):
     from jeton.v1 import identity_pb2, identity_pb2_grpc
 
     data, trace = tmp_path / "data", tmp_path / "trace.txt"
-    arguments = ["strace", "-f", "-yy", "-qq", "-s", "256", "-e", f"trace={CALLS}", "-o", trace]
+    arguments = ["strace", "-f", "-yy", "-qq", "-s", "2048", "-e", f"trace={CALLS}", "-o", trace]
     broker = Process([*arguments, BINARY, "dev", "--data-dir", data, "--free-ports"], data / "endpoints.json", tmp_path / "log.txt")
     try:
         with grpc.insecure_channel(f"unix:{broker.info['admin_socket']}") as channel:
@@ -34,7 +34,7 @@ def test_an_identity_is_flushed_before_it_is_acknowledged(tmp_path, stubs):
     for n in range(3):
         asked = index(lines, rf"(recvfrom|read|readv)\(.*admin\.sock.*flushed-{n}")
         answered = index(lines, rf"(write|writev|sendto|sendmsg)\(.*admin\.sock.*flushed-{n}", asked)
-        between = [line for line in lines[asked:answered] if re.search(r"fdatasync\(.*registry\.db-wal", line)]
+        between = [line for line in lines[asked:answered] if re.search(r"f(data)?sync\(.*registry\.db-wal", line)]
         assert between, f"flushed-{n} was acknowledged before the WAL was flushed"
 
 
