@@ -64,6 +64,16 @@ pub enum AssignmentScope {
     Group(Arc<str>),
 }
 
+impl AssignmentScope {
+    /// Whether an identity is reached.
+    pub fn covers(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Identity(uid) => *uid == identity.uid,
+            Self::Group(prefix) => identity.name.id().starts_with(prefix.as_ref()),
+        }
+    }
+}
+
 /// For which targets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -25,6 +25,7 @@ async fn stats(Extract(shared): Extract<Arc<Shared>>) -> Reply {
     let clients = state
         .counts
         .keys()
+        .filter(|client| !client.is_empty())
         .cloned()
         .chain(own.clone().map(|a| a.app_id.clone()))
         .chain(state.clients.keys().cloned());

@@ -84,9 +84,14 @@ impl SealingKey {
         let failed = |source| SealingKeyError::File { path: path.display().to_string(), source };
         let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
         fill(&mut *bytes).map_err(|_| failed(io::Error::other("the random generator failed")))?;
+        // Whole or not at all: half a key would lock its data away.
+        let next = path.with_extension(format!("new{}", std::process::id()));
         let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-        file.write_all(&*bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next).map_err(failed)?;
+        let written = file.write_all(&*bytes).and_then(|()| file.sync_all());
+        let linked = written.and_then(|()| fs::hard_link(&next, path));
+        fs::remove_file(&next).map_err(failed)?;
+        linked.map_err(failed)?;
         Self::from_bytes(&*bytes).ok_or_else(|| failed(io::Error::other("the key cannot be used")))
     }
 

@@ -63,6 +63,8 @@ pub(crate) fn identity(identity: &Identity, directory: &Directory) -> v1::Identi
         create_time: Some(timestamp(identity.created_at)),
         update_time: Some(timestamp(identity.updated_at)),
         version: identity.version,
+        last_use_time: None,
+        consumers: vec![],
     }
 }
 

@@ -1,6 +1,9 @@
 //! IdentityService.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jeton_core::{AuthorityName, Identity, IdentityKind, IdentityName, IdentityState, WorkloadName};
 use jeton_lifecycle::{
@@ -10,7 +13,7 @@ use jeton_proto::v1::{self, identity_service_server::IdentityService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{identity, page_size, wall},
+    convert::{assignment, identity, page_size, timestamp, wall},
     error::Failure,
     routes::Broker,
 };
@@ -88,7 +91,16 @@ impl IdentityService for Broker {
         let name = name(&request.get_ref().name)?;
         let directory = self.lifecycle.directory();
         let found = directory.identity_named(&name).ok_or_else(|| Failure::not_found(&name))?;
-        Ok(Response::new(v1::GetIdentityResponse { identity: Some(identity(found, &directory)) }))
+        let slots = self.engine.slots().into_iter().filter(|slot| slot.key.identity == found.uid);
+        let assignments = self.access.snapshot();
+        let reaching = assignments.assignments().filter(|a| a.scope.covers(found));
+        let consumers: BTreeSet<_> = reaching.map(|a| assignment(a, &directory).member).collect();
+        let shown = v1::Identity {
+            last_use_time: slots.map(|slot| slot.last_used).max().map(timestamp),
+            consumers: consumers.into_iter().collect(),
+            ..identity(found, &directory)
+        };
+        Ok(Response::new(v1::GetIdentityResponse { identity: Some(shown) }))
     }
 
     async fn list_identities(

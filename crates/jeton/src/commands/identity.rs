@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use indicatif::{ProgressBar, ProgressFinish};
 use jeton_proto::v1::{
     self, attach_identity_request::Credential, identity_service_client::IdentityServiceClient,
 };
@@ -309,7 +310,10 @@ pub(super) async fn settled(
     timeout: Duration,
 ) -> anyhow::Result<v1::Identity> {
     let end = std::time::Instant::now() + timeout;
+    // Hidden where standard error is no terminal.
+    let progress = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
     loop {
+        progress.tick();
         let operation = identity.operation.clone().unwrap_or_default();
         if identity.state() == v1::IdentityState::Failed {
             anyhow::bail!(
@@ -318,6 +322,7 @@ pub(super) async fn settled(
                 operation.last_error
             );
         }
+        progress.set_message(format!("{}: {} {}", identity.name, operation.kind, operation.step));
         if operation.kind.is_empty() || operation.step == "overlapped" {
             return Ok(identity);
         }
@@ -358,7 +363,10 @@ fn facts(identity: &serde_json::Value) -> Vec<(&'static str, String)> {
         ("display name", text("display_name")),
         ("uid", text("uid")),
         ("created", text("create_time")),
+        ("last used", text("last_use_time")),
     ];
+    let consumers = identity["consumers"].as_array().into_iter().flatten();
+    facts.extend(consumers.map(|c| ("consumer", c.as_str().unwrap_or_default().to_owned())));
     let operation = &identity["operation"];
     if let Some(kind) = operation["kind"].as_str() {
         let step = operation["step"].as_str().unwrap_or_default();

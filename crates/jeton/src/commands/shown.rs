@@ -37,6 +37,8 @@ pub(super) fn identity(identity: &v1::Identity) -> Value {
         "create_time": time(identity.create_time.as_ref()),
         "update_time": time(identity.update_time.as_ref()),
         "version": identity.version,
+        "last_use_time": time(identity.last_use_time.as_ref()),
+        "consumers": identity.consumers,
     })
 }
 
