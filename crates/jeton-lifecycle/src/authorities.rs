@@ -48,6 +48,17 @@ pub enum RegistrarMaterial {
     None,
 }
 
+/// What to change; absent: as it is.
+#[derive(Debug, Default)]
+pub struct AuthorityPatch {
+    /// The new display name.
+    pub display_name: Option<String>,
+    /// The whole new profile.
+    pub profile: Option<Profile>,
+    /// The registrar's new credential.
+    pub registrar: Option<RegistrarMaterial>,
+}
+
 type Changed = Result<Arc<Authority>, LifecycleError>;
 
 impl Lifecycle {
@@ -117,22 +128,35 @@ impl Lifecycle {
         }
     }
 
-    /// Changes display name or profile; absent: as it is. Another profile is a new profile version.
+    /// Changes display name, profile or registrar; absent: as it is. Another profile is a new profile version.
     pub async fn update_authority(
         &self,
         name: &AuthorityName,
-        display_name: Option<String>,
-        profile: Option<Profile>,
+        patch: AuthorityPatch,
         request_id: &str,
     ) -> Changed {
         let shared = &self.shared;
+        let AuthorityPatch { display_name, profile, registrar } = patch;
         if let Some(profile) = &profile {
             check(profile)?;
         }
+        let owner = self.authority_by_name(name)?.uid;
+        let registrar = match registrar {
+            Some(material) => Some(self.registrar(material, owner, shared.new_uid()).await?),
+            None => None,
+        };
         let _held = shared.change.lock().await;
         let found = self.authority_by_name(name)?;
-        let print =
-            fingerprint("update-authority", &[name.as_str(), &format!("{display_name:?}{profile:?}")]);
+        let public = registrar.as_ref().map(|(registrar, _)| match registrar {
+            Registrar::Certificate { client_id, credential } => {
+                (client_id.to_string(), credential.certificate().map(|facts| facts.references.clone()))
+            }
+            _ => (String::new(), None),
+        });
+        let print = fingerprint(
+            "update-authority",
+            &[name.as_str(), &format!("{display_name:?}{profile:?}{public:?}")],
+        );
         let recorded = match shared.repeated(request_id, print, found.uid).await? {
             Repeated::Yes(changed) => return self.authority_by_uid(changed),
             Repeated::No(recorded) => recorded,
@@ -145,9 +169,17 @@ impl Lifecycle {
             other
         });
         authority.display_name = display_name.unwrap_or(authority.display_name);
+        let mut writes = vec![];
+        if let Some((registrar, secret)) = registrar {
+            writes.extend(secret_of(&authority).map(Write::RemoveSecret));
+            writes.extend(secret);
+            authority.registrar = registrar;
+        }
         authority.version += 1;
         authority.updated_at = shared.now();
-        shared.commit([Write::Authority(Box::new(authority))].into_iter().chain(recorded).collect()).await?;
+        writes.push(Write::Authority(Box::new(authority)));
+        writes.extend(recorded);
+        shared.commit(writes).await?;
         if reprofiled {
             shared.event(LifecycleEvent::AuthorityChanged(found.uid));
         }
@@ -187,6 +219,20 @@ impl Lifecycle {
             .authority(uid)
             .cloned()
             .ok_or_else(|| LifecycleError::NotFound(format!("the authority with uid {uid}")))
+    }
+}
+
+/// Where the registrar's secret is kept, if it has one.
+fn secret_of(authority: &Authority) -> Option<SecretId> {
+    let owner = authority.uid;
+    match &authority.registrar {
+        Registrar::Certificate { credential, .. } => {
+            Some(SecretId { owner, subject: credential.uid, kind: SecretKind::PrivateKey })
+        }
+        Registrar::InitialAccessToken { credential } => {
+            Some(SecretId { owner, subject: *credential, kind: SecretKind::InitialAccessToken })
+        }
+        Registrar::None => None,
     }
 }
 

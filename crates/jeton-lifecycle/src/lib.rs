@@ -18,7 +18,7 @@ mod workloads;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use authorities::{CreateAuthority, RegistrarMaterial};
+pub use authorities::{AuthorityPatch, CreateAuthority, RegistrarMaterial};
 pub use error::LifecycleError;
 pub use identities::{AttachIdentity, AttachMaterial, CreateIdentity, IdentityPatch};
 pub use list::{IdentityFilter, Page, page};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jeton_core::{Authority, AuthorityName, Profile};
-use jeton_lifecycle::{CreateAuthority, LifecycleError, RegistrarMaterial, page};
+use jeton_lifecycle::{AuthorityPatch, CreateAuthority, LifecycleError, RegistrarMaterial, page};
 use jeton_proto::v1::{self, authority_service_server::AuthorityService};
 use tonic::{Request, Response, Status};
 
@@ -22,6 +22,14 @@ fn shown(changed: Result<Arc<Authority>, LifecycleError>) -> Result<Option<v1::A
 
 fn name(text: &str) -> Result<AuthorityName, Failure> {
     Ok(text.parse::<AuthorityName>()?)
+}
+
+fn certificate(c: v1::RegistrarCertificate) -> RegistrarMaterial {
+    RegistrarMaterial::Certificate {
+        client_id: c.client_id,
+        certificate_pem: c.certificate_pem,
+        private_key_pem: c.private_key_pem.into(),
+    }
 }
 
 fn some(text: String) -> Option<String> {
@@ -64,11 +72,7 @@ impl AuthorityService for Broker {
         let profile =
             self.probe.discover(wanted).await.map_err(|e| Failure::new(Reason::FailedPrecondition, e))?;
         let registrar = match r.registrar {
-            Some(Registrar::Certificate(c)) => RegistrarMaterial::Certificate {
-                client_id: c.client_id,
-                certificate_pem: c.certificate_pem,
-                private_key_pem: c.private_key_pem.into(),
-            },
+            Some(Registrar::Certificate(c)) => certificate(c),
             Some(Registrar::InitialAccessToken(t)) => RegistrarMaterial::InitialAccessToken(t.token.into()),
             None => RegistrarMaterial::None,
         };
@@ -124,10 +128,13 @@ impl AuthorityService for Broker {
             "" => None,
             text => Some(serde_json::from_str(text).map_err(|e| Failure::field("profile_json", e))?),
         };
-        let changed = self
-            .lifecycle
-            .update_authority(&name(&r.name)?, some(r.display_name), profile, &r.request_id)
-            .await;
+        use v1::update_authority_request::Registrar;
+        let registrar = r.registrar.map(|registrar| match registrar {
+            Registrar::Certificate(c) => certificate(c),
+            Registrar::InitialAccessToken(t) => RegistrarMaterial::InitialAccessToken(t.token.into()),
+        });
+        let patch = AuthorityPatch { display_name: some(r.display_name), profile, registrar };
+        let changed = self.lifecycle.update_authority(&name(&r.name)?, patch, &r.request_id).await;
         Ok(Response::new(v1::UpdateAuthorityResponse { authority: shown(changed)? }))
     }
 

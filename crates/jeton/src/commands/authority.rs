@@ -32,7 +32,7 @@ enum Verb {
     },
     /// Show all
     List,
-    /// Change display name or profile
+    /// Change display name, profile or registrar
     Update {
         /// The authority
         name: String,
@@ -42,6 +42,8 @@ enum Verb {
         /// The whole profile (JSON file), as `get -o json` shows it
         #[arg(long, value_name = "FILE")]
         profile: Option<PathBuf>,
+        #[command(flatten)]
+        registrar: RegistrarFiles,
         /// Repeating a change with the same id changes nothing more
         #[arg(long, default_value = "")]
         request_id: String,
@@ -80,6 +82,19 @@ struct Create {
     /// For people
     #[arg(long, default_value = "")]
     display_name: String,
+    #[command(flatten)]
+    registrar: RegistrarFiles,
+    /// Members that replace those of the ready profile (JSON file)
+    #[arg(long, value_name = "FILE")]
+    profile_overrides: Option<PathBuf>,
+    /// Repeating a change with the same id changes nothing more
+    #[arg(long, default_value = "")]
+    request_id: String,
+}
+
+/// The registrar's credential: a client with its certificate, or an initial access token.
+#[derive(Debug, clap::Args)]
+struct RegistrarFiles {
     /// The client that may register others
     #[arg(long, value_name = "ID", requires = "registrar_certificate", requires = "registrar_key")]
     registrar_client_id: Option<String>,
@@ -92,12 +107,6 @@ struct Create {
     /// The initial access token for dynamic registration (file; RFC 7591)
     #[arg(long, value_name = "FILE", conflicts_with = "registrar_client_id")]
     initial_access_token_file: Option<PathBuf>,
-    /// Members that replace those of the ready profile (JSON file)
-    #[arg(long, value_name = "FILE")]
-    profile_overrides: Option<PathBuf>,
-    /// Repeating a change with the same id changes nothing more
-    #[arg(long, default_value = "")]
-    request_id: String,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -130,12 +139,17 @@ pub(crate) async fn run(arguments: AuthorityArguments) -> anyhow::Result<()> {
                 .authority
         }
         Verb::Create(create) => client.create_authority(request(*create)?).await?.into_inner().authority,
-        Verb::Update { name, display_name, profile, request_id } => {
+        Verb::Update { name, display_name, profile, registrar, request_id } => {
+            use v1::update_authority_request::Registrar;
             let request = v1::UpdateAuthorityRequest {
                 name: full(&name, COLLECTION),
                 display_name: display_name.unwrap_or_default(),
                 profile_json: profile.map(|path| read_text(&path)).transpose()?.unwrap_or_default(),
                 request_id,
+                registrar: match registrar.read()? {
+                    (Some(certificate), _) => Some(Registrar::Certificate(certificate)),
+                    (None, token) => token.map(Registrar::InitialAccessToken),
+                },
             };
             client.update_authority(request).await?.into_inner().authority
         }
@@ -185,21 +199,9 @@ pub(crate) async fn run(arguments: AuthorityArguments) -> anyhow::Result<()> {
 }
 
 fn request(create: Create) -> anyhow::Result<v1::CreateAuthorityRequest> {
-    let registrar = match (create.registrar_client_id, create.registrar_certificate, create.registrar_key) {
-        (Some(client_id), Some(certificate), Some(key)) => {
-            Some(Registrar::Certificate(v1::RegistrarCertificate {
-                client_id,
-                certificate_pem: read_text(&certificate)?,
-                private_key_pem: read_text(&key)?,
-            }))
-        }
-        _ => match create.initial_access_token_file {
-            Some(path) => {
-                let token = read_secret(&path)?.expose_secret().to_owned();
-                Some(Registrar::InitialAccessToken(v1::RegistrarInitialAccessToken { token }))
-            }
-            None => None,
-        },
+    let registrar = match create.registrar.read()? {
+        (Some(certificate), _) => Some(Registrar::Certificate(certificate)),
+        (None, token) => token.map(Registrar::InitialAccessToken),
     };
     // The broker reads the file for as long as the authority is there, from its own working directory.
     let ca_file =
@@ -223,6 +225,25 @@ fn request(create: Create) -> anyhow::Result<v1::CreateAuthorityRequest> {
             .transpose()?
             .unwrap_or_default(),
     })
+}
+
+impl RegistrarFiles {
+    fn read(
+        &self,
+    ) -> anyhow::Result<(Option<v1::RegistrarCertificate>, Option<v1::RegistrarInitialAccessToken>)> {
+        let certificate = match (&self.registrar_client_id, &self.registrar_certificate, &self.registrar_key)
+        {
+            (Some(client_id), Some(certificate), Some(key)) => Some(v1::RegistrarCertificate {
+                client_id: client_id.clone(),
+                certificate_pem: read_text(certificate)?,
+                private_key_pem: read_text(key)?,
+            }),
+            _ => None,
+        };
+        let token = self.initial_access_token_file.as_deref().map(read_secret).transpose()?;
+        let token = token.map(|t| v1::RegistrarInitialAccessToken { token: t.expose_secret().to_owned() });
+        Ok((certificate, token))
+    }
 }
 
 /// Every page.

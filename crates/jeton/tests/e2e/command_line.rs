@@ -168,6 +168,18 @@ async fn workloads_and_authorities_are_managed_by_command() {
         );
     }
     let url = world.sandbox.text("/oidc/issuer").to_owned();
+    let token = world.folder().join("initial-access-token");
+    fs::write(&token, "not-the-token").unwrap();
+    let replace = ["authority", "update", "oidc", "--initial-access-token-file", token.to_str().unwrap()];
+    broker.json(&replace);
+    assert_eq!(broker.jeton(&["identity", "create", "late", "--authority", "oidc"]).status.code(), Some(1));
+    fs::write(&token, world.sandbox.text("/initial_access_token")).unwrap();
+    broker.json(&replace);
+    assert_eq!(
+        broker.json(&["identity", "enable", "late"])["state"],
+        "ACTIVE",
+        "with the right one it is made"
+    );
     let ca_file = world.sandbox.text("/ca_file").to_owned();
     let made = broker.json(&[
         "authority",
