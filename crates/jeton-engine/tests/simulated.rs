@@ -207,14 +207,14 @@ async fn no_request_comes_inside_retry_after_not_even_after_a_restart() {
 async fn keys_that_came_together_are_not_refreshed_together() {
     let world = World::new().await;
     world.source.script_all(Script { lifetime: S(300), latency: MS(1), failure: None });
-    for n in 0..6_000 {
+    for n in 0..10_000 {
         let (engine, ask) = (world.engine.clone(), world.ask(1));
         let ask = Ask { wait: Some(S(10)), ..ask };
         tokio::spawn(async move { while engine.token(&key(n, "a"), ask.clone()).await.is_err() {} });
     }
     for _ in 0..45 {
         world.clock.advance(S(20)).await;
-        (0..6_000).for_each(|n| drop(world.engine.cached(&key(n, "a"))));
+        (0..10_000).for_each(|n| drop(world.engine.cached(&key(n, "a"))));
     }
     let begin = world.source.all_requests()[0];
     let mut seconds = vec![0_u32; 1_000];
@@ -232,13 +232,13 @@ async fn keys_that_came_together_are_not_refreshed_together() {
 async fn failing_identities_do_not_delay_the_others() {
     let world = World::new().await;
     let bad = |n| key(10_000 + n, "a");
-    for n in 0..300 {
+    for n in 0..1_000 {
         world.source.script(
             bad(n).identity,
             Script { failure: Some(failure(IssueErrorClass::Permanent, None)), ..Script::default() },
         );
     }
-    for n in 0..300 {
+    for n in 0..1_000 {
         let (engine, ask) = (world.engine.clone(), world.ask(1));
         tokio::spawn(async move { engine.token(&key(n, "a"), ask).await });
         let (engine, ask) = (world.engine.clone(), world.ask(2));
@@ -246,7 +246,7 @@ async fn failing_identities_do_not_delay_the_others() {
     }
     for _ in 0..360 {
         world.clock.advance(S(10)).await;
-        for n in 0..300 {
+        for n in 0..1_000 {
             assert!(world.engine.cached(&key(n, "a")).is_some());
             let (engine, ask) = (world.engine.clone(), world.ask(2));
             tokio::spawn(async move { engine.token(&bad(n), ask).await });
