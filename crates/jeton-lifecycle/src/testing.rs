@@ -3,10 +3,12 @@
 mod contract;
 mod directory;
 mod memory;
+mod registration;
 
 pub use contract::identity_store_contract;
 pub use directory::{FakeKeyRing, FakeRegistry, Fault};
 pub use memory::{CommitFault, MemoryIdentityStore};
+pub use registration::{client_registry_contract, key_ring_contract};
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 use std::{io::Read, path::PathBuf};
 
+use anyhow::Context;
 use aws_lc_rs::digest::{SHA256, digest};
 use jeton_proto::v1::{
     self, batch_get_tokens_result::Outcome, status_service_client::StatusServiceClient,
@@ -135,7 +136,12 @@ pub(crate) async fn run(arguments: TokenArguments) -> anyhow::Result<()> {
             print(output, &shown::token(&response))
         }
         Verb::Batch { file } => {
-            let entries: Vec<Entry> = serde_json::from_str(&read_file(&file)?)?;
+            let entries: Vec<Entry> = serde_json::from_str(&read_file(&file)?).with_context(|| {
+                format!(
+                    "{} is no JSON list of objects with identity, scopes, resources and claims",
+                    file.display()
+                )
+            })?;
             let requests = entries.into_iter().map(Entry::request).collect();
             let mut client = TokenServiceClient::new(broker.data_plane().await?);
             let results =

@@ -66,7 +66,8 @@ pub(super) async fn provision(
             sandbox.entra.token_endpoint
         );
     }
-    if !data_dir.join(MARK).exists() {
+    // The mark alone says nothing if the registry was lost.
+    if !data_dir.join(MARK).exists() || directory.authority_named(&entra).is_none() {
         Provisioner { running, sandbox, tour }.all().await?;
         write_private(&data_dir.join(MARK), b"")?;
     }

@@ -9,6 +9,7 @@ mod faults;
 mod flights;
 mod kills;
 mod limits;
+mod ports;
 mod restart;
 mod rotation;
 mod serve;

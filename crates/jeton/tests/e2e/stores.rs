@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::support::{VAULT, World, reason, token};
@@ -30,7 +31,10 @@ fn matches(text: &[u8]) -> Vec<&'static str> {
     if lossy.split("eyJ").skip(1).any(is_token) {
         found.push("a JWT");
     }
-    if lossy.contains(CANARY) {
+    let hex: String = CANARY.bytes().map(|b| format!("{b:02x}")).collect();
+    // Base64 of a text that stands anywhere: its middle is the same for one of three alignments.
+    let base64 = (0..3).map(|skip| STANDARD.encode(&CANARY[skip..]).trim_end_matches('=')[..24].to_owned());
+    if base64.chain([CANARY.to_owned(), hex]).any(|form| lossy.contains(&form)) {
         found.push("the canary");
     }
     found
@@ -41,6 +45,7 @@ fn the_search_finds_what_it_looks_for() {
     assert_eq!(matches(b"x-----BEGIN RSA PRIVATE KEY-----"), ["a private key"]);
     assert_eq!(matches(b"\x00eyJhbGciOiJSUzI1NiIsInR5cCI6.eyJ"), ["a JWT"]);
     assert_eq!(matches(format!("..{CANARY}").as_bytes()), ["the canary"]);
+    assert_eq!(matches(STANDARD.encode(format!("ab{CANARY}")).as_bytes()), ["the canary"]);
     assert!(matches(b"eyJ short. -----BEGIN CERTIFICATE-----").is_empty());
 }
 
