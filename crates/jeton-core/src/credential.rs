@@ -91,6 +91,19 @@ pub enum CredentialState {
     Overlap,
 }
 
+impl CertificateFacts {
+    /// The certificate as PEM.
+    pub fn certificate_pem(&self) -> String {
+        pem("CERTIFICATE", &self.certificate)
+    }
+}
+
+/// PEM (RFC 7468) of what is in base64 already.
+pub fn pem(label: &str, base64: &str) -> String {
+    let lines: Vec<_> = base64.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
 impl Credential {
     /// The certificate's facts, if it is a certificate.
     pub fn certificate(&self) -> Option<&CertificateFacts> {

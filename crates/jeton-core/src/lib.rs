@@ -33,7 +33,7 @@ pub use assertions::{Assertion, AssertionError, AssertionRequest, Assertions, Bo
 pub use authority::{Authority, AuthorityState, Registrar};
 pub use budget::{Budget, Priority};
 pub use clock::{Clock, Mono, Now, SystemClock, Wall};
-pub use credential::{CertificateFacts, Credential, CredentialKind, CredentialState, KeyReferences};
+pub use credential::{CertificateFacts, Credential, CredentialKind, CredentialState, KeyReferences, pem};
 pub use directory::{Directory, SharedDirectory};
 pub use identity::{Identity, IdentityKind, IdentityState, Registration};
 pub use name::{AssignmentName, AuthorityName, IdentityName, NameError, WorkloadName};

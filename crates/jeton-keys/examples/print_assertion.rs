@@ -1,48 +1,24 @@
 //! Prints assertions of every algorithm and key reference as JSON lines, so that other software can verify them.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a tool for tests")]
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use jeton_core::{
-    AssertionRequest, Assertions, BoxFuture, Clock, KeyKind, SigningAlgorithm, SystemClock, Uid,
+    AssertionRequest, Assertions, Clock, KeyKind, SigningAlgorithm, SystemClock, Uid,
     profile::{AssertionProfile, IssuedAt, KeyReference},
 };
 use jeton_keys::{Keys, KeysSettings};
-use jeton_lifecycle::{IdentityStore, KeyRequest, KeyRing, Recorded, Registry, SecretId, StoreError, Write};
-use secrecy::{ExposeSecret, SecretSlice};
+use jeton_lifecycle::{
+    IdentityStore, KeyRequest, KeyRing, SecretId, SecretKind, Write, testing::MemoryIdentityStore,
+};
+use secrecy::ExposeSecret;
 
 const AUDIENCE: &str = "https://login.example/tenant/oauth2/v2.0/token";
 
-#[derive(Default)]
-struct Secrets(Mutex<HashMap<Uid, Vec<u8>>>);
-
-impl IdentityStore for Secrets {
-    fn load(&self) -> BoxFuture<'_, Result<Registry, StoreError>> {
-        Box::pin(async { Ok(Registry::default()) })
-    }
-
-    fn commit(&self, _: Vec<Write>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn secret(&self, id: SecretId) -> BoxFuture<'_, Result<Option<SecretSlice<u8>>, StoreError>> {
-        let found = self.0.lock().unwrap().get(&id.subject).cloned();
-        Box::pin(async move { Ok(found.map(SecretSlice::from)) })
-    }
-
-    fn recorded(&self, _: String) -> BoxFuture<'_, Result<Option<Recorded>, StoreError>> {
-        Box::pin(async { Ok(None) })
-    }
-}
-
 #[tokio::main]
 async fn main() {
-    let secrets = Arc::<Secrets>::default();
-    let keys = Keys::start(KeysSettings::default(), secrets.clone(), Arc::new(SystemClock)).unwrap();
+    let store = Arc::new(MemoryIdentityStore::default());
+    let keys = Keys::start(KeysSettings::default(), store.clone(), Arc::new(SystemClock)).unwrap();
     let now = SystemClock.now().wall;
     for (n, kind) in [KeyKind::Rsa2048, KeyKind::Rsa3072, KeyKind::P256].into_iter().enumerate() {
         let request = KeyRequest {
@@ -53,7 +29,8 @@ async fn main() {
         };
         let made = keys.make(request).await.unwrap();
         let uid = Uid::new(now, [u8::try_from(n).unwrap(); 10]);
-        secrets.0.lock().unwrap().insert(uid, made.private.expose_secret().to_vec());
+        let id = SecretId { owner: uid, subject: uid, kind: SecretKind::PrivateKey };
+        store.commit(vec![Write::Secret(id, made.private)]).await.unwrap();
         let algorithms = [SigningAlgorithm::Ps256, SigningAlgorithm::Rs256, SigningAlgorithm::Es256];
         for algorithm in algorithms.into_iter().filter(|a| kind.signs(*a)) {
             for key_reference in [KeyReference::X5tS256, KeyReference::X5t, KeyReference::Kid] {
@@ -75,16 +52,11 @@ async fn main() {
                 };
                 let assertion = keys.take(request).await.unwrap();
                 let line = serde_json::json!({
-                    "assertion": assertion.jwt.expose_secret(), "certificate_pem": pem(&made.facts.certificate),
+                    "assertion": assertion.jwt.expose_secret(), "certificate_pem": made.facts.certificate_pem(),
                     "jwk": &*made.facts.jwk, "audience": AUDIENCE,
                 });
                 println!("{line}");
             }
         }
     }
-}
-
-fn pem(base64: &str) -> String {
-    let lines: Vec<_> = base64.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line)).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }

@@ -2,61 +2,43 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use jeton_core::{
-    AssertionError, AssertionRequest, Assertions, BoxFuture, CertificateFacts, Clock, KeyKind, ProofRequest,
+    AssertionError, AssertionRequest, Assertions, CertificateFacts, Clock, KeyKind, ProofRequest,
     SigningAlgorithm, Uid, Wall,
     profile::{AssertionProfile, IssuedAt, KeyReference},
 };
 use jeton_keys::{Keys, KeysSettings};
 use jeton_lifecycle::{
-    IdentityStore, KeyError, KeyRequest, KeyRing, Recorded, Registry, SecretId, StoreError, Write,
+    IdentityStore, KeyError, KeyRequest, KeyRing, SecretId, SecretKind, Write, testing::MemoryIdentityStore,
 };
 use jeton_testkit::ManualClock;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::Jwk};
-use secrecy::{ExposeSecret, SecretSlice};
+use secrecy::ExposeSecret;
 use serde_json::Value;
-
-#[derive(Default)]
-struct Secrets(Mutex<HashMap<Uid, Vec<u8>>>);
-
-impl IdentityStore for Secrets {
-    fn load(&self) -> BoxFuture<'_, Result<Registry, StoreError>> {
-        Box::pin(async { Ok(Registry::default()) })
-    }
-
-    fn commit(&self, _: Vec<Write>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn secret(&self, id: SecretId) -> BoxFuture<'_, Result<Option<SecretSlice<u8>>, StoreError>> {
-        let found = self.0.lock().unwrap().get(&id.subject).cloned();
-        Box::pin(async move { Ok(found.map(SecretSlice::from)) })
-    }
-
-    fn recorded(&self, _: String) -> BoxFuture<'_, Result<Option<Recorded>, StoreError>> {
-        Box::pin(async { Ok(None) })
-    }
-}
 
 struct World {
     keys: Keys,
     clock: ManualClock,
-    secrets: Arc<Secrets>,
+    store: MemoryIdentityStore,
+    made: AtomicU8,
 }
 
 const SUBJECT: Duration = Duration::from_secs(90 * 86_400);
 
 impl World {
     fn new() -> Self {
-        let (clock, secrets) = (ManualClock::default(), Arc::<Secrets>::default());
+        let (clock, store) = (ManualClock::default(), MemoryIdentityStore::default());
         let settings = KeysSettings { max_presigned: 4, ..KeysSettings::default() };
-        let keys = Keys::start(settings, secrets.clone(), Arc::new(clock.clone())).unwrap();
-        Self { keys, clock, secrets }
+        let keys = Keys::start(settings, Arc::new(store.clone()), Arc::new(clock.clone())).unwrap();
+        Self { keys, clock, store, made: AtomicU8::new(0) }
     }
 
     async fn credential(&self, kind: KeyKind) -> (Uid, CertificateFacts) {
@@ -64,9 +46,9 @@ impl World {
         let request =
             KeyRequest { kind, subject: "identities/billing".into(), not_before: now, valid_for: SUBJECT };
         let made = self.keys.make(request).await.unwrap();
-        let mut secrets = self.secrets.0.lock().unwrap();
-        let uid = Uid::new(now, [u8::try_from(secrets.len()).unwrap(); 10]);
-        secrets.insert(uid, made.private.expose_secret().to_vec());
+        let uid = Uid::new(now, [self.made.fetch_add(1, Relaxed); 10]);
+        let id = SecretId { owner: uid, subject: uid, kind: SecretKind::PrivateKey };
+        self.store.commit(vec![Write::Secret(id, made.private)]).await.unwrap();
         (uid, made.facts)
     }
 

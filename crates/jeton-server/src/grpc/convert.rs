@@ -114,7 +114,6 @@ fn credential(credential: &Credential) -> v1::Credential {
 }
 
 fn certificate(facts: &CertificateFacts) -> v1::CertificateCredential {
-    let lines: Vec<_> = facts.certificate.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
     v1::CertificateCredential {
         x5t: facts.references.x5t.to_string(),
         x5t_s256: facts.references.x5t_s256.to_string(),
@@ -125,10 +124,7 @@ fn certificate(facts: &CertificateFacts) -> v1::CertificateCredential {
             KeyKind::P256 => "p256",
         }
         .into(),
-        certificate_pem: format!(
-            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-            lines.join("\n")
-        ),
+        certificate_pem: facts.certificate_pem(),
         jwk: facts.jwk.to_string(),
     }
 }

@@ -14,7 +14,7 @@ use jeton_access::CreateAssignment;
 use jeton_authority::{Discovery, Shape};
 use jeton_core::{
     AssertionRequest, Assertions, Authority, AuthorityName, Identity, IdentityName, IdentityState, KeyKind,
-    Principal, TargetRequest, WorkloadName,
+    Principal, TargetRequest, WorkloadName, pem,
 };
 use jeton_engine::{Ask, Hit};
 use jeton_lifecycle::{
@@ -158,7 +158,7 @@ impl Provisioner<'_> {
         let thumbprint = Arc::clone(&key.facts.references.x5t_s256);
         let registrar = RegistrarMaterial::Certificate {
             client_id: client_id.clone(),
-            certificate_pem: pem("CERTIFICATE", &key.facts.certificate),
+            certificate_pem: key.facts.certificate_pem(),
             private_key_pem: SecretString::from(pem(
                 "PRIVATE KEY",
                 &STANDARD.encode(key.private.expose_secret()),
@@ -346,9 +346,4 @@ impl Provisioner<'_> {
         self.tour.step("assertion signed", &text, start.elapsed());
         Ok(())
     }
-}
-
-fn pem(label: &str, base64: &str) -> String {
-    let lines: Vec<_> = base64.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }

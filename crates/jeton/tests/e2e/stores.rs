@@ -87,6 +87,13 @@ async fn open(path: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.unwrap()
 }
 
+/// Without the tokens of before, all must sign.
+fn forget_tokens(world: &World) {
+    let is_token =
+        |p: &&std::path::PathBuf| p.file_name().unwrap().to_str().unwrap().starts_with("tokens.db");
+    files(&world.broker.data_dir).iter().filter(is_token).for_each(|p| fs::remove_file(p).unwrap());
+}
+
 /// The private key of an identity's current credential, as it is stored.
 async fn sealed(db: &mut SqliteConnection, world: &World, identity: &str) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let identity = world.broker.json(&["identity", "get", identity]);
@@ -116,11 +123,7 @@ async fn swapped_blobs_make_exactly_their_identities_fail_by_name() {
         );
     }
     db.close().await.unwrap();
-    // Without the tokens of before, all must sign.
-    files(&world.broker.data_dir)
-        .iter()
-        .filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with("tokens.db"))
-        .for_each(|p| fs::remove_file(p).unwrap());
+    forget_tokens(&world);
     world.restart(&[]);
     let mut client = world.broker.tokens().await;
     for name in ["identities/billing", "identities/reports"] {
@@ -168,10 +171,7 @@ async fn an_older_blob_under_a_newer_version_fails_by_name() {
         .await
         .unwrap();
     db.close().await.unwrap();
-    files(&world.broker.data_dir)
-        .iter()
-        .filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with("tokens.db"))
-        .for_each(|p| fs::remove_file(p).unwrap());
+    forget_tokens(&world);
     world.restart(&[]);
     let mut client = world.broker.tokens().await;
     let refused = token(&mut client, "identities/billing", VAULT).await.unwrap_err();
