@@ -39,7 +39,8 @@ impl Tour {
     }
 
     pub(super) fn step(&self, name: &str, text: &str, took: Duration) {
-        let took = if took.is_zero() { String::new() } else { format!(" ({} ms)", took.as_millis()) };
+        let took =
+            if took.is_zero() { String::new() } else { format!(" ({:.1} ms)", took.as_secs_f64() * 1e3) };
         self.say(&format!("  {name:<17} {text}{took}\n"));
     }
 

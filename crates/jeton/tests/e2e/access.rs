@@ -118,6 +118,21 @@ async fn a_disabled_identity_gives_no_token_until_it_is_enabled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_token_while_the_right_to_it_is_taken_back_gets_none() {
+    let world = World::start().await;
+    let client_id = world.broker.client_id("identities/billing");
+    world.sandbox.settings(serde_json::json!({"latency_ms": 3_000})).await;
+    let mut client = world.broker.tokens().await;
+    let scope = "https://orders.example/.default";
+    let waiting = tokio::spawn(async move { token(&mut client, "identities/billing", scope).await });
+    while world.sandbox.requests(&client_id, scope).await == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(world.broker.jeton(&["access", "remove", "demo-billing-1"]).status.success());
+    assert_eq!(waiting.await.unwrap().unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_gets_the_token_and_every_new_one_and_ends_with_its_assignment() {
     use v1::{watch_tokens_request::Action, watch_tokens_response::Event};
     let world = World::start().await;
