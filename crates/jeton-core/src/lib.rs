@@ -44,7 +44,7 @@ pub use published::Published;
 pub use refresh::{RefreshOutcome, RefreshPlan};
 pub use steps::{Operation, OperationKind, Step};
 pub use target::{Target, TargetError, TargetRequest};
-pub use token::{Freshness, IssuedToken, Token, serve_floor};
+pub use token::{Freshness, IssuedToken, Phases, Token, serve_floor};
 pub use token_key::{Claims, ClaimsError, TokenKey, TokenType};
 pub use uid::Uid;
 pub use workload::Workload;

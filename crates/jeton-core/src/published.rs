@@ -1,31 +1,49 @@
 //! An immutable value that is replaced whole and read without a lock.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use arc_swap::{ArcSwap, Guard};
 
 /// A shared, replaceable snapshot. One owner publishes; everybody else reads.
-pub struct Published<T>(Arc<ArcSwap<T>>);
+pub struct Published<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    value: ArcSwap<T>,
+    revision: AtomicU64,
+}
 
 impl<T> Published<T> {
     /// With a first value.
     pub fn new(first: T) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(first)))
+        Self(Arc::new(Shared { value: ArcSwap::from_pointee(first), revision: AtomicU64::new(0) }))
     }
 
     /// The present value, for a short look. Do not hold the guard over an await.
     pub fn load(&self) -> Guard<Arc<T>> {
-        self.0.load()
+        self.0.value.load()
     }
 
     /// The present value, to keep.
     pub fn snapshot(&self) -> Arc<T> {
-        self.0.load_full()
+        self.0.value.load_full()
     }
 
     /// Replaces the value; whoever reads from now on sees the new one.
     pub fn publish(&self, next: T) {
-        self.0.store(Arc::new(next));
+        self.0.value.store(Arc::new(next));
+        self.0.revision.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts the values. What follows from a value that was loaded after reading a revision holds as long as the revision is still
+    /// the same.
+    pub fn revision(&self) -> u64 {
+        self.0.revision.load(Ordering::Acquire)
     }
 }
 

@@ -104,9 +104,41 @@ impl Token {
 
     /// Whether the token may be served now.
     pub fn freshness(&self, now: Now) -> Freshness {
-        if self.remaining(now) < serve_floor(self.lifetime()) || self.expires_at <= now.wall {
+        self.phases().at(now)
+    }
+
+    /// When the token changes its state.
+    pub fn phases(&self) -> Phases {
+        // With as much left as the floor it is still served.
+        let floor = serve_floor(self.lifetime()).saturating_sub(Duration::from_millis(1));
+        Phases {
+            stale_wall: self.refresh_at,
+            stale_boot: self.refresh_boot,
+            expired_wall: self.expires_at - floor,
+            expired_boot: Mono::from_millis(
+                self.expires_boot
+                    .as_millis()
+                    .saturating_sub(u64::try_from(floor.as_millis()).unwrap_or(u64::MAX)),
+            ),
+        }
+    }
+}
+
+/// The moments at which a token's state changes, on both clocks: what a hit looks at, in one place in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phases {
+    stale_wall: Wall,
+    stale_boot: Mono,
+    expired_wall: Wall,
+    expired_boot: Mono,
+}
+
+impl Phases {
+    /// The state at a moment, by the more pessimistic clock.
+    pub fn at(&self, now: Now) -> Freshness {
+        if now.wall >= self.expired_wall || now.boot >= self.expired_boot {
             Freshness::Expired
-        } else if now.wall >= self.refresh_at || now.boot >= self.refresh_boot {
+        } else if now.wall >= self.stale_wall || now.boot >= self.stale_boot {
             Freshness::Stale
         } else {
             Freshness::Fresh
@@ -177,6 +209,30 @@ mod tests {
         let token = token(12);
         assert_eq!(token.freshness(at(1_000_009, 109)), Freshness::Stale);
         assert_eq!(token.freshness(at(1_000_010, 110)), Freshness::Expired);
+    }
+
+    #[test]
+    fn a_token_is_served_with_the_floor_left_and_not_with_less_by_either_clock() {
+        let at = |wall_ms, boot_ms| Now {
+            wall: Wall::from_millis(wall_ms),
+            mono: Mono::from_millis(0),
+            boot: Mono::from_millis(boot_ms),
+        };
+        for lifetime in [1, 3, 12, 59, 60, 3_600, 86_400] {
+            let token = token(lifetime);
+            let floor = serve_floor(token.lifetime());
+            let last = i64::try_from((token.lifetime() - floor).as_millis()).unwrap();
+            let served = at(1_000_000_000 + last, 100_000 + last.unsigned_abs());
+            assert!(token.remaining(served) >= floor);
+            assert_ne!(token.freshness(served), Freshness::Expired, "{lifetime}");
+            for late in [
+                at(1_000_000_000 + last + 1, 100_000 + last.unsigned_abs()),
+                at(1_000_000_000 + last, 100_001 + last.unsigned_abs()),
+            ] {
+                assert!(token.remaining(late) < floor);
+                assert_eq!(token.freshness(late), Freshness::Expired, "{lifetime}");
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use jeton_core::{Clock, Freshness, Principal, Priority, Token, TokenKey};
+use jeton_core::{Clock, Freshness, Now, Principal, Priority, Token, TokenKey};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     gate::Gate,
     index::Index,
     queue::Queue,
-    slot::{Landing, Slot},
+    slot::{Cached, Landing, Slot},
     start::{Draw, Encoder},
     writer::Writer,
 };
@@ -32,6 +32,23 @@ pub struct Hit {
     pub encoded: Bytes,
     /// Fresh or stale.
     pub state: Freshness,
+}
+
+impl Hit {
+    pub(crate) fn of(cached: &Cached, state: Freshness) -> Self {
+        Self { token: Arc::clone(&cached.token), encoded: cached.encoded.clone(), state }
+    }
+}
+
+/// The place of a key, for whoever asks for it again and again: spares the look-up. It never keeps a slot in the cache; when the
+/// slot has left it, there is nothing to be had here any more.
+#[derive(Clone)]
+pub struct Seat(Arc<Slot>);
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Seat").field(&self.0.key).finish()
+    }
 }
 
 /// Who asks, and how long for.
@@ -105,16 +122,28 @@ impl Shared {
 impl Engine {
     /// The token in memory, if it may be served. No lock, no wait.
     pub fn cached(&self, key: &TokenKey) -> Option<Hit> {
-        let shared = &self.shared;
-        let slot = shared.index.find(key)?;
-        let now = shared.clock.now();
-        let hit = slot.hit(now)?;
-        shared.index.touch(&slot, now);
+        let slot = self.shared.index.find(key)?;
+        self.hit(&slot, self.shared.clock.now(), Hit::of)
+    }
+
+    /// The key's place, if it has one.
+    pub fn seat(&self, key: &TokenKey) -> Option<Seat> {
+        self.shared.index.find(key).map(Seat)
+    }
+
+    /// The same as [`Engine::cached`] for a place that is known: shows the wire bytes to `serve`, and counts no reference.
+    pub fn serve<R>(&self, seat: &Seat, now: Now, serve: impl FnOnce(&Bytes, Freshness) -> R) -> Option<R> {
+        self.hit(&seat.0, now, |cached, state| serve(&cached.encoded, state))
+    }
+
+    fn hit<R>(&self, slot: &Arc<Slot>, now: Now, serve: impl FnOnce(&Cached, Freshness) -> R) -> Option<R> {
+        let (served, state) = slot.serve(now, serve)?;
+        self.shared.index.touch(slot, now);
         // A slot that nobody used was left alone; now somebody does.
-        if hit.state == Freshness::Stale && !slot.queued.load(Relaxed) && slot.state().flight.is_none() {
-            shared.queue.push(&slot, now.boot);
+        if state == Freshness::Stale && slot.forgotten() {
+            self.shared.queue.push(slot, now.boot);
         }
-        Some(hit)
+        Some(served)
     }
 
     /// A token: from memory, or from the authority within the caller's deadline.
@@ -138,8 +167,8 @@ impl Engine {
         let wait = ask.wait.unwrap_or_else(|| shared.settings.max_wait()).min(shared.settings.max_wait());
         let hit = tokio::time::timeout(wait, landed(landing)).await.map_err(|_| TokenError::Deadline)??;
         let now = shared.clock.now();
-        let state = hit.token.freshness(now);
-        let hit = Hit { token: Arc::clone(&hit.token), encoded: hit.encoded.clone(), state };
+        let state = hit.phases.at(now);
+        let hit = Hit::of(&hit, state);
         if state == Freshness::Expired {
             return Err(TokenError::Deadline);
         }

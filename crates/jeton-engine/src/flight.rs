@@ -151,13 +151,20 @@ impl Shared {
             self.index.weigh(slot);
             self.enqueue(slot, &cached.token);
             self.writer.put(TokenWrite::Put(Box::new(stored(slot, &cached.token))));
+        } else {
+            // Those who waited get it; nobody after them.
+            slot.token.store(None);
         }
         cached
     }
 
     /// Puts a token into its slot, with its bytes, and shows it to the watchers.
     pub(crate) fn put(&self, slot: &Slot, token: Token) -> Arc<Cached> {
-        let cached = Arc::new(Cached { encoded: (self.encoder)(&token), token: Arc::new(token) });
+        let cached = Arc::new(Cached {
+            phases: token.phases(),
+            encoded: (self.encoder)(&token),
+            token: Arc::new(token),
+        });
         slot.token.store(Some(Arc::clone(&cached)));
         slot.seen.send_modify(|seen| {
             seen.token = Some(Arc::clone(&cached));

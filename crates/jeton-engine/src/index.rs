@@ -17,8 +17,9 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{EngineSettings, slot::Slot};
 
-/// moka hears of a hit when the last one it heard of is this old.
-const TOUCH_MILLIS: u64 = 1_000;
+/// moka hears of a hit when the last one it heard of is this old: it costs more than the hit itself, and to tell what is idle from what
+/// is not, a minute will do.
+const TOUCH_MILLIS: u64 = 60_000;
 
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -99,11 +100,12 @@ impl Index {
 
     /// A hit: its recency, now and then.
     pub(crate) fn touch(&self, slot: &Slot, now: Now) {
-        let (_, last) = slot.last_used();
-        if now.boot.as_millis().saturating_sub(last.as_millis()) >= TOUCH_MILLIS {
+        slot.mark_used(now);
+        let now = now.boot.as_millis();
+        if now.saturating_sub(slot.told.load(Relaxed)) >= TOUCH_MILLIS {
+            slot.told.store(now, Relaxed);
             self.recency.get(&slot.key);
         }
-        slot.mark_used(now);
     }
 
     /// The slot of a key, made if it is not there. The second part says whether it is new.
@@ -147,6 +149,8 @@ impl Index {
         drop(slots);
         if removed {
             slot.state().gone = true;
+            // Whoever knows the place finds nothing there any more.
+            slot.token.store(None);
             slot.seen.send_modify(|seen| seen.ended = true);
             self.recency.invalidate(&slot.key);
             let weight = slot.weight.swap(0, Relaxed);

@@ -10,16 +10,20 @@ use std::sync::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use jeton_core::{Freshness, Mono, Now, Principal, Token, TokenKey, Wall};
+use jeton_core::{Freshness, Mono, Now, Phases, Principal, Token, TokenKey, Wall};
 use tokio::sync::watch;
 
 use crate::{Hit, IssueError};
 
-/// A token with its wire bytes.
+/// The time of use is written down when the one before is this old: a slot that all threads read should not be written by each.
+const USED_MILLIS: u64 = 1_000;
+
+/// A token with its wire bytes. A hit reads the phases and the bytes, and nothing behind the reference.
 #[derive(Debug)]
 pub(crate) struct Cached {
-    pub(crate) token: Arc<Token>,
+    pub(crate) phases: Phases,
     pub(crate) encoded: Bytes,
+    pub(crate) token: Arc<Token>,
 }
 
 /// What watchers see; the latest wins.
@@ -51,6 +55,8 @@ pub(crate) struct Slot {
     pub(crate) seen: watch::Sender<Seen>,
     used_wall: AtomicU64,
     used_boot: AtomicU64,
+    /// When the measure of recency heard of it last, on the boot-time clock.
+    pub(crate) told: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -83,10 +89,11 @@ impl Slot {
             restored: AtomicBool::new(false),
             seen: watch::Sender::new(Seen::default()),
             used_wall: AtomicU64::new(0),
-            used_boot: AtomicU64::new(0),
+            used_boot: AtomicU64::new(now.boot.as_millis()),
+            told: AtomicU64::new(now.boot.as_millis()),
             state: Mutex::default(),
         };
-        slot.mark_used(now);
+        slot.used_wall.store(u64::try_from(now.wall.as_millis()).unwrap_or(0), Relaxed);
         slot
     }
 
@@ -94,9 +101,17 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether neither the queue nor a flight looks after the slot. A hit does not wait to know it for sure.
+    pub(crate) fn forgotten(&self) -> bool {
+        !self.queued.load(Relaxed) && self.state.try_lock().is_ok_and(|state| state.flight.is_none())
+    }
+
     pub(crate) fn mark_used(&self, now: Now) {
         if self.restored.load(Relaxed) {
             self.restored.store(false, Relaxed);
+        }
+        if now.boot.as_millis().saturating_sub(self.used_boot.load(Relaxed)) < USED_MILLIS {
+            return;
         }
         self.used_boot.store(now.boot.as_millis(), Relaxed);
         self.used_wall.store(u64::try_from(now.wall.as_millis()).unwrap_or(0), Relaxed);
@@ -115,14 +130,19 @@ impl Slot {
         (Wall::from_millis(wall), Mono::from_millis(self.used_boot.load(Relaxed)))
     }
 
-    /// What may be served now.
-    pub(crate) fn hit(&self, now: Now) -> Option<Hit> {
+    /// What may be served now, shown to `serve`.
+    pub(crate) fn serve<R>(&self, now: Now, serve: impl FnOnce(&Cached, Freshness) -> R) -> Option<(R, Freshness)> {
         let cached = self.token.load();
         let cached = cached.as_ref()?;
-        match cached.token.freshness(now) {
+        match cached.phases.at(now) {
             Freshness::Expired => None,
-            state => Some(Hit { token: Arc::clone(&cached.token), encoded: cached.encoded.clone(), state }),
+            state => Some((serve(cached, state), state)),
         }
+    }
+
+    /// What may be served now.
+    pub(crate) fn hit(&self, now: Now) -> Option<Hit> {
+        self.serve(now, Hit::of).map(|(hit, _)| hit)
     }
 
     pub(crate) fn watched(&self) -> bool {

@@ -51,10 +51,9 @@ impl Watch {
         {
             self.shown = seen.generation;
             self.failures = seen.failures;
-            let state = cached.token.freshness(self.clock.now());
+            let state = cached.phases.at(self.clock.now());
             if state != Freshness::Expired {
-                let hit = Hit { token: Arc::clone(&cached.token), encoded: cached.encoded.clone(), state };
-                return Some(WatchEvent::Token(hit));
+                return Some(WatchEvent::Token(Hit::of(cached, state)));
             }
         }
         if seen.failures != self.failures {
