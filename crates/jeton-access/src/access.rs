@@ -91,6 +91,12 @@ pub enum AccessError {
     Store(#[from] AccessStoreError),
 }
 
+/// A no, before anybody is told.
+enum No {
+    BadTarget(TargetError),
+    Denied(Option<Target>, Denial),
+}
+
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
@@ -132,38 +138,69 @@ impl Access {
         request: &TargetRequest,
         claims: Option<Claims>,
     ) -> Result<Authorized, Refused> {
+        self.decide(principal, identity, request, claims).map_err(|no| {
+            let asked = identity.map_or("", |name| name.as_str());
+            let denied = |target, denial| self.deny(principal, asked, request, target, denial);
+            match no {
+                No::BadTarget(error) => Refused::BadTarget(error),
+                No::Denied(target, Denial::NoSystemIdentity) => Refused::NoSystemIdentity {
+                    correlation_id: denied(target.as_ref(), Denial::NoSystemIdentity),
+                },
+                No::Denied(target, denial) => {
+                    Refused::Denied { correlation_id: denied(target.as_ref(), denial) }
+                }
+            }
+        })
+    }
+
+    /// The same decision for whoever only wants to know whether it is a yes: a no is neither explained nor remembered.
+    pub fn allowed(
+        &self,
+        principal: &Principal,
+        identity: Option<&IdentityName>,
+        request: &TargetRequest,
+        claims: Option<Claims>,
+    ) -> Option<Authorized> {
+        self.decide(principal, identity, request, claims).ok()
+    }
+
+    /// The revision of what decisions rest on. A decision that was made after reading it holds as long as it stays the same, and no longer
+    /// than the assignment's expiry.
+    pub fn revision(&self) -> (u64, u64) {
+        (self.shared.directory.revision(), self.shared.snapshot.revision())
+    }
+
+    fn decide(
+        &self,
+        principal: &Principal,
+        identity: Option<&IdentityName>,
+        request: &TargetRequest,
+        claims: Option<Claims>,
+    ) -> Result<Authorized, No> {
         let directory = self.shared.directory.load();
         let workload = directory.workload_of(principal);
         let subject = Subject { principal, workload: workload.map(|w| w.uid) };
-        let found = match identity {
-            Some(name) => directory.identity_named(name),
-            None => match workload.and_then(|w| w.system_identity).and_then(|uid| directory.identity(uid)) {
-                Some(own) => Some(own),
-                None => {
-                    let correlation_id = self.deny(principal, "", request, None, Denial::NoSystemIdentity);
-                    return Err(Refused::NoSystemIdentity { correlation_id });
-                }
-            },
+        let identity = match identity {
+            Some(name) => directory.identity_named(name).ok_or(No::Denied(None, Denial::UnknownIdentity))?,
+            None => workload
+                .and_then(|w| w.system_identity)
+                .and_then(|uid| directory.identity(uid))
+                .ok_or(No::Denied(None, Denial::NoSystemIdentity))?,
         };
-        let asked = identity.map_or("", |name| name.as_str());
-        let denied = |target: Option<&Target>, denial| Refused::Denied {
-            correlation_id: self.deny(principal, asked, request, target, denial),
-        };
-        let identity = found.ok_or_else(|| denied(None, Denial::UnknownIdentity))?;
         let authority =
-            directory.authority(identity.authority).ok_or_else(|| denied(None, Denial::UnknownIdentity))?;
+            directory.authority(identity.authority).ok_or(No::Denied(None, Denial::UnknownIdentity))?;
         let snapshot = self.shared.snapshot.load();
         // What is wrong with a target tells something of the authority, so only those who reach the identity hear of it.
         let target = match Target::resolve(request, &authority.profile) {
             Ok(target) => target,
             Err(error) if snapshot.reaching(subject, identity).next().is_some() => {
-                return Err(Refused::BadTarget(error));
+                return Err(No::BadTarget(error));
             }
-            Err(_) => return Err(denied(None, Denial::NoAssignment)),
+            Err(_) => return Err(No::Denied(None, Denial::NoAssignment)),
         };
         match snapshot.decide(subject, identity, &target, self.shared.clock.now().wall) {
             Decision::Allow(_) if !identity.may_issue() => {
-                Err(denied(Some(&target), Denial::IdentityNotActive))
+                Err(No::Denied(Some(target), Denial::IdentityNotActive))
             }
             Decision::Allow(assignment) => Ok(Authorized {
                 key: key(identity, authority, target, claims),
@@ -171,7 +208,7 @@ impl Access {
                 authority: Arc::clone(authority),
                 assignment,
             }),
-            Decision::Deny(denial) => Err(denied(Some(&target), denial)),
+            Decision::Deny(denial) => Err(No::Denied(Some(target), denial)),
         }
     }
 

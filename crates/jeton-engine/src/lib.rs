@@ -23,7 +23,7 @@ mod writer;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use engine::{Ask, Engine, Hit};
+pub use engine::{Ask, Engine, Hit, Seat};
 pub use error::TokenError;
 pub use gate::BudgetInfo;
 pub use ports::*;

@@ -131,7 +131,11 @@ impl Slot {
     }
 
     /// What may be served now, shown to `serve`.
-    pub(crate) fn serve<R>(&self, now: Now, serve: impl FnOnce(&Cached, Freshness) -> R) -> Option<(R, Freshness)> {
+    pub(crate) fn serve<R>(
+        &self,
+        now: Now,
+        serve: impl FnOnce(&Cached, Freshness) -> R,
+    ) -> Option<(R, Freshness)> {
         let cached = self.token.load();
         let cached = cached.as_ref()?;
         match cached.phases.at(now) {

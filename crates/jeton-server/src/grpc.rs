@@ -7,6 +7,7 @@ mod error;
 mod identity;
 mod probe;
 mod routes;
+mod shortcut;
 mod status;
 mod token;
 mod watch;
@@ -14,5 +15,6 @@ mod workload;
 
 pub use error::{REASONS, Reason};
 pub use probe::{AuthorityProbe, DiscoverRequest, ProbeStep, RegistrarShape};
-pub use routes::{Broker, admin_routes, data_routes, is_streaming};
+pub use routes::{Broker, admin_routes, data_routes, data_shortcut, is_streaming};
+pub use shortcut::Remembered;
 pub use token::encode_token;

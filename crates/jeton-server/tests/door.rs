@@ -64,8 +64,10 @@ async fn open(settings: DoorSettings) -> Open {
     let (address, drain) = (listener.tcp_address().unwrap(), Drain::default());
     let (authenticate, routes) = (Arc::new(LoopbackDev), Routes::new(Slow));
     let streaming = |path: &str| path.ends_with("/stream");
-    let (_, stats) =
-        serve(Door { name: "test", listener, settings, authenticate, routes, streaming }, drain.clone());
+    let (_, stats) = serve(
+        Door { name: "test", listener, settings, authenticate, routes, shortcut: None, streaming },
+        drain.clone(),
+    );
     Open { address, drain, stats: Box::new(stats) }
 }
 

@@ -21,8 +21,8 @@ use jeton_engine::{Engine, EngineTasks};
 use jeton_keys::Keys;
 use jeton_lifecycle::{Lifecycle, LifecycleEvent, LifecycleTasks};
 use jeton_server::{
-    door::{AdminPeer, Authenticate, Door, Drain, Listen, Listener, LoopbackDev, UnixPeer, serve},
-    grpc::{self, AuthorityProbe, Broker, DiscoverRequest, ProbeStep, RegistrarShape},
+    door::{AdminPeer, Authenticate, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, UnixPeer, serve},
+    grpc::{self, AuthorityProbe, Broker, DiscoverRequest, ProbeStep, RegistrarShape, Remembered},
 };
 use jeton_store::{SealingKey, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -122,6 +122,7 @@ impl Running {
             node: settings.node_name(),
             started: Instant::now(),
             quarantined: Arc::new(store.quarantined()),
+            remembered: Arc::new(Remembered::new(settings.engine.max_entries)),
         };
         forget_what_is_gone(&broker).await?;
         broker.access.snapshot().assignments().for_each(|assignment| broker.keep_warm(assignment));
@@ -159,10 +160,13 @@ impl Running {
         let (admin_routes, admin_health) =
             grpc::admin_routes(&self.broker, self.settings.reflection.enabled).await;
         self.health.extend([data_health, admin_health]);
-        self.door("data (unix)", data, Arc::new(UnixPeer { node: node.clone() }), data_routes.clone());
-        self.door("admin", admin, Arc::new(AdminPeer { node, owner: geteuid().as_raw() }), admin_routes);
+        let shortcut = Some(grpc::data_shortcut(&self.broker));
+        let users = Arc::new(UnixPeer { node: node.clone() });
+        self.door("data (unix)", data, users, data_routes.clone(), shortcut.clone());
+        let owner = Arc::new(AdminPeer { node, owner: geteuid().as_raw() });
+        self.door("admin", admin, owner, admin_routes, None);
         if let Some(listener) = tcp {
-            self.door("data (loopback)", listener, Arc::new(LoopbackDev), data_routes);
+            self.door("data (loopback)", listener, Arc::new(LoopbackDev), data_routes, shortcut);
         }
         Ok(())
     }
@@ -173,9 +177,11 @@ impl Running {
         listener: Listener,
         authenticate: Arc<dyn Authenticate>,
         routes: Routes,
+        shortcut: Option<Arc<dyn Shortcut>>,
     ) {
         let settings = self.settings.door.clone();
-        let door = Door { name, listener, settings, authenticate, routes, streaming: grpc::is_streaming };
+        let streaming = grpc::is_streaming;
+        let door = Door { name, listener, settings, authenticate, routes, shortcut, streaming };
         let (task, _) = serve(door, self.broker.drain.clone());
         self.doors.push(task);
     }

@@ -15,7 +15,8 @@ use tokio::{task::JoinHandle, time::Instant};
 use tonic::service::Routes;
 
 use super::{
-    Authenticate, Caller, DoorSettings, Drain, Listener, authority::Hosted, connection, listen::Stream,
+    Authenticate, Caller, DoorSettings, Drain, Listener, Shortcut, authority::Hosted, connection,
+    listen::Stream, meter::Meter, request::Shared,
 };
 
 /// Out of file descriptors: some will come free, and spinning does not help.
@@ -34,6 +35,8 @@ pub struct Door {
     pub authenticate: Arc<dyn Authenticate>,
     /// The services.
     pub routes: Routes,
+    /// A shorter way for one of their calls.
+    pub shortcut: Option<Arc<dyn Shortcut>>,
     /// Which paths are streams, with no deadline of ours.
     pub streaming: fn(&str) -> bool,
 }
@@ -139,17 +142,21 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
             continue;
         };
         counters.accepted.fetch_add(1, Relaxed);
-        let caller = Arc::new(Caller { principal, peer });
-        let (routes, settings, streaming) = (door.routes.clone(), Arc::clone(&settings), door.streaming);
-        let (own_drain, counters) = (drain.clone(), Arc::clone(&counters));
+        let shared = Arc::new(Shared {
+            caller: Arc::new(Caller { principal, peer }),
+            routes: door.routes.clone(),
+            shortcut: door.shortcut.clone(),
+            streaming: door.streaming,
+            meter: Meter::new(settings.max_cancelled_requests, settings.max_idle_bytes_per_second),
+            settings: Arc::clone(&settings),
+            counters: Arc::clone(&counters),
+        });
+        let (own_drain, since) = (drain.clone(), Instant::now());
         drain.track(async move {
             match stream {
-                Stream::Tcp(stream) => {
-                    connection::serve(stream, caller, routes, settings, streaming, own_drain, counters).await
-                }
+                Stream::Tcp(stream) => connection::serve(stream, shared, since, own_drain).await,
                 Stream::Unix(stream) => {
-                    let stream = Hosted::new(stream);
-                    connection::serve(stream, caller, routes, settings, streaming, own_drain, counters).await
+                    connection::serve(Hosted::new(stream), shared, since, own_drain).await
                 }
             }
             drop(place);

@@ -1,104 +1,106 @@
-//! One connection, from its first byte to its last. This is the seam where a faster door goes in.
+//! One connection, from its first byte to its last.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
 
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
-use tonic::{body::Body, service::Routes};
-use tower::Service;
 
-use super::{Caller, DoorSettings, Drain, accept::Counters, deadline};
+use super::{
+    DoorSettings, Drain,
+    gather::Gather,
+    inline::{Driven, Inline, Turn},
+    request::{Requests, Shared},
+};
 
-const WINDOW: Duration = Duration::from_secs(10);
-
-/// What a connection counts for itself.
-#[derive(Default)]
-struct Marks {
-    first_request: AtomicBool,
-    cancelled: AtomicU32,
-    most_cancelled: u32,
-    misused: Notify,
+/// What a connection waits for beside its requests.
+#[derive(Debug)]
+enum Event {
+    /// The deadline of the first request.
+    First,
+    /// The connection is old.
+    Age,
+    /// A drain began.
+    Drain,
+    /// The time is up, of the age or of the drain.
+    Cut,
 }
 
-/// Serves one connection until its peer, its age, its misuse or a drain ends it.
-pub(crate) async fn serve<S>(
-    stream: S,
-    caller: Arc<Caller>,
-    routes: Routes,
-    settings: Arc<DoorSettings>,
-    streaming: fn(&str) -> bool,
-    drain: Drain,
-    counters: Arc<Counters>,
-) where
+/// How a turn of the connection ended it, or what came.
+enum Next {
+    Turn(Turn<Event>),
+    Misused,
+}
+
+/// Serves one connection until its peer, its age, its misuse or a drain ends it. `since`: when it was accepted.
+pub(crate) async fn serve<S>(stream: S, shared: Arc<Shared>, since: Instant, drain: Drain)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let marks = Arc::new(Marks { most_cancelled: settings.max_cancelled_requests, ..Marks::default() });
-    let service = {
-        let (marks, settings, counters) = (Arc::clone(&marks), Arc::clone(&settings), Arc::clone(&counters));
-        service_fn(move |mut request: Request<Incoming>| {
-            marks.first_request.store(true, Relaxed);
-            request.extensions_mut().insert(Arc::clone(&caller));
-            let wait = (!streaming(request.uri().path()))
-                .then(|| deadline::of(&request, settings.request_deadline()));
-            answer(routes.clone(), request, wait, Arc::clone(&marks), Arc::clone(&counters))
-        })
-    };
-    let connection = builder(&settings).serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let start = Instant::now();
-    let first_deadline = sleep_until(start + settings.first_request_deadline());
+    let settings = Arc::clone(&shared.settings);
+    let (stream, requests) = (Gather::new(stream), Inline::default());
+    let connection = builder(&settings, requests.clone())
+        .serve_connection(TokioIo::new(stream.clone()), Requests(Arc::clone(&shared)));
+    let mut driven = Driven::new(connection, stream, requests);
     let spread = 0.9 + 0.2 * rand::rng().random::<f64>();
-    let age = sleep_until(start + Duration::from_millis(settings.max_age_ms).mul_f64(spread));
-    let mut window = tokio::time::interval_at(start + WINDOW, WINDOW);
-    let grace = sleep_until(start + Duration::from_secs(86_400 * 365));
-    tokio::pin!(first_deadline, age, grace);
-    let (mut aged, mut draining, mut started) = (false, false, false);
+    let age = Duration::from_millis(settings.max_age_ms).mul_f64(spread);
+    let after = |event, at| async move {
+        sleep_until(at).await;
+        event
+    };
+    driven.wait_for(after(Event::First, since + settings.first_request_deadline()));
+    driven.wait_for(after(Event::Age, since + age));
+    let (begun, cut) = (drain.clone(), drain);
+    driven.wait_for(async move {
+        begun.begun().await;
+        Event::Drain
+    });
+    driven.wait_for(async move {
+        cut.cut().await;
+        Event::Cut
+    });
+    let mut ending = false;
     loop {
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = first_deadline.as_mut(), if !started => {
-                started = true;
-                if !marks.first_request.load(Relaxed) {
-                    counters.silent.fetch_add(1, Relaxed);
+        let next = poll_fn(|cx| match driven.poll(cx) {
+            Poll::Ready(turn) => Poll::Ready(Next::Turn(turn)),
+            Poll::Pending if shared.meter.misused(driven.stream.read()) => Poll::Ready(Next::Misused),
+            Poll::Pending => Poll::Pending,
+        });
+        match next.await {
+            Next::Turn(Turn::Ended | Turn::Event(Event::Cut)) => return,
+            Next::Turn(Turn::Event(Event::First)) => {
+                if !shared.meter.asked() {
+                    shared.counters.silent.fetch_add(1, Relaxed);
                     return;
                 }
             }
-            _ = window.tick() => marks.cancelled.store(0, Relaxed),
-            () = marks.misused.notified() => {
-                counters.misused.fetch_add(1, Relaxed);
+            Next::Turn(Turn::Event(event @ (Event::Age | Event::Drain))) => {
+                if !ending {
+                    driven.connection.as_mut().graceful_shutdown();
+                    ending = true;
+                }
+                if matches!(event, Event::Age) {
+                    let grace = Duration::from_millis(settings.age_grace_ms);
+                    driven.wait_for(async move {
+                        sleep(grace).await;
+                        Event::Cut
+                    });
+                }
+            }
+            Next::Misused => {
+                shared.counters.misused.fetch_add(1, Relaxed);
                 return;
             }
-            () = age.as_mut(), if !aged && !draining => {
-                aged = true;
-                connection.as_mut().graceful_shutdown();
-                grace.as_mut().reset(Instant::now() + Duration::from_millis(settings.age_grace_ms));
-            }
-            () = drain.begun(), if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = grace.as_mut(), if aged => return,
-            () = drain.cut() => return,
         }
     }
 }
 
-fn builder(settings: &DoorSettings) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder(settings: &DoorSettings, requests: Inline<Event>) -> http2::Builder<Inline<Event>> {
+    let mut builder = http2::Builder::new(requests);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_concurrent_streams)
@@ -111,45 +113,4 @@ fn builder(settings: &DoorSettings) -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
     builder
-}
-
-async fn answer(
-    mut routes: Routes,
-    request: Request<Incoming>,
-    wait: Option<Duration>,
-    marks: Arc<Marks>,
-    counters: Arc<Counters>,
-) -> Result<Response<Body>, Infallible> {
-    let mut watched = Unfinished { marks, counters, finished: false };
-    let call = async {
-        // The routes are always ready; the error type says that they cannot fail.
-        Service::call(&mut routes, request).await
-    };
-    let answered = match wait {
-        Some(wait) => tokio::time::timeout(wait, call).await.unwrap_or_else(|_| {
-            watched.counters.late.fetch_add(1, Relaxed);
-            Ok(deadline::exceeded())
-        }),
-        None => call.await,
-    };
-    watched.finished = true;
-    answered
-}
-
-/// Dropped before it finished: the peer cancelled.
-struct Unfinished {
-    marks: Arc<Marks>,
-    counters: Arc<Counters>,
-    finished: bool,
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if !self.finished {
-            if self.marks.cancelled.fetch_add(1, Relaxed) >= self.marks.most_cancelled {
-                self.marks.misused.notify_one();
-            }
-            self.counters.cancelled.fetch_add(1, Relaxed);
-        }
-    }
 }

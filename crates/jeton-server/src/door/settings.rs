@@ -29,6 +29,8 @@ pub struct DoorSettings {
     pub drain_deadline_ms: u64,
     /// Requests that a peer may cancel in 10 s on one connection.
     pub max_cancelled_requests: u32,
+    /// Bytes that belong to no request (pings, settings, resets) which a peer may send in a second on one connection.
+    pub max_idle_bytes_per_second: u64,
 }
 
 impl Default for DoorSettings {
@@ -44,6 +46,7 @@ impl Default for DoorSettings {
             age_grace_ms: 30_000,
             drain_deadline_ms: 20_000,
             max_cancelled_requests: 100,
+            max_idle_bytes_per_second: 2 * 1024 * 1024,
         }
     }
 }
@@ -65,6 +68,7 @@ impl DoorSettings {
             ),
             ("first_request_deadline_ms", self.first_request_deadline_ms >= 100, "must be at least 100"),
             ("request_deadline_ms", self.request_deadline_ms >= 100, "must be at least 100"),
+            ("max_idle_bytes_per_second", self.max_idle_bytes_per_second >= 65_536, "must be at least 65536"),
             ("max_age_ms", self.max_age_ms >= 1_000, "must be at least 1000"),
             ("drain_deadline_ms", self.drain_deadline_ms <= 600_000, "must be at most 600000"),
         ];

@@ -20,8 +20,11 @@ use jeton_proto::{
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
-use super::AuthorityProbe;
-use crate::door::Drain;
+use super::{
+    AuthorityProbe,
+    shortcut::{GetTokenShortcut, Remembered},
+};
+use crate::door::{Drain, Shortcut};
 
 /// Largest request of the data plane, and of a batch.
 const MAX_REQUEST_BYTES: usize = 512 * 1024;
@@ -50,6 +53,8 @@ pub struct Broker {
     pub started: Instant,
     /// What could not be read at the start, by name.
     pub quarantined: Arc<Vec<String>>,
+    /// Decisions that are made again and again.
+    pub remembered: Arc<Remembered>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -67,6 +72,11 @@ pub async fn data_routes(broker: &Broker, reflection: bool) -> (Routes, HealthRe
         .max_encoding_message_size(MAX_RESPONSE_BYTES);
     let routes = Routes::new(tokens).add_service(health);
     (with_reflection(routes, reflection), reporter)
+}
+
+/// The short way of the data plane's one hot call.
+pub fn data_shortcut(broker: &Broker) -> Arc<dyn Shortcut> {
+    Arc::new(GetTokenShortcut(broker.clone()))
 }
 
 /// The admin plane: everything.

@@ -28,9 +28,13 @@ const MAX_BATCH: usize = 100;
 /// Under the longest wait of the door, so that a caller gets our words and not only a deadline.
 const LONGEST_WAIT: Duration = Duration::from_millis(9_500);
 
-/// The wire bytes of a token: the engine keeps them beside it.
+/// The flag and the length before a gRPC message.
+const PREFIX: usize = 5;
+
+/// The wire bytes of a fresh token's GetTokenResponse, framed as a gRPC message: the engine keeps them beside the token. Only the last
+/// byte changes in the token's life.
 pub fn encode_token(token: &Token) -> Bytes {
-    v1::Token {
+    let token = v1::Token {
         access_token: token.issued.access_token.expose_secret().to_owned(),
         token_type: token.issued.token_type.to_string(),
         expires_at: Some(timestamp(token.expires_at)),
@@ -39,9 +43,31 @@ pub fn encode_token(token: &Token) -> Bytes {
         identity: token.issued.identity.to_string(),
         client_id: token.issued.client_id.to_string(),
         scopes: token.issued.scopes.iter().map(ToString::to_string).collect(),
+    };
+    let response = v1::GetTokenResponse { token: Some(token), state: v1::TokenState::Fresh.into() };
+    let length = response.encoded_len();
+    let mut framed = Vec::with_capacity(PREFIX + length);
+    framed.push(0);
+    // A token has kilobytes; what an authority may answer is bounded.
+    framed.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    framed.extend_from_slice(&response.encode_to_vec());
+    framed.into()
+}
+
+/// The same for the token when it is stale: the state is the last field, and one byte.
+pub(super) fn stale(fresh: &Bytes) -> Bytes {
+    let mut framed = fresh.to_vec();
+    if let Some(state) = framed.last_mut() {
+        *state = v1::TokenState::Stale as u8;
     }
-    .encode_to_vec()
-    .into()
+    framed.into()
+}
+
+/// A request in the broker's own words.
+pub(super) struct Wanted {
+    pub(super) identity: Option<IdentityName>,
+    pub(super) target: TargetRequest,
+    pub(super) claims: Option<Claims>,
 }
 
 /// Filled by the door: every request has its caller.
@@ -51,10 +77,12 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
 }
 
 pub(super) fn response(hit: &Hit) -> Result<v1::GetTokenResponse, Failure> {
-    let token = v1::Token::decode(hit.encoded.clone())
+    let mut response = v1::GetTokenResponse::decode(hit.encoded.slice(PREFIX..))
         .map_err(|_| Failure::new(Reason::AuthorityUnavailable, "the token cannot be read back"))?;
-    let state = if hit.state == Freshness::Fresh { v1::TokenState::Fresh } else { v1::TokenState::Stale };
-    Ok(v1::GetTokenResponse { token: Some(token), state: state.into() })
+    if hit.state != Freshness::Fresh {
+        response.set_state(v1::TokenState::Stale);
+    }
+    Ok(response)
 }
 
 impl From<Failure> for v1::Failure {
@@ -70,17 +98,23 @@ impl From<Failure> for v1::Failure {
 }
 
 impl Broker {
-    pub(super) fn authorize(
-        &self,
-        caller: &Caller,
-        request: &v1::GetTokenRequest,
-    ) -> Result<Authorized, Failure> {
-        let identity: Option<IdentityName> = match request.identity.as_str() {
+    /// Reads a request.
+    pub(super) fn wanted(&self, request: &v1::GetTokenRequest) -> Result<Wanted, Failure> {
+        let identity = match request.identity.as_str() {
             "" => None,
             name => Some(name.parse()?),
         };
         let claims = Claims::parse(&request.claims)?;
         let target = TargetRequest { scopes: request.scopes.clone(), resources: request.resources.clone() };
+        Ok(Wanted { identity, target, claims })
+    }
+
+    pub(super) fn authorize(
+        &self,
+        caller: &Caller,
+        request: &v1::GetTokenRequest,
+    ) -> Result<Authorized, Failure> {
+        let Wanted { identity, target, claims } = self.wanted(request)?;
         Ok(self.access.authorize(&caller.principal, identity.as_ref(), &target, claims)?)
     }
 

@@ -1,0 +1,318 @@
+//! One request, from its headers to the answer's headers.
+//!
+//! There are two ways. The short one is for a call whose whole message is here and whose answer is in memory: it ends in one poll. The
+//! long one is tonic's: routes, codecs, a timer. What the short way cannot answer at once goes the long way as if it had come there
+//! first, its message included; so there is one implementation of everything, and the short way decides nothing by itself.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::{body::Incoming, service::Service};
+use tokio::time::{Sleep, sleep};
+use tonic::{body::Body, service::Routes};
+
+use super::{Caller, DoorSettings, accept::Counters, deadline, meter::Meter};
+
+/// Messages beyond this take the long way.
+const SHORT_MESSAGE: usize = 8 * 1024;
+
+/// A shorter way for one call, where the answer is in memory.
+pub trait Shortcut: Send + Sync + 'static {
+    /// Which call: its path.
+    fn path(&self) -> &'static str;
+
+    /// The answer to a request's body (a gRPC message with its prefix), framed likewise; none: it has to go the long way.
+    fn answer(&self, caller: &Caller, body: &[u8]) -> Option<Bytes>;
+}
+
+/// Everything that the requests of one connection share.
+pub(crate) struct Shared {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) routes: Routes,
+    pub(crate) shortcut: Option<Arc<dyn Shortcut>>,
+    pub(crate) settings: Arc<DoorSettings>,
+    pub(crate) streaming: fn(&str) -> bool,
+    pub(crate) meter: Meter,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// The service of one connection.
+#[derive(Clone)]
+pub(crate) struct Requests(pub(crate) Arc<Shared>);
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        let shared = Arc::clone(&self.0);
+        shared.meter.request(header_bytes(&request));
+        let short =
+            shared.shortcut.as_ref().is_some_and(|shortcut| takes_short_way(&request, shortcut.as_ref()));
+        let way = if short {
+            Way::Short(Some(Reading { request, head: Bytes::new(), timer: None }))
+        } else {
+            Way::Long(long(&shared, request, Bytes::new()))
+        };
+        Answering { shared, way, finished: false }
+    }
+}
+
+fn takes_short_way<B>(request: &Request<B>, shortcut: &dyn Shortcut) -> bool {
+    let grpc =
+        |kind: &HeaderValue| matches!(kind.as_bytes(), b"application/grpc" | b"application/grpc+proto");
+    request.uri().path() == shortcut.path()
+        && request.method() == http::Method::POST
+        && request.headers().get(CONTENT_TYPE).is_some_and(grpc)
+}
+
+fn header_bytes<B>(request: &Request<B>) -> u64 {
+    let named = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    (named.sum::<usize>() + request.uri().path().len()) as u64
+}
+
+/// The answer to one request. Dropped before it ended: the peer cancelled.
+pub(crate) struct Answering {
+    shared: Arc<Shared>,
+    way: Way,
+    finished: bool,
+}
+
+type Routed = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+enum Way {
+    Short(Option<Reading>),
+    Long(Routed),
+}
+
+/// A message that is not all here yet.
+struct Reading {
+    request: Request<Incoming>,
+    head: Bytes,
+    /// Set when the first poll did not bring all of it.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+enum Read {
+    /// All of it.
+    Whole,
+    /// The long way can read the rest.
+    TooLong,
+    /// The peer is gone.
+    Broken,
+    /// The deadline passed.
+    Late,
+}
+
+impl Reading {
+    fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Read> {
+        loop {
+            let Poll::Ready(next) = Pin::new(self.request.body_mut()).poll_frame(cx) else {
+                let timer = self.timer.get_or_insert_with(|| {
+                    Box::pin(sleep(deadline::of(&self.request, shared.settings.request_deadline())))
+                });
+                ready!(timer.as_mut().poll(cx));
+                return Poll::Ready(Read::Late);
+            };
+            match next {
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    shared.meter.body(data.len());
+                    self.head = if self.head.is_empty() { data } else { joined(&self.head, &data) };
+                    if self.head.len() > SHORT_MESSAGE {
+                        return Poll::Ready(Read::TooLong);
+                    }
+                }
+                Some(Err(_)) => return Poll::Ready(Read::Broken),
+                None => return Poll::Ready(Read::Whole),
+            }
+            if self.request.body().is_end_stream() {
+                return Poll::Ready(Read::Whole);
+            }
+        }
+    }
+}
+
+fn joined(head: &[u8], data: &[u8]) -> Bytes {
+    let mut joined = BytesMut::with_capacity(head.len() + data.len());
+    joined.extend_from_slice(head);
+    joined.extend_from_slice(data);
+    joined.freeze()
+}
+
+impl Future for Answering {
+    type Output = Result<Response<AnswerBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match &mut this.way {
+                Way::Long(routed) => {
+                    let response = ready!(routed.as_mut().poll(cx));
+                    this.finished = true;
+                    return Poll::Ready(Ok(response.map(AnswerBody::Routed)));
+                }
+                Way::Short(reading) => {
+                    let Some(under_way) = reading else { return Poll::Pending };
+                    let read = ready!(under_way.poll(cx, &this.shared));
+                    let Some(Reading { request, head, .. }) = reading.take() else { return Poll::Pending };
+                    match read {
+                        Read::Whole => {
+                            let shortcut = this.shared.shortcut.as_ref();
+                            if let Some(message) = shortcut.and_then(|s| s.answer(&this.shared.caller, &head))
+                            {
+                                this.finished = true;
+                                return Poll::Ready(Ok(whole(message)));
+                            }
+                        }
+                        Read::TooLong => {}
+                        Read::Late => {
+                            this.finished = true;
+                            this.shared.counters.late.fetch_add(1, Relaxed);
+                            return Poll::Ready(Ok(deadline::exceeded().map(AnswerBody::Routed)));
+                        }
+                        // Nobody reads this answer; unfinished, it counts as cancelled.
+                        Read::Broken => return Poll::Ready(Ok(deadline::exceeded().map(AnswerBody::Routed))),
+                    }
+                    this.way = Way::Long(long(&this.shared, request, head));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.shared.meter.cancel();
+            self.shared.counters.cancelled.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// tonic's way, with the caller at hand and a deadline for what is no stream.
+fn long(shared: &Arc<Shared>, request: Request<Incoming>, head: Bytes) -> Routed {
+    let wait = (!(shared.streaming)(request.uri().path()))
+        .then(|| deadline::of(&request, shared.settings.request_deadline()));
+    let shared = Arc::clone(shared);
+    let counted = Arc::clone(&shared);
+    let mut request = request.map(|rest| Body::new(Replayed { head, rest, shared: counted }));
+    request.extensions_mut().insert(Arc::clone(&shared.caller));
+    Box::pin(async move {
+        // The routes are always ready, and cannot fail.
+        let Ok(response) = bounded(&shared, request, wait).await;
+        response
+    })
+}
+
+async fn bounded(
+    shared: &Shared,
+    request: Request<Body>,
+    wait: Option<Duration>,
+) -> Result<Response<Body>, Infallible> {
+    let mut routes = shared.routes.clone();
+    let call = tower::Service::call(&mut routes, request);
+    match wait {
+        Some(wait) => tokio::time::timeout(wait, call).await.unwrap_or_else(|_| {
+            shared.counters.late.fetch_add(1, Relaxed);
+            Ok(deadline::exceeded())
+        }),
+        None => call.await,
+    }
+}
+
+/// A request's body on the long way: what was read already, then the rest.
+struct Replayed {
+    head: Bytes,
+    rest: Incoming,
+    shared: Arc<Shared>,
+}
+
+impl http_body::Body for Replayed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if !self.head.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.head)))));
+        }
+        let next = ready!(Pin::new(&mut self.rest).poll_frame(cx));
+        if let Some(data) = next.as_ref().and_then(|n| n.as_ref().ok()).and_then(Frame::data_ref) {
+            self.shared.meter.body(data.len());
+        }
+        Poll::Ready(next)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.head.is_empty() && self.rest.is_end_stream()
+    }
+}
+
+/// The body of an answer.
+pub(crate) enum AnswerBody {
+    /// One message, and the trailers of success behind it.
+    Message(Bytes),
+    /// The trailers alone.
+    Trailers,
+    /// Nothing more.
+    End,
+    /// tonic's.
+    Routed(Body),
+}
+
+fn whole(message: Bytes) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::Message(message));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let (frame, next) = match &mut *self {
+            Self::Routed(body) => return Pin::new(body).poll_frame(cx),
+            Self::Message(message) => (Frame::data(std::mem::take(message)), Self::Trailers),
+            Self::Trailers => {
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                (Frame::trailers(trailers), Self::End)
+            }
+            Self::End => return Poll::Ready(None),
+        };
+        *self = next;
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Routed(body) => body.is_end_stream(),
+            Self::End => true,
+            Self::Message(_) | Self::Trailers => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Routed(body) => body.size_hint(),
+            // Trailers follow, so no length is announced.
+            _ => SizeHint::default(),
+        }
+    }
+}
