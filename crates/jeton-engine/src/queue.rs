@@ -1,9 +1,9 @@
-//! When which slot is looked at next, on the boot-time clock. A slot stands in it at most once.
+//! When which slot is looked at next, on the boot-time clock. Each slot has one such time: the earliest that somebody asked for.
 
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use jeton_core::Mono;
@@ -17,7 +17,7 @@ pub(crate) struct Queue(Mutex<Heap>);
 struct Heap {
     entries: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
-    /// At this length, entries of slots that are gone are thrown out: a weak reference keeps its slot's memory.
+    /// At this length, entries that say nothing any more are thrown out: a weak reference keeps its slot's memory.
     compact_at: usize,
 }
 
@@ -32,27 +32,28 @@ struct Entry {
 }
 
 impl Queue {
-    /// Puts a slot in line, unless it stands there already.
+    /// Puts a slot in line. If it stands there already, the earlier time counts.
     pub(crate) fn push(&self, slot: &Arc<Slot>, due: Mono) {
-        if !slot.queued.swap(true, Relaxed) {
-            let mut heap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            heap.sequence += 1;
-            let sequence = heap.sequence;
-            heap.entries.push(Reverse(Entry { due, sequence, slot: Arc::downgrade(slot) }));
-            if heap.entries.len() >= heap.compact_at.max(SHORT) {
-                heap.entries.retain(|Reverse(entry)| entry.slot.strong_count() > 0);
-                heap.compact_at = heap.entries.len() * 2;
-            }
+        let mut heap = self.lock();
+        if slot.due().is_some_and(|before| before <= due) {
+            return;
+        }
+        slot.set_due(Some(due));
+        heap.sequence += 1;
+        let sequence = heap.sequence;
+        heap.entries.push(Reverse(Entry { due, sequence, slot: Arc::downgrade(slot) }));
+        if heap.entries.len() >= heap.compact_at.max(SHORT) {
+            heap.entries.retain(|Reverse(entry)| entry.stands().is_some());
+            heap.compact_at = heap.entries.len() * 2;
         }
     }
 
-    /// Takes out the next slot that is due; slots that are gone are passed over.
+    /// Takes out the next slot that is due.
     pub(crate) fn pop(&self, now: Mono) -> Option<Arc<Slot>> {
-        let mut heap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heap = self.lock();
         while heap.entries.peek().is_some_and(|Reverse(head)| head.due <= now) {
-            let slot = heap.entries.pop().and_then(|Reverse(entry)| entry.slot.upgrade());
-            if let Some(slot) = slot {
-                slot.queued.store(false, Relaxed);
+            if let Some(slot) = heap.entries.pop().and_then(|Reverse(entry)| entry.stands()) {
+                slot.set_due(None);
                 return Some(slot);
             }
         }
@@ -61,10 +62,21 @@ impl Queue {
 
     /// Empties the line: the clocks were set, so every due time must be found anew.
     pub(crate) fn clear(&self) {
-        let mut heap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heap = self.lock();
         for slot in heap.entries.drain().filter_map(|Reverse(entry)| entry.slot.upgrade()) {
-            slot.queued.store(false, Relaxed);
+            slot.set_due(None);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Heap> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// The slot, if it is still there and has not got an earlier time since.
+    fn stands(&self) -> Option<Arc<Slot>> {
+        self.slot.upgrade().filter(|slot| slot.due() == Some(self.due))
     }
 }
 

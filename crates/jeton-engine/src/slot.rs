@@ -18,6 +18,8 @@ use crate::{Hit, IssueError};
 /// The time of use is written down when the one before is this old: a slot that all threads read should not be written by each.
 const USED_MILLIS: u64 = 1_000;
 
+const NEVER: u64 = u64::MAX;
+
 /// A token with its wire bytes. A hit reads the phases and the bytes, and nothing behind the reference.
 #[derive(Debug)]
 pub(crate) struct Cached {
@@ -47,8 +49,8 @@ pub(crate) struct Slot {
     pub(crate) owner: Principal,
     pub(crate) token: ArcSwapOption<Cached>,
     pub(crate) pinned: AtomicBool,
-    /// Whether the refresh queue holds it.
-    pub(crate) queued: AtomicBool,
+    /// When the queue brings it up, on the boot-time clock; [`NEVER`]: it stands in no line. Written under the queue's lock.
+    due: AtomicU64,
     pub(crate) weight: AtomicU64,
     /// Taken over from before a restart, and not asked for since.
     pub(crate) restored: AtomicBool,
@@ -84,7 +86,7 @@ impl Slot {
             owner,
             token: ArcSwapOption::empty(),
             pinned: AtomicBool::new(false),
-            queued: AtomicBool::new(false),
+            due: AtomicU64::new(NEVER),
             weight: AtomicU64::new(0),
             restored: AtomicBool::new(false),
             seen: watch::Sender::new(Seen::default()),
@@ -103,7 +105,15 @@ impl Slot {
 
     /// Whether neither the queue nor a flight looks after the slot. A hit does not wait to know it for sure.
     pub(crate) fn forgotten(&self) -> bool {
-        !self.queued.load(Relaxed) && self.state.try_lock().is_ok_and(|state| state.flight.is_none())
+        self.due().is_none() && self.state.try_lock().is_ok_and(|state| state.flight.is_none())
+    }
+
+    pub(crate) fn due(&self) -> Option<Mono> {
+        Some(self.due.load(Relaxed)).filter(|due| *due != NEVER).map(Mono::from_millis)
+    }
+
+    pub(crate) fn set_due(&self, due: Option<Mono>) {
+        self.due.store(due.map_or(NEVER, Mono::as_millis), Relaxed);
     }
 
     pub(crate) fn mark_used(&self, now: Now) {

@@ -321,6 +321,20 @@ async fn a_thousand_reports_force_one_refresh_and_nobody_loses_the_old_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_is_shorter_than_the_one_before_is_refreshed_in_its_own_time() {
+    let world = World::new().await;
+    let it = key(1, "a");
+    world.token(&it).await.unwrap();
+    world.source.script_all(Script { lifetime: S(12), ..Script::default() });
+    assert_eq!(world.engine.report_rejected(&it, |_| true).unwrap(), Rejected::Refreshing);
+    world.clock.advance(S(1)).await;
+    for second in 0..120 {
+        assert!(world.engine.cached(&it).is_some(), "after {second} s");
+        world.clock.advance(S(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watcher_sees_the_current_token_every_refresh_and_the_end() {
     let world = World::new().await;
     let it = key(1, "a");

@@ -1,0 +1,151 @@
+//! What was measured: histograms of latency, counts of errors, in all and for each second.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// Longest latency that is told apart, in nanoseconds.
+const LONGEST: u64 = 120_000_000_000;
+
+/// What one thread recorded.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// All latencies, in nanoseconds.
+    pub latency: Histogram<u64>,
+    /// How late requests left the generator, in nanoseconds (constant rate alone).
+    pub lag: Histogram<u64>,
+    /// For each second of the measurement.
+    pub seconds: Vec<Second>,
+    /// Errors by what they were.
+    pub errors: BTreeMap<String, u64>,
+    /// Wall time of the measurement.
+    pub elapsed: Duration,
+    /// Processor time of the generator.
+    pub generator_cpu: Duration,
+    /// Bytes of the largest token.
+    pub token_bytes: usize,
+}
+
+/// One second.
+#[derive(Debug, Clone)]
+pub struct Second {
+    /// Latencies of the answers that came in it.
+    pub latency: Histogram<u64>,
+    /// Errors in it.
+    pub errors: u64,
+}
+
+/// Latencies, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "percentiles")]
+pub struct Latency {
+    pub mean: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p99_9: f64,
+    pub p99_99: f64,
+    pub max: f64,
+}
+
+fn histogram(digits: u8) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST, digits).expect("the bounds are in order")
+}
+
+impl Record {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self {
+            latency: histogram(3),
+            lag: histogram(2),
+            seconds: vec![],
+            errors: BTreeMap::new(),
+            elapsed: Duration::ZERO,
+            generator_cpu: Duration::ZERO,
+            token_bytes: 0,
+        }
+    }
+
+    /// An answer came, `at` after the measurement's start.
+    pub fn answer(&mut self, at: Duration, latency: Duration) {
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(LONGEST).clamp(1, LONGEST);
+        self.latency.saturating_record(nanos);
+        self.second(at).latency.saturating_record(nanos);
+    }
+
+    /// Something went wrong.
+    pub fn error(&mut self, at: Duration, what: String) {
+        self.second(at).errors += 1;
+        *self.errors.entry(what).or_default() += 1;
+    }
+
+    fn second(&mut self, at: Duration) -> &mut Second {
+        let index = usize::try_from(at.as_secs()).unwrap_or(usize::MAX).min(86_400);
+        while self.seconds.len() <= index {
+            self.seconds.push(Second { latency: histogram(2), errors: 0 });
+        }
+        &mut self.seconds[index]
+    }
+
+    /// Adds what another thread recorded at the same time.
+    pub fn add(&mut self, other: &Self) {
+        // All have the same bounds.
+        let _ = self.latency.add(&other.latency);
+        let _ = self.lag.add(&other.lag);
+        for (index, second) in other.seconds.iter().enumerate() {
+            let own = self.second(Duration::from_secs(index as u64));
+            let _ = own.latency.add(&second.latency);
+            own.errors += second.errors;
+        }
+        for (what, count) in &other.errors {
+            *self.errors.entry(what.clone()).or_default() += count;
+        }
+        self.elapsed = self.elapsed.max(other.elapsed);
+        self.generator_cpu += other.generator_cpu;
+        self.token_bytes = self.token_bytes.max(other.token_bytes);
+    }
+
+    /// How many requests failed.
+    pub fn failed(&self) -> u64 {
+        self.errors.values().sum()
+    }
+}
+
+impl Latency {
+    /// Of a histogram in nanoseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+        Self {
+            mean: histogram.mean() / 1_000.0,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            p99_99: at(0.9999),
+            max: histogram.max() as f64 / 1_000.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_add_up_second_by_second() {
+        let (mut one, mut two) = (Record::new(), Record::new());
+        one.answer(Duration::from_millis(100), Duration::from_micros(50));
+        two.answer(Duration::from_millis(1_100), Duration::from_micros(150));
+        two.error(Duration::from_millis(1_200), "status 8".into());
+        one.add(&two);
+        assert_eq!(one.latency.len(), 2);
+        assert_eq!(
+            one.seconds.iter().map(|s| (s.latency.len(), s.errors)).collect::<Vec<_>>(),
+            [(1, 0), (1, 1)]
+        );
+        assert_eq!(one.failed(), 1);
+        let latency = Latency::of(&one.latency);
+        assert!((latency.max - 150.0).abs() < 1.0 && (latency.p50 - 50.0).abs() < 1.0, "{latency:?}");
+    }
+}

@@ -1,0 +1,202 @@
+//! What comes out: a table for people, JSON for programs, a page with plots.
+
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    drive::{Pace, Plan},
+    record::{Latency, Record},
+};
+
+/// A generator that is later than this at its 99th percentile does not keep the rate.
+const LATE_MICROS: f64 = 1_000.0;
+/// A processor that is busier than this is what limits.
+const BUSY: f64 = 0.93;
+
+/// One measurement, for programs too.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// What was measured.
+    pub name: String,
+    /// Connections.
+    pub connections: usize,
+    /// Requests under way on each at most.
+    pub streams: usize,
+    /// The rate that was asked for, a second; none in a closed loop.
+    pub rate: Option<f64>,
+    /// How long it was measured, in seconds.
+    pub seconds: f64,
+    /// Bytes of the largest access token.
+    pub token_bytes: usize,
+    /// Right answers.
+    pub answered: u64,
+    /// Right answers a second.
+    pub throughput: f64,
+    /// What went wrong, and how often.
+    pub errors: BTreeMap<String, u64>,
+    /// Latencies in microseconds; at a constant rate from the moment at which a request was due.
+    pub latency: Latency,
+    /// How late the generator was, in microseconds at its 99th percentile; at a constant rate alone.
+    pub generator_lag_p99: Option<f64>,
+    /// Processor time of the server for each request, in microseconds, where its process is known.
+    pub server_cpu_per_request: Option<f64>,
+    /// How busy the server's processors were, from 0 to 1.
+    pub server_busy: Option<f64>,
+    /// The server's resident memory in bytes.
+    pub server_resident: Option<u64>,
+    /// How busy the generator's processors were, from 0 to 1.
+    pub generator_busy: f64,
+    /// Who was at the limit: the server, the generator, or neither.
+    pub saturated: Saturated,
+    /// Second by second.
+    pub timeline: Vec<Point>,
+}
+
+/// Who was at the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Saturated {
+    Server,
+    Generator,
+    Both,
+    Neither,
+}
+
+/// One second of the measurement.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Point {
+    /// Right answers.
+    pub answered: u64,
+    /// Errors.
+    pub errors: u64,
+    /// Latency in microseconds.
+    pub p50: f64,
+    /// Latency in microseconds.
+    pub p99: f64,
+    /// Latency in microseconds.
+    pub max: f64,
+}
+
+/// What the server used meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerUse {
+    /// Processor time.
+    pub cpu: Duration,
+    /// Processors that it may use.
+    pub cores: usize,
+    /// Bytes.
+    pub resident: Option<u64>,
+}
+
+impl Report {
+    /// Puts together what was recorded.
+    pub fn new(name: &str, plan: &Plan, record: &Record, server: Option<ServerUse>) -> Self {
+        let seconds = record.elapsed.as_secs_f64();
+        let answered = record.latency.len();
+        let all = answered + record.failed();
+        let rate = match plan.pace {
+            Pace::Closed => None,
+            Pace::Rate(rate) => Some(rate),
+        };
+        let lag = rate.map(|_| Latency::of(&record.lag).p99);
+        let server_busy = server.map(|s| s.cpu.as_secs_f64() / seconds / s.cores.max(1) as f64);
+        let generator_busy = record.generator_cpu.as_secs_f64() / seconds / plan.threads as f64;
+        // At a constant rate the generator looks at the clock without a pause: being busy says nothing, being late does.
+        let generator = lag.map_or(generator_busy > BUSY, |lag| lag > LATE_MICROS);
+        let saturated = match (server_busy.is_some_and(|busy| busy > BUSY), generator) {
+            (true, true) => Saturated::Both,
+            (true, false) => Saturated::Server,
+            (false, true) => Saturated::Generator,
+            (false, false) => Saturated::Neither,
+        };
+        let timeline = record.seconds.iter().map(|second| {
+            let latency = Latency::of(&second.latency);
+            Point {
+                answered: second.latency.len(),
+                errors: second.errors,
+                p50: latency.p50,
+                p99: latency.p99,
+                max: latency.max,
+            }
+        });
+        Self {
+            name: name.into(),
+            connections: plan.connections,
+            streams: plan.streams,
+            rate,
+            seconds,
+            token_bytes: record.token_bytes,
+            answered,
+            throughput: answered as f64 / seconds,
+            errors: record.errors.clone(),
+            latency: Latency::of(&record.latency),
+            generator_lag_p99: lag,
+            server_cpu_per_request: server.map(|s| s.cpu.as_secs_f64() * 1e6 / all.max(1) as f64),
+            server_busy,
+            server_resident: server.and_then(|s| s.resident),
+            generator_busy,
+            saturated,
+            timeline: timeline.collect(),
+        }
+    }
+
+    /// Requests that failed.
+    pub fn failed(&self) -> u64 {
+        self.errors.values().sum()
+    }
+}
+
+/// A line for each measurement.
+pub fn table(reports: &[Report]) -> String {
+    let mut out = format!(
+        "{:<22} {:>11} {:>10} {:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}  {}\n",
+        "",
+        "conns",
+        "rate/s",
+        "ok/s",
+        "errors",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "max us",
+        "cpu us/rq",
+        "at the limit"
+    );
+    for r in reports {
+        let rate = r.rate.map_or_else(|| "closed".into(), |rate| format!("{rate:.0}"));
+        let cpu = r.server_cpu_per_request.map_or_else(|| "-".into(), |cpu| format!("{cpu:.2}"));
+        let _ = writeln!(
+            out,
+            "{:<22} {:>11} {:>10} {:>10.0} {:>8} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9}  {}",
+            r.name,
+            format!("{}x{}", r.connections, r.streams),
+            rate,
+            r.throughput,
+            r.failed(),
+            r.latency.p50,
+            r.latency.p99,
+            r.latency.p99_9,
+            r.latency.max,
+            cpu,
+            r.saturated.as_str(),
+        );
+        for (what, count) in &r.errors {
+            let _ = writeln!(out, "  {count} x {what}");
+        }
+    }
+    out
+}
+
+impl Saturated {
+    /// For a table.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Generator => "generator",
+            Self::Both => "both",
+            Self::Neither => "neither",
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! What is asked, and where: from a broker's `endpoints.json`, or from the command line.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, bail, ensure};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jeton_proto::v1;
+use prost::Message;
+use rand::{Rng, distr::weighted::WeightedIndex, prelude::Distribution};
+use serde::Deserialize;
+
+use crate::wire::Request;
+
+/// The call that is measured.
+pub const PATH: &str = "/jeton.v1.TokenService/GetToken";
+
+/// What to ask, of whom.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TargetArguments {
+    /// The data directory of a running broker; its endpoints.json says where it listens and what may be asked
+    #[arg(long, default_value = "./.jeton")]
+    pub data_dir: PathBuf,
+    /// A TCP address instead
+    #[arg(long, value_name = "HOST:PORT")]
+    pub endpoint: Option<String>,
+    /// A unix socket instead
+    #[arg(long, value_name = "PATH", conflicts_with = "endpoint")]
+    pub socket: Option<PathBuf>,
+    /// Use the broker's unix socket from endpoints.json
+    #[arg(long, conflicts_with_all = ["endpoint", "socket"])]
+    pub unix: bool,
+    /// Speak TLS, and trust the certificates in this PEM file
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// A client certificate (PEM) for TLS; repeat it, with --key, for several callers
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Vec<PathBuf>,
+    /// The key (PEM) of the client certificate at the same place
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Vec<PathBuf>,
+    /// An identity to ask for; repeat it for several. Default: those of endpoints.json
+    #[arg(long)]
+    pub identity: Vec<String>,
+    /// A scope to ask for; repeat it for several. Default: the first of endpoints.json
+    #[arg(long)]
+    pub scope: Vec<String>,
+    /// All scopes of endpoints.json, and not only the first
+    #[arg(long, conflicts_with = "scope")]
+    pub all_scopes: bool,
+    /// How unevenly identities are asked for: the exponent of a Zipf distribution; 0: evenly
+    #[arg(long, default_value_t = 1.0)]
+    pub skew: f64,
+}
+
+/// Where to connect.
+#[derive(Debug, Clone)]
+pub enum Address {
+    /// A host and a port.
+    Tcp(String),
+    /// A path.
+    Unix(PathBuf),
+}
+
+/// One thing that is asked.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The identity that the token must be of.
+    pub identity: String,
+    /// Its client id, where it is known: the token itself must name it.
+    pub client_id: Option<String>,
+    /// The request, encoded.
+    pub request: Request,
+}
+
+/// Everything that connections need to know.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Where.
+    pub address: Address,
+    /// One configuration for each caller; none: plain text.
+    pub tls: Vec<Arc<rustls::ClientConfig>>,
+    /// What.
+    pub asks: Vec<Ask>,
+    /// How often each.
+    pub mix: WeightedIndex<f64>,
+    /// The scopes that are asked for.
+    pub scopes: Vec<String>,
+    /// The server's process, if it is known.
+    pub pid: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Endpoints {
+    pid: u32,
+    grpc: Option<String>,
+    grpc_tls: Option<GrpcTls>,
+    grpc_socket: PathBuf,
+    #[serde(default)]
+    scopes: Vec<String>,
+    #[serde(default)]
+    identities: Vec<Identity>,
+}
+
+#[derive(Debug, Deserialize)]
+struct GrpcTls {
+    address: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Identity {
+    name: String,
+    client_id: String,
+}
+
+impl TargetArguments {
+    /// Everything by default, at the broker of this data directory.
+    pub fn of(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            endpoint: None,
+            socket: None,
+            unix: false,
+            ca: None,
+            cert: vec![],
+            key: vec![],
+            identity: vec![],
+            scope: vec![],
+            all_scopes: false,
+            skew: 1.0,
+        }
+    }
+
+    /// Reads files and puts everything together.
+    pub fn resolve(&self) -> anyhow::Result<Target> {
+        let file = self.data_dir.join("endpoints.json");
+        let known: Option<Endpoints> = match fs::read(&file) {
+            Ok(bytes) => Some(
+                serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", file.display()))?,
+            ),
+            Err(_) if self.endpoint.is_some() || self.socket.is_some() => None,
+            Err(error) => bail!(
+                "{}: {error}; start a broker (jeton dev), or say where one listens with --endpoint or --socket",
+                file.display()
+            ),
+        };
+        let address = self.address(known.as_ref())?;
+        let authority = match &address {
+            Address::Tcp(address) => address.as_str(),
+            Address::Unix(_) => "localhost",
+        };
+        let (scopes, asks) = self.asks(known.as_ref(), authority)?;
+        let weights = (1..=asks.len()).map(|rank| (rank as f64).powf(-self.skew));
+        let mix = WeightedIndex::new(weights).context("--skew")?;
+        let pid = known.as_ref().filter(|_| self.endpoint.is_none() && self.socket.is_none()).map(|k| k.pid);
+        Ok(Target { address, tls: self.tls()?, asks, mix, scopes, pid })
+    }
+
+    fn address(&self, known: Option<&Endpoints>) -> anyhow::Result<Address> {
+        let found = match (&self.endpoint, &self.socket, known) {
+            (Some(endpoint), ..) => Address::Tcp(endpoint.clone()),
+            (None, Some(path), _) => Address::Unix(path.clone()),
+            (None, None, Some(known)) if self.unix => Address::Unix(known.grpc_socket.clone()),
+            (None, None, Some(known)) if self.ca.is_some() => Address::Tcp(
+                known
+                    .grpc_tls
+                    .as_ref()
+                    .context("this broker does not speak TLS: start it with --tls")?
+                    .address
+                    .clone(),
+            ),
+            (None, None, Some(known)) => match &known.grpc {
+                Some(address) => Address::Tcp(address.clone()),
+                None => Address::Unix(known.grpc_socket.clone()),
+            },
+            (None, None, None) => bail!("no broker: use --data-dir, --endpoint or --socket"),
+        };
+        if let Address::Tcp(text) = &found {
+            let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host).trim_matches(['[', ']']);
+            let loopback =
+                host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+            ensure!(loopback, "{text}: load goes to this machine alone");
+        }
+        Ok(found)
+    }
+
+    fn asks(&self, known: Option<&Endpoints>, authority: &str) -> anyhow::Result<(Vec<String>, Vec<Ask>)> {
+        let identities: Vec<_> = match (self.identity.as_slice(), known) {
+            ([], Some(known)) => {
+                known.identities.iter().map(|i| (i.name.clone(), Some(i.client_id.clone()))).collect()
+            }
+            (named, _) => {
+                let client_id = |name: &String| {
+                    known?.identities.iter().find(|i| i.name == *name).map(|i| i.client_id.clone())
+                };
+                named.iter().map(|name| (name.clone(), client_id(name))).collect()
+            }
+        };
+        let scopes: &[String] = match (self.scope.as_slice(), known) {
+            ([], Some(known)) if self.all_scopes => &known.scopes,
+            ([], Some(known)) => known.scopes.get(..1).unwrap_or_default(),
+            (named, _) => named,
+        };
+        ensure!(
+            !identities.is_empty() && !scopes.is_empty(),
+            "nothing to ask for: use --identity and --scope"
+        );
+        let secure = self.ca.is_some();
+        let ask = |(identity, client_id): &(String, Option<String>), scope: &String| {
+            let wanted = v1::GetTokenRequest {
+                identity: identity.clone(),
+                scopes: vec![scope.clone()],
+                ..Default::default()
+            };
+            let request = Request::new(secure, authority, PATH, &wanted.encode_to_vec());
+            Ask { identity: identity.clone(), client_id: client_id.clone(), request }
+        };
+        let asks =
+            scopes.iter().flat_map(|scope| identities.iter().map(move |identity| ask(identity, scope)));
+        Ok((scopes.to_vec(), asks.collect()))
+    }
+
+    fn tls(&self) -> anyhow::Result<Vec<Arc<rustls::ClientConfig>>> {
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+        let Some(ca) = &self.ca else { return Ok(vec![]) };
+        ensure!(self.cert.len() == self.key.len(), "give a --key for each --cert");
+        let read = |path: &PathBuf| -> anyhow::Result<Vec<CertificateDer<'static>>> {
+            let context = || format!("certificates in {}", path.display());
+            CertificateDer::pem_file_iter(path)
+                .with_context(context)?
+                .collect::<Result<_, _>>()
+                .with_context(context)
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in read(ca)? {
+            roots.add(certificate).context("--ca")?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let build = || -> anyhow::Result<_> {
+            let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()?;
+            Ok(builder.with_root_certificates(roots.clone()))
+        };
+        let mut configurations = vec![];
+        for (cert, key) in self.cert.iter().zip(&self.key) {
+            let key =
+                PrivateKeyDer::from_pem_file(key).with_context(|| format!("the key in {}", key.display()))?;
+            configurations
+                .push(build()?.with_client_auth_cert(read(cert)?, key).context("--cert and --key")?);
+        }
+        if configurations.is_empty() {
+            configurations.push(build()?.with_no_client_auth());
+        }
+        let with_alpn = |mut configuration: rustls::ClientConfig| {
+            configuration.alpn_protocols = vec![b"h2".to_vec()];
+            Arc::new(configuration)
+        };
+        Ok(configurations.into_iter().map(with_alpn).collect())
+    }
+}
+
+impl Target {
+    /// What to ask next.
+    pub fn draw(&self, rng: &mut impl Rng) -> usize {
+        self.mix.sample(rng)
+    }
+}
+
+/// Checks answers: each must be of the identity that was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Checker {
+    /// For each ask the last answer that was looked at in full.
+    known: Vec<Vec<u8>>,
+}
+
+impl Checker {
+    /// Whether a GetTokenResponse is right for this ask. One that has the same bytes as the last right one is.
+    pub fn right(&mut self, index: usize, ask: &Ask, message: &[u8]) -> bool {
+        if self.known.len() <= index {
+            self.known.resize_with(index + 1, Vec::new);
+        }
+        if self.known[index] == message {
+            return true;
+        }
+        let right = of_identity(ask, message);
+        if right {
+            self.known[index] = message.to_vec();
+        }
+        right
+    }
+
+    /// The size of the largest access token that was seen, in bytes.
+    pub fn token_bytes(&self) -> usize {
+        let size = |m: &Vec<u8>| {
+            v1::GetTokenResponse::decode(m.as_slice()).ok()?.token.map(|t| t.access_token.len())
+        };
+        self.known.iter().filter_map(size).max().unwrap_or(0)
+    }
+}
+
+/// The message names the identity, and a JWT in it names the identity's client.
+fn of_identity(ask: &Ask, message: &[u8]) -> bool {
+    let Some(token) = v1::GetTokenResponse::decode(message).ok().and_then(|response| response.token) else {
+        return false;
+    };
+    if token.identity != ask.identity || token.access_token.is_empty() {
+        return false;
+    }
+    let Some(wanted) = &ask.client_id else { return true };
+    let claims = token.access_token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let Some(claims) = claims.and_then(|c| serde_json::from_slice::<serde_json::Value>(&c).ok()) else {
+        // An opaque token says nothing of itself.
+        return token.client_id == *wanted;
+    };
+    let named = ["azp", "appid", "client_id"].iter().find_map(|name| claims.get(name)?.as_str());
+    named == Some(wanted.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(identity: &str, claims: &str) -> Vec<u8> {
+        let access_token = format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims));
+        let token = v1::Token { access_token, identity: identity.into(), ..Default::default() };
+        v1::GetTokenResponse { token: Some(token), state: 1 }.encode_to_vec()
+    }
+
+    #[test]
+    fn an_answer_for_another_identity_or_another_client_is_wrong() {
+        let request = Request::new(false, "localhost", PATH, b"");
+        let ask = Ask { identity: "identities/a".into(), client_id: Some("c1".into()), request };
+        let mut checker = Checker::default();
+        let good = message("identities/a", r#"{"azp":"c1"}"#);
+        assert!(checker.right(3, &ask, &good) && checker.right(3, &ask, &good));
+        assert!(!checker.right(3, &ask, &message("identities/b", r#"{"azp":"c1"}"#)));
+        assert!(!checker.right(3, &ask, &message("identities/a", r#"{"azp":"c2"}"#)));
+        assert!(!checker.right(3, &ask, b""));
+    }
+}
