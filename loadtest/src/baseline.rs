@@ -16,28 +16,28 @@ use tonic::{
 
 /// `loadtest baseline`
 #[derive(Debug, Clone, clap::Args)]
-pub struct BaselineArguments {
+pub(crate) struct BaselineArguments {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:0")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Bytes of each access token
     #[arg(long, default_value_t = 1_600)]
-    pub token_bytes: usize,
+    pub(crate) token_bytes: usize,
     /// The identities there are tokens for
     #[arg(long, required = true)]
-    pub identity: Vec<String>,
+    pub(crate) identity: Vec<String>,
     /// The scopes there are tokens for
     #[arg(long, required = true)]
-    pub scope: Vec<String>,
+    pub(crate) scope: Vec<String>,
     /// A server certificate (PEM), for TLS
     #[arg(long, requires = "key")]
-    pub cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     /// Its key (PEM)
     #[arg(long, requires = "cert")]
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// Runtime threads
     #[arg(long, default_value_t = 1)]
-    pub threads: usize,
+    pub(crate) threads: usize,
 }
 
 type Key = (String, String);
@@ -103,7 +103,7 @@ fn check(mut request: Request<()>) -> Result<Request<()>, Status> {
 }
 
 /// Serves until killed; prints the address first.
-pub fn run(arguments: &BaselineArguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &BaselineArguments) -> anyhow::Result<()> {
     let tokens = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(3_600)).build();
     for identity in &arguments.identity {
         for scope in &arguments.scope {

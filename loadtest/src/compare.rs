@@ -22,37 +22,34 @@ use crate::{
 
 /// `loadtest compare`
 #[derive(Debug, Clone, clap::Args)]
-pub struct CompareArguments {
+pub(crate) struct CompareArguments {
     /// The broker's program
     #[arg(long, default_value = "target/release/jeton")]
-    pub jeton: PathBuf,
+    pub(crate) jeton: PathBuf,
     /// How often each is measured
     #[arg(long, default_value_t = 5)]
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// Shapes of load: connections x requests under way on each; with @RATE at a constant rate
     #[arg(long, default_values = ["10x10", "100x100", "1000x1"])]
-    pub shape: Vec<String>,
+    pub(crate) shape: Vec<String>,
     /// Measured seconds of each
     #[arg(long, default_value_t = 4.0)]
-    pub seconds: f64,
-    /// Bytes of an access token, at least
-    #[arg(long, default_value_t = 1_600)]
-    pub token_bytes: usize,
+    pub(crate) seconds: f64,
     /// The servers' processor
     #[arg(long, default_value_t = 0)]
-    pub server_core: usize,
+    pub(crate) server_core: usize,
     /// The client's processor
     #[arg(long, default_value_t = 1)]
-    pub client_core: usize,
+    pub(crate) client_core: usize,
     /// Over TLS
     #[arg(long)]
-    pub tls: bool,
+    pub(crate) tls: bool,
     /// Write all measurements as JSON
     #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
     /// Write a page with plots
     #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// A server that ends with this value.
@@ -70,17 +67,17 @@ impl Drop for Server {
 }
 
 /// How one shape came out: both sides, round by round.
-pub struct Shape {
+pub(crate) struct Shape {
     /// As it was asked for.
-    pub text: String,
+    pub(crate) text: String,
     /// The baseline's rounds.
-    pub baseline: Vec<Report>,
+    pub(crate) baseline: Vec<Report>,
     /// Ours.
-    pub jeton: Vec<Report>,
+    pub(crate) jeton: Vec<Report>,
 }
 
 /// Measures everything.
-pub fn run(arguments: &CompareArguments) -> anyhow::Result<Vec<Shape>> {
+pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<Vec<Shape>> {
     let folder = std::env::temp_dir().join(format!("loadtest-{}", std::process::id()));
     let outcome = measure(arguments, &folder);
     // A temporary folder; what is left of it harms nobody.
@@ -143,7 +140,7 @@ fn round_of(
 }
 
 /// `10x10`, `1000x1@20000`.
-pub fn parse(shape: &str) -> anyhow::Result<(usize, usize, Pace)> {
+pub(crate) fn parse(shape: &str) -> anyhow::Result<(usize, usize, Pace)> {
     let context = || {
         format!("{shape:?} is no shape: write CONNECTIONSxREQUESTS, and @RATE behind it for a constant rate")
     };
@@ -171,7 +168,6 @@ fn broker(arguments: &CompareArguments, folder: &Path) -> anyhow::Result<Server>
     let data_dir = folder.join("jeton");
     let mut command = Command::new(&arguments.jeton);
     command.arg("dev").arg("--free-ports").arg("--data-dir").arg(&data_dir);
-    command.args(["--set", "sandbox.token_bytes"].map(str::to_owned));
     command.args(arguments.tls.then_some("--tls"));
     let log = fs::File::create(folder.join("jeton.log"))?;
     command.stdout(log.try_clone()?).stderr(log);
@@ -194,8 +190,12 @@ fn broker(arguments: &CompareArguments, folder: &Path) -> anyhow::Result<Server>
 }
 
 fn baseline(arguments: &CompareArguments, folder: &Path, jeton: &Server) -> anyhow::Result<Server> {
+    // Both hand out tokens of the same size.
+    let look =
+        RunArguments { connections: 1, warmup: 0.0, seconds: 0.5, quiet: true, ..RunArguments::default() };
+    let token_bytes = crate::measure("jeton", &jeton.target, &look)?.token_bytes;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["baseline", "--token-bytes"]).arg(arguments.token_bytes.to_string());
+    command.args(["baseline", "--token-bytes"]).arg(token_bytes.to_string());
     for ask in &jeton.target.asks {
         command.args(["--identity", &ask.identity]);
     }
@@ -221,7 +221,7 @@ fn baseline(arguments: &CompareArguments, folder: &Path, jeton: &Server) -> anyh
 }
 
 /// The median, and the least and the largest.
-pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+pub(crate) fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let median = match values.len() {
@@ -233,7 +233,7 @@ pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
 }
 
 /// A line for each shape: how many times less processor time, how many times more answers, and the latencies.
-pub fn lines(shapes: &[Shape]) -> Vec<String> {
+pub(crate) fn lines(shapes: &[Shape]) -> Vec<String> {
     let line = |shape: &Shape| {
         let pairs = || shape.baseline.iter().zip(&shape.jeton);
         let shown = |(median, least, most): (f64, f64, f64)| format!("{median:.2} ({least:.2} to {most:.2})");

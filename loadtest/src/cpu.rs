@@ -9,7 +9,7 @@ use rustix::{
 };
 
 /// Pins a process (its main thread, before it starts others) or the calling thread to processors.
-pub fn pin(process: Option<u32>, cores: &[usize]) -> anyhow::Result<()> {
+pub(crate) fn pin(process: Option<u32>, cores: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|core| set.set(*core));
     let pid = process.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
@@ -17,7 +17,7 @@ pub fn pin(process: Option<u32>, cores: &[usize]) -> anyhow::Result<()> {
 }
 
 /// User and system time of a process so far.
-pub fn used(process: u32) -> anyhow::Result<Duration> {
+pub(crate) fn used(process: u32) -> anyhow::Result<Duration> {
     // In nanoseconds, thread by thread; /proc/PID/stat counts in hundredths of a second.
     let folder = format!("/proc/{process}/task");
     let mut nanos = 0_u64;
@@ -30,14 +30,14 @@ pub fn used(process: u32) -> anyhow::Result<Duration> {
 }
 
 /// Resident memory of a process, in bytes.
-pub fn resident(process: u32) -> Option<u64> {
+pub(crate) fn resident(process: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
 /// How many processors a process may use.
-pub fn allowed(process: u32) -> Option<usize> {
+pub(crate) fn allowed(process: u32) -> Option<usize> {
     let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let list = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
     let count = |part: &str| match part.split_once('-') {

@@ -42,7 +42,7 @@ const SPIN: Duration = Duration::from_micros(1_500);
 
 /// How requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pace {
+pub(crate) enum Pace {
     /// As many as the connections take.
     Closed,
     /// This many a second, over all connections.
@@ -51,32 +51,32 @@ pub enum Pace {
 
 /// One measurement.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Connections in all.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Requests under way on each.
-    pub streams: usize,
+    pub(crate) streams: usize,
     /// How they are sent.
-    pub pace: Pace,
+    pub(crate) pace: Pace,
     /// Threads; each takes a processor.
-    pub threads: usize,
+    pub(crate) threads: usize,
     /// The processors for the threads; none: wherever the system puts them.
-    pub cores: Vec<usize>,
+    pub(crate) cores: Vec<usize>,
     /// Before anything is measured.
-    pub warmup: Duration,
+    pub(crate) warmup: Duration,
     /// What is measured.
-    pub duration: Duration,
+    pub(crate) duration: Duration,
     /// Seeds what is asked.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Counts answers while it runs.
-    pub progress: Arc<AtomicU64>,
+    pub(crate) progress: Arc<AtomicU64>,
     /// How far it is.
-    pub stage: Arc<Stage>,
+    pub(crate) stage: Arc<Stage>,
 }
 
 /// How far a measurement is, for whoever watches it.
 #[derive(Debug, Default)]
-pub struct Stage(Mutex<(bool, bool)>, Condvar);
+pub(crate) struct Stage(Mutex<(bool, bool)>, Condvar);
 
 impl Stage {
     fn begin(&self) {
@@ -85,18 +85,18 @@ impl Stage {
     }
 
     /// It is over, or never began.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.lock().1 = true;
         self.1.notify_all();
     }
 
     /// Whether it is over.
-    pub fn finished(&self) -> bool {
+    pub(crate) fn finished(&self) -> bool {
         self.lock().1
     }
 
     /// Waits until it begins, after connections and warm-up; false: it never does.
-    pub fn begun(&self) -> bool {
+    pub(crate) fn begun(&self) -> bool {
         let mut stage = self.lock();
         while !stage.0 && !stage.1 {
             stage = self.1.wait(stage).unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +114,7 @@ impl<T: AsyncRead + AsyncWrite> Io for T {}
 type Socket = Pin<Box<dyn Io>>;
 
 /// Runs a plan to its end.
-pub fn run(target: &Target, plan: &Plan) -> anyhow::Result<Record> {
+pub(crate) fn run(target: &Target, plan: &Plan) -> anyhow::Result<Record> {
     let barrier = Arc::new(std::sync::Barrier::new(plan.threads));
     let outcomes: Vec<_> = std::thread::scope(|scope| {
         let worker = |index: usize| {
@@ -348,7 +348,8 @@ impl<'a> Connection<'a> {
         let shared = self.shared;
         let (now, what) =
             (Instant::now(), ended.err().map_or_else(|| "unanswered".into(), |e| e.to_string()));
-        let lost = self.under_way.iter().flatten().copied().chain(self.lane.due.borrow_mut().drain(..));
+        let due = std::mem::take(&mut *self.lane.due.borrow_mut());
+        let lost = self.under_way.iter().flatten().copied().chain(due);
         let mut record = shared.record.borrow_mut();
         for _ in lost.filter(|i| i.at >= shared.begin && i.at < shared.end) {
             record.error(now.saturating_duration_since(shared.begin), format!("connection: {what}"));

@@ -11,7 +11,7 @@ const BOTTOM: f64 = 34.0;
 const COLOURS: [&str; 6] = ["#1f6feb", "#d1242f", "#2da44e", "#bf8700", "#8250df", "#57606a"];
 
 /// The page of some measurements.
-pub fn page(title: &str, notes: &[String], reports: &[Report]) -> String {
+pub(crate) fn page(title: &str, notes: &[String], reports: &[Report]) -> String {
     let mut out = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title><style>\
          body{{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1f2328}}\

@@ -8,23 +8,23 @@ use crate::{
 
 /// How to look for it.
 #[derive(Debug, Clone, clap::Args)]
-pub struct RampArguments {
+pub(crate) struct RampArguments {
     /// The first rate
     #[arg(long, default_value_t = 5_000.0)]
-    pub from: f64,
+    pub(crate) from: f64,
     /// How much each rate is above the one before, in percent
     #[arg(long, default_value_t = 25.0)]
-    pub step: f64,
+    pub(crate) step: f64,
     /// The largest rate that is tried
     #[arg(long, default_value_t = 1_000_000.0)]
-    pub to: f64,
+    pub(crate) to: f64,
     /// A rate counts as kept if this part of it is answered, in percent
     #[arg(long, default_value_t = 98.0)]
-    pub kept: f64,
+    pub(crate) kept: f64,
 }
 
 /// Measures rate after rate; the last one was not kept.
-pub fn run(
+pub(crate) fn run(
     target: &Target,
     run: &RunArguments,
     ramp: &RampArguments,

@@ -10,43 +10,43 @@ const LONGEST: u64 = 120_000_000_000;
 
 /// What one thread recorded.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub(crate) struct Record {
     /// All latencies, in nanoseconds.
-    pub latency: Histogram<u64>,
+    pub(crate) latency: Histogram<u64>,
     /// How late requests left the generator, in nanoseconds (constant rate alone).
-    pub lag: Histogram<u64>,
+    pub(crate) lag: Histogram<u64>,
     /// For each second of the measurement.
-    pub seconds: Vec<Second>,
+    pub(crate) seconds: Vec<Second>,
     /// Errors by what they were.
-    pub errors: BTreeMap<String, u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
     /// Wall time of the measurement.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// Processor time of the generator.
-    pub generator_cpu: Duration,
+    pub(crate) generator_cpu: Duration,
     /// Bytes of the largest token.
-    pub token_bytes: usize,
+    pub(crate) token_bytes: usize,
 }
 
 /// One second.
 #[derive(Debug, Clone)]
-pub struct Second {
+pub(crate) struct Second {
     /// Latencies of the answers that came in it.
-    pub latency: Histogram<u64>,
+    pub(crate) latency: Histogram<u64>,
     /// Errors in it.
-    pub errors: u64,
+    pub(crate) errors: u64,
 }
 
 /// Latencies, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "percentiles")]
-pub struct Latency {
-    pub mean: f64,
+pub(crate) struct Latency {
+    pub(crate) mean: f64,
     pub p50: f64,
     pub p90: f64,
     pub p99: f64,
     pub p99_9: f64,
     pub p99_99: f64,
-    pub max: f64,
+    pub(crate) max: f64,
 }
 
 fn histogram(digits: u8) -> Histogram<u64> {
@@ -55,7 +55,7 @@ fn histogram(digits: u8) -> Histogram<u64> {
 
 impl Record {
     /// An empty one.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             latency: histogram(3),
             lag: histogram(2),
@@ -68,14 +68,14 @@ impl Record {
     }
 
     /// An answer came, `at` after the measurement's start.
-    pub fn answer(&mut self, at: Duration, latency: Duration) {
+    pub(crate) fn answer(&mut self, at: Duration, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(LONGEST).clamp(1, LONGEST);
         self.latency.saturating_record(nanos);
         self.second(at).latency.saturating_record(nanos);
     }
 
     /// Something went wrong.
-    pub fn error(&mut self, at: Duration, what: String) {
+    pub(crate) fn error(&mut self, at: Duration, what: String) {
         self.second(at).errors += 1;
         *self.errors.entry(what).or_default() += 1;
     }
@@ -89,7 +89,7 @@ impl Record {
     }
 
     /// Adds what another thread recorded at the same time.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         // All have the same bounds.
         let _ = self.latency.add(&other.latency);
         let _ = self.lag.add(&other.lag);
@@ -107,14 +107,14 @@ impl Record {
     }
 
     /// How many requests failed.
-    pub fn failed(&self) -> u64 {
+    pub(crate) fn failed(&self) -> u64 {
         self.errors.values().sum()
     }
 }
 
 impl Latency {
     /// Of a histogram in nanoseconds.
-    pub fn of(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
         Self {
             mean: histogram.mean() / 1_000.0,

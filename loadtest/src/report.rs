@@ -16,48 +16,48 @@ const BUSY: f64 = 0.93;
 
 /// One measurement, for programs too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// What was measured.
-    pub name: String,
+    pub(crate) name: String,
     /// Connections.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Requests under way on each at most.
-    pub streams: usize,
+    pub(crate) streams: usize,
     /// The rate that was asked for, a second; none in a closed loop.
-    pub rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
     /// How long it was measured, in seconds.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Bytes of the largest access token.
-    pub token_bytes: usize,
+    pub(crate) token_bytes: usize,
     /// Right answers.
-    pub answered: u64,
+    pub(crate) answered: u64,
     /// Right answers a second.
-    pub throughput: f64,
+    pub(crate) throughput: f64,
     /// What went wrong, and how often.
-    pub errors: BTreeMap<String, u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
     /// Latencies in microseconds; at a constant rate from the moment at which a request was due.
-    pub latency: Latency,
+    pub(crate) latency: Latency,
     /// How late the generator was, in microseconds at its 99th percentile; at a constant rate alone.
     pub generator_lag_p99: Option<f64>,
     /// Processor time of the server for each request, in microseconds, where its process is known.
-    pub server_cpu_per_request: Option<f64>,
+    pub(crate) server_cpu_per_request: Option<f64>,
     /// How busy the server's processors were, from 0 to 1.
-    pub server_busy: Option<f64>,
+    pub(crate) server_busy: Option<f64>,
     /// The server's resident memory in bytes.
-    pub server_resident: Option<u64>,
+    pub(crate) server_resident: Option<u64>,
     /// How busy the generator's processors were, from 0 to 1.
-    pub generator_busy: f64,
+    pub(crate) generator_busy: f64,
     /// Who was at the limit: the server, the generator, or neither.
-    pub saturated: Saturated,
+    pub(crate) saturated: Saturated,
     /// Second by second.
-    pub timeline: Vec<Point>,
+    pub(crate) timeline: Vec<Point>,
 }
 
 /// Who was at the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names say it")]
-pub enum Saturated {
+pub(crate) enum Saturated {
     Server,
     Generator,
     Both,
@@ -66,33 +66,33 @@ pub enum Saturated {
 
 /// One second of the measurement.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Point {
+pub(crate) struct Point {
     /// Right answers.
-    pub answered: u64,
+    pub(crate) answered: u64,
     /// Errors.
-    pub errors: u64,
+    pub(crate) errors: u64,
     /// Latency in microseconds.
     pub p50: f64,
     /// Latency in microseconds.
     pub p99: f64,
     /// Latency in microseconds.
-    pub max: f64,
+    pub(crate) max: f64,
 }
 
 /// What the server used meanwhile.
 #[derive(Debug, Clone, Copy)]
-pub struct ServerUse {
+pub(crate) struct ServerUse {
     /// Processor time.
-    pub cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Processors that it may use.
-    pub cores: usize,
+    pub(crate) cores: usize,
     /// Bytes.
-    pub resident: Option<u64>,
+    pub(crate) resident: Option<u64>,
 }
 
 impl Report {
     /// Puts together what was recorded.
-    pub fn new(name: &str, plan: &Plan, record: &Record, server: Option<ServerUse>) -> Self {
+    pub(crate) fn new(name: &str, plan: &Plan, record: &Record, server: Option<ServerUse>) -> Self {
         let seconds = record.elapsed.as_secs_f64();
         let answered = record.latency.len();
         let all = answered + record.failed();
@@ -143,13 +143,13 @@ impl Report {
     }
 
     /// Requests that failed.
-    pub fn failed(&self) -> u64 {
+    pub(crate) fn failed(&self) -> u64 {
         self.errors.values().sum()
     }
 }
 
 /// A line for each measurement.
-pub fn table(reports: &[Report]) -> String {
+pub(crate) fn table(reports: &[Report]) -> String {
     let mut out = format!(
         "{:<22} {:>11} {:>10} {:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}  {}\n",
         "",
@@ -191,7 +191,7 @@ pub fn table(reports: &[Report]) -> String {
 
 impl Saturated {
     /// For a table.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Generator => "generator",

@@ -12,49 +12,49 @@ use serde::Deserialize;
 use crate::wire::Request;
 
 /// The call that is measured.
-pub const PATH: &str = "/jeton.v1.TokenService/GetToken";
+pub(crate) const PATH: &str = "/jeton.v1.TokenService/GetToken";
 
 /// What to ask, of whom.
 #[derive(Debug, Clone, clap::Args)]
-pub struct TargetArguments {
+pub(crate) struct TargetArguments {
     /// The data directory of a running broker; its endpoints.json says where it listens and what may be asked
     #[arg(long, default_value = "./.jeton")]
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// A TCP address instead
     #[arg(long, value_name = "HOST:PORT")]
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
     /// A unix socket instead
     #[arg(long, value_name = "PATH", conflicts_with = "endpoint")]
-    pub socket: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
     /// Use the broker's unix socket from endpoints.json
     #[arg(long, conflicts_with_all = ["endpoint", "socket"])]
-    pub unix: bool,
+    pub(crate) unix: bool,
     /// Speak TLS, and trust the certificates in this PEM file
     #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
     /// A client certificate (PEM) for TLS; repeat it, with --key, for several callers
     #[arg(long, value_name = "FILE", requires = "key")]
-    pub cert: Vec<PathBuf>,
+    pub(crate) cert: Vec<PathBuf>,
     /// The key (PEM) of the client certificate at the same place
     #[arg(long, value_name = "FILE", requires = "cert")]
-    pub key: Vec<PathBuf>,
+    pub(crate) key: Vec<PathBuf>,
     /// An identity to ask for; repeat it for several. Default: those of endpoints.json
     #[arg(long)]
-    pub identity: Vec<String>,
+    pub(crate) identity: Vec<String>,
     /// A scope to ask for; repeat it for several. Default: the first of endpoints.json
     #[arg(long)]
-    pub scope: Vec<String>,
+    pub(crate) scope: Vec<String>,
     /// All scopes of endpoints.json, and not only the first
     #[arg(long, conflicts_with = "scope")]
-    pub all_scopes: bool,
+    pub(crate) all_scopes: bool,
     /// How unevenly identities are asked for: the exponent of a Zipf distribution; 0: evenly
     #[arg(long, default_value_t = 1.0)]
-    pub skew: f64,
+    pub(crate) skew: f64,
 }
 
 /// Where to connect.
 #[derive(Debug, Clone)]
-pub enum Address {
+pub(crate) enum Address {
     /// A host and a port.
     Tcp(String),
     /// A path.
@@ -63,30 +63,30 @@ pub enum Address {
 
 /// One thing that is asked.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// The identity that the token must be of.
-    pub identity: String,
+    pub(crate) identity: String,
     /// Its client id, where it is known: the token itself must name it.
-    pub client_id: Option<String>,
+    pub(crate) client_id: Option<String>,
     /// The request, encoded.
-    pub request: Request,
+    pub(crate) request: Request,
 }
 
 /// Everything that connections need to know.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub(crate) struct Target {
     /// Where.
-    pub address: Address,
+    pub(crate) address: Address,
     /// One configuration for each caller; none: plain text.
-    pub tls: Vec<Arc<rustls::ClientConfig>>,
+    pub(crate) tls: Vec<Arc<rustls::ClientConfig>>,
     /// What.
-    pub asks: Vec<Ask>,
+    pub(crate) asks: Vec<Ask>,
     /// How often each.
-    pub mix: WeightedIndex<f64>,
+    pub(crate) mix: WeightedIndex<f64>,
     /// The scopes that are asked for.
-    pub scopes: Vec<String>,
+    pub(crate) scopes: Vec<String>,
     /// The server's process, if it is known.
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -114,7 +114,7 @@ struct Identity {
 
 impl TargetArguments {
     /// Everything by default, at the broker of this data directory.
-    pub fn of(data_dir: PathBuf) -> Self {
+    pub(crate) fn of(data_dir: PathBuf) -> Self {
         Self {
             data_dir,
             endpoint: None,
@@ -131,7 +131,7 @@ impl TargetArguments {
     }
 
     /// Reads files and puts everything together.
-    pub fn resolve(&self) -> anyhow::Result<Target> {
+    pub(crate) fn resolve(&self) -> anyhow::Result<Target> {
         let file = self.data_dir.join("endpoints.json");
         let known: Option<Endpoints> = match fs::read(&file) {
             Ok(bytes) => Some(
@@ -260,21 +260,21 @@ impl TargetArguments {
 
 impl Target {
     /// What to ask next.
-    pub fn draw(&self, rng: &mut impl Rng) -> usize {
+    pub(crate) fn draw(&self, rng: &mut impl Rng) -> usize {
         self.mix.sample(rng)
     }
 }
 
 /// Checks answers: each must be of the identity that was asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Checker {
+pub(crate) struct Checker {
     /// For each ask the last answer that was looked at in full.
     known: Vec<Vec<u8>>,
 }
 
 impl Checker {
     /// Whether a GetTokenResponse is right for this ask. One that has the same bytes as the last right one is.
-    pub fn right(&mut self, index: usize, ask: &Ask, message: &[u8]) -> bool {
+    pub(crate) fn right(&mut self, index: usize, ask: &Ask, message: &[u8]) -> bool {
         if self.known.len() <= index {
             self.known.resize_with(index + 1, Vec::new);
         }
@@ -289,7 +289,7 @@ impl Checker {
     }
 
     /// The size of the largest access token that was seen, in bytes.
-    pub fn token_bytes(&self) -> usize {
+    pub(crate) fn token_bytes(&self) -> usize {
         let size = |m: &Vec<u8>| {
             v1::GetTokenResponse::decode(m.as_slice()).ok()?.token.map(|t| t.access_token.len())
         };

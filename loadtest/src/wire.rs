@@ -30,14 +30,14 @@ const LAST_STREAM: u32 = 0x7fff_fffe;
 
 /// A request, encoded once: both frames, with room for the stream's id.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub(crate) struct Request {
     headers: Vec<u8>,
     data: Vec<u8>,
 }
 
 /// How a request ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome<'a> {
+pub(crate) enum Outcome<'a> {
     /// `grpc-status: 0`, with one message.
     Message(&'a [u8]),
     /// Another status, or an answer that is none of gRPC.
@@ -48,17 +48,16 @@ pub enum Outcome<'a> {
 
 /// The server broke the protocol, or wants no more of this connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
+pub(crate) enum WireError {
     /// What it sent is not HTTP/2 as this client asked for it.
     #[error("the server breaks the protocol: {0}")]
     Protocol(&'static str),
 }
 
 /// One connection.
-#[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     /// Bytes to send.
-    pub out: Vec<u8>,
+    pub(crate) out: Vec<u8>,
     input: Vec<u8>,
     next_stream: u32,
     streams: HashMap<u32, Stream>,
@@ -67,7 +66,7 @@ pub struct Client {
     max_streams: u32,
     consumed: u32,
     going_away: bool,
-    decoder: Decoder,
+    decoder: Decoder<'static>,
     /// The trailers of success, as this server writes them.
     good: Vec<u8>,
 }
@@ -79,14 +78,8 @@ struct Stream {
     status: Option<u32>,
 }
 
-impl std::fmt::Debug for Scratch<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scratch").finish_non_exhaustive()
-    }
-}
-
 /// A frame of the input.
-struct Scratch<'a> {
+struct Frame<'a> {
     kind: u8,
     flags: u8,
     stream: u32,
@@ -95,7 +88,7 @@ struct Scratch<'a> {
 
 impl Request {
     /// A unary call of `path` with one message.
-    pub fn new(secure: bool, authority: &str, path: &str, message: &[u8]) -> Self {
+    pub(crate) fn new(secure: bool, authority: &str, path: &str, message: &[u8]) -> Self {
         // :method POST and :scheme, from the static table.
         let mut block = vec![0x83, if secure { 0x87 } else { 0x86 }];
         literal(&mut block, &[0x04], path.as_bytes());
@@ -186,22 +179,22 @@ impl Default for Client {
 
 impl Client {
     /// Whether another request may be sent now.
-    pub fn ready(&self, request: &Request) -> bool {
+    pub(crate) fn ready(&self, request: &Request) -> bool {
         !self.ended() && self.window >= request.body_bytes() && self.streams.len() < self.max_streams as usize
     }
 
     /// Whether this connection takes no more requests.
-    pub fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         self.going_away || self.next_stream >= LAST_STREAM
     }
 
     /// Requests under way.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.streams.len()
     }
 
     /// Puts a request into [`Client::out`].
-    pub fn send(&mut self, request: &Request, tag: u64) {
+    pub(crate) fn send(&mut self, request: &Request, tag: u64) {
         let id = self.next_stream.to_be_bytes();
         for part in [&request.headers, &request.data] {
             let at = self.out.len();
@@ -215,7 +208,7 @@ impl Client {
     }
 
     /// Takes in what came; each request that ended is told to `ended`.
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
         bytes: &[u8],
         mut ended: impl FnMut(u64, Outcome<'_>),
@@ -245,34 +238,34 @@ impl Client {
 
     fn frame(
         &mut self,
-        frame_: &Scratch<'_>,
+        incoming: &Frame<'_>,
         ended: &mut impl FnMut(u64, Outcome<'_>),
     ) -> Result<(), WireError> {
-        let payload = frame_.payload;
-        match frame_.kind {
+        let payload = incoming.payload;
+        match incoming.kind {
             DATA => {
                 self.consumed += payload.len() as u32;
-                let payload = unpadded(frame_, 0)?;
-                if let Some(stream) = self.streams.get_mut(&frame_.stream) {
+                let payload = unpadded(incoming, 0)?;
+                if let Some(stream) = self.streams.get_mut(&incoming.stream) {
                     stream.body.extend_from_slice(payload);
                 }
             }
             HEADERS => {
-                if frame_.flags & END_HEADERS == 0 {
+                if incoming.flags & END_HEADERS == 0 {
                     return Err(WireError::Protocol("a header block in several frames"));
                 }
-                let skip = if frame_.flags & PRIORITY != 0 { 5 } else { 0 };
-                let block = unpadded(frame_, skip)?;
-                self.headers(frame_.stream, block, frame_.flags & END_STREAM != 0)?;
+                let skip = if incoming.flags & PRIORITY != 0 { 5 } else { 0 };
+                let block = unpadded(incoming, skip)?;
+                self.headers(incoming.stream, block, incoming.flags & END_STREAM != 0)?;
             }
             CONTINUATION => return Err(WireError::Protocol("a header block in several frames")),
             RST_STREAM => {
-                if let Some(stream) = self.streams.remove(&frame_.stream) {
+                if let Some(stream) = self.streams.remove(&incoming.stream) {
                     ended(stream.tag, Outcome::Reset(number(payload)?));
                 }
                 return Ok(());
             }
-            SETTINGS if frame_.flags & ACK == 0 => {
+            SETTINGS if incoming.flags & ACK == 0 => {
                 for pair in payload.chunks_exact(6) {
                     if pair[..2] == [0, 3] {
                         self.max_streams = number(&pair[2..])?;
@@ -280,15 +273,15 @@ impl Client {
                 }
                 frame(&mut self.out, SETTINGS, ACK, 0, &[]);
             }
-            PING if frame_.flags & ACK == 0 => frame(&mut self.out, PING, ACK, 0, payload),
+            PING if incoming.flags & ACK == 0 => frame(&mut self.out, PING, ACK, 0, payload),
             GOAWAY => self.going_away = true,
             // A stream's own window is never used up: a request is shorter than the first one.
-            WINDOW_UPDATE if frame_.stream == 0 => self.window += i64::from(number(payload)?),
+            WINDOW_UPDATE if incoming.stream == 0 => self.window += i64::from(number(payload)?),
             _ => {}
         }
-        if frame_.flags & END_STREAM != 0
-            && matches!(frame_.kind, DATA | HEADERS)
-            && let Some(stream) = self.streams.remove(&frame_.stream)
+        if incoming.flags & END_STREAM != 0
+            && matches!(incoming.kind, DATA | HEADERS)
+            && let Some(stream) = self.streams.remove(&incoming.stream)
         {
             ended(stream.tag, outcome(&stream));
             let mut body = stream.body;
@@ -335,16 +328,16 @@ fn outcome(stream: &Stream) -> Outcome<'_> {
     }
 }
 
-fn next_frame(bytes: &[u8]) -> Option<(Scratch<'_>, usize)> {
+fn next_frame(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER>()?;
     let &[a, b, c, kind, flags, ref id @ ..] = header;
     let length = u32::from_be_bytes([0, a, b, c]) as usize;
     let payload = rest.get(..length)?;
     let stream = u32::from_be_bytes(*id) & 0x7fff_ffff;
-    Some((Scratch { kind, flags, stream, payload }, FRAME_HEADER + length))
+    Some((Frame { kind, flags, stream, payload }, FRAME_HEADER + length))
 }
 
-fn unpadded<'a>(frame: &Scratch<'a>, skip: usize) -> Result<&'a [u8], WireError> {
+fn unpadded<'a>(frame: &Frame<'a>, skip: usize) -> Result<&'a [u8], WireError> {
     let (padding, payload) = match frame.payload {
         [padding, rest @ ..] if frame.flags & PADDED != 0 => (usize::from(*padding), rest),
         payload => (0, payload),
