@@ -2,7 +2,8 @@
 //!
 //! One bucket for each authority. Its rate halves when the authority throttles and grows back by a twentieth of the full rate each
 //! second. Callers that wait come first, then what is about to expire, then what is due, then what is only being warmed up; a lower
-//! priority must leave a part of the bucket for the higher ones, and warm-up has a slower bucket of its own besides.
+//! priority must leave a part of the bucket for the higher ones, and warm-up has a slower bucket of its own besides. A quarter of the
+//! rate is kept for what is about to expire: callers of cold tokens, however many, must not let warm ones die.
 
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub enum Priority {
 
 /// Seconds of the rate that the bucket holds.
 const BURST_SECONDS: f64 = 2.0;
+/// The part of the rate that is kept for what is about to expire.
+const RESERVE: f64 = 0.25;
 /// Lowest rate after throttling, a second.
 const FLOOR: f64 = 1.0;
 
@@ -32,6 +35,7 @@ pub struct Budget {
     full: f64,
     rate: f64,
     level: f64,
+    reserve: f64,
     warm_up: f64,
     warm_up_level: f64,
     max_concurrent: u32,
@@ -48,7 +52,8 @@ impl Budget {
         Self {
             full,
             rate: full,
-            level: full * BURST_SECONDS,
+            level: full * BURST_SECONDS * (1.0 - RESERVE),
+            reserve: full * BURST_SECONDS * RESERVE,
             warm_up,
             warm_up_level: warm_up * BURST_SECONDS,
             max_concurrent: limits.max_concurrent.max(1),
@@ -61,7 +66,7 @@ impl Budget {
     /// Takes a permit if there is one; each must be given back with [`Budget::done`].
     pub fn take(&mut self, priority: Priority, now: Mono) -> bool {
         self.refill(now);
-        let burst = self.rate * BURST_SECONDS;
+        let burst = self.rate * BURST_SECONDS * (1.0 - RESERVE);
         let (keep, share) = match priority {
             Priority::Waiting => (0.0, 1.0),
             Priority::Expiring => (burst * 0.1, 0.9),
@@ -70,10 +75,16 @@ impl Budget {
         };
         let slots = (f64::from(self.max_concurrent) * share).ceil().max(1.0);
         let warm = priority != Priority::WarmUp || self.warm_up_level >= 1.0;
-        let free =
-            f64::from(self.in_flight) < slots && self.level - 1.0 >= keep.min(burst - 1.0).max(0.0) && warm;
+        let reserved = priority == Priority::Expiring && self.reserve >= 1.0;
+        let free = f64::from(self.in_flight) < slots
+            && (reserved || self.level - 1.0 >= keep.min(burst - 1.0).max(0.0))
+            && warm;
         if free {
-            self.level -= 1.0;
+            if reserved {
+                self.reserve -= 1.0;
+            } else {
+                self.level -= 1.0;
+            }
             self.in_flight += 1;
             if priority == Priority::WarmUp {
                 self.warm_up_level -= 1.0;
@@ -90,9 +101,15 @@ impl Budget {
         let again = self.halved_at.is_none_or(|at| now.saturating_since(at) >= Duration::from_secs(1));
         if throttled && again {
             self.rate = (self.rate / 2.0).max(FLOOR);
-            self.level = self.level.min(self.rate);
+            self.level = self.level.min(self.rate * (1.0 - RESERVE));
+            self.reserve = self.reserve.min(self.rate * RESERVE);
             self.halved_at = Some(now);
         }
+    }
+
+    /// The authority's limits changed; what is under way goes on.
+    pub fn adjust(&mut self, limits: &AuthorityLimits, now: Mono) {
+        *self = Self { in_flight: self.in_flight, ..Self::new(limits, now) };
     }
 
     /// Requests a second, now.
@@ -109,7 +126,11 @@ impl Budget {
         let seconds = now.saturating_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.rate = (self.rate + self.full / 20.0 * seconds).min(self.full);
-        self.level = (self.level + self.rate * seconds).min(self.rate * BURST_SECONDS);
+        // What the reserve has no room for is everybody's.
+        let (all, most) = (self.rate * seconds, self.rate * BURST_SECONDS);
+        let kept = (all * RESERVE).min(most * RESERVE - self.reserve).max(0.0);
+        self.reserve = (self.reserve + kept).min((most * RESERVE).max(1.0));
+        self.level = (self.level + all - kept).min((most * (1.0 - RESERVE)).max(1.0));
         self.warm_up_level = (self.warm_up_level + self.warm_up * seconds).min(self.warm_up * BURST_SECONDS);
     }
 }
@@ -155,6 +176,18 @@ mod tests {
         assert!(budget.take(Priority::Expiring, at(0)));
         while budget.take(Priority::Expiring, at(0)) {}
         assert!(budget.take(Priority::Waiting, at(0)));
+    }
+
+    #[test]
+    fn a_flood_of_waiting_callers_leaves_a_quarter_for_what_is_about_to_expire() {
+        let mut budget = Budget::new(&limits(), at(0));
+        let (mut waiting, mut expiring) = (0, 0);
+        for ms in (0..60_000).step_by(100) {
+            waiting += granted(&mut budget, Priority::Waiting, at(ms), 1_000);
+            expiring += granted(&mut budget, Priority::Expiring, at(ms), 10);
+        }
+        assert!((2_900..=3_200).contains(&expiring), "{expiring}");
+        assert!((12_000..=12_500).contains(&(waiting + expiring)), "{waiting} and {expiring}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::{Now, Token, serve_floor};
+use crate::serve_floor;
 
 /// Back-off between failed tries of one key while the cause may pass by itself.
 pub const TRANSIENT_CAP: Duration = Duration::from_secs(30);
@@ -78,10 +78,8 @@ fn delay(failures: u32, factor: u32, cap: Duration, retry_after: Option<Duration
     grown.mul_f64(spread).max(retry_after.unwrap_or_default())
 }
 
-/// Whether a token is worth refreshing: somebody used it in its last two lifetimes, or it is pinned.
-pub fn wanted(token: &Token, last_used: Now, now: Now, pinned: bool) -> bool {
-    pinned || now.boot.saturating_since(last_used.boot) < token.lifetime() * 2
-}
+/// After this many refreshes that nobody used, a token is left alone.
+pub const UNUSED_REFRESHES: u32 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -10,11 +10,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use jeton_core::{Clock, Freshness, Now, Principal, Priority, Token, TokenKey};
+use jeton_core::{Clock, Freshness, Now, Principal, Priority, Token, TokenKey, Wall};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    EngineSettings, TokenError, TokenSource, Watch,
+    EngineSettings, IssueError, TokenError, TokenSource, Watch,
     gate::Gate,
     index::Index,
     queue::Queue,
@@ -102,7 +102,7 @@ impl Shared {
         draw: Draw,
     ) -> Self {
         Self {
-            index: Index::new(&settings),
+            index: Index::new(&settings, writer.clone()),
             gate,
             queue: Queue::default(),
             writer,
@@ -138,9 +138,9 @@ impl Engine {
 
     fn hit<R>(&self, slot: &Arc<Slot>, now: Now, serve: impl FnOnce(&Cached, Freshness) -> R) -> Option<R> {
         let (served, state) = slot.serve(now, serve)?;
-        self.shared.index.touch(slot, now);
+        let left_alone = slot.mark_used(now);
         // A slot that nobody used was left alone; now somebody does.
-        if state == Freshness::Stale && slot.forgotten() {
+        if left_alone || (state == Freshness::Stale && slot.forgotten()) {
             self.shared.queue.push(slot, now.boot);
         }
         Some(served)
@@ -162,8 +162,7 @@ impl Engine {
                 what: "too many callers wait for authorities",
                 retry_after: Duration::from_secs(1),
             })?;
-        let slot = self.slot_for(key, &ask.caller)?;
-        let landing = self.join(&slot)?;
+        let landing = self.ask_for(key, &ask.caller)?;
         let wait = ask.wait.unwrap_or_else(|| shared.settings.max_wait()).min(shared.settings.max_wait());
         let hit = tokio::time::timeout(wait, landed(landing)).await.map_err(|_| TokenError::Deadline)??;
         let now = shared.clock.now();
@@ -183,7 +182,13 @@ impl Engine {
     /// Follows a token. Watching counts as use.
     pub fn watch(&self, key: &TokenKey, caller: &Principal) -> Result<Watch, TokenError> {
         let shared = &self.shared;
-        let slot = self.slot_for(key, caller)?;
+        let now = shared.clock.now();
+        // What is in memory costs nobody anything.
+        let known = shared.index.find(key).filter(|slot| slot.hit(now).is_some());
+        let slot = match known {
+            Some(slot) => slot,
+            None => self.slot_for(key, caller)?,
+        };
         let counted = WatchCount::enter(&shared.watches, shared.settings.max_watches).ok_or(
             TokenError::Overloaded {
                 what: "too many tokens are watched",
@@ -191,28 +196,42 @@ impl Engine {
             },
         )?;
         let seen = slot.seen.subscribe();
-        let now = shared.clock.now();
         slot.mark_used(now);
-        let has_token = slot.hit(now).is_some();
-        if has_token {
-            shared.queue.push(&slot, now.boot);
-        } else {
-            // The outcome comes through the watch.
-            let _ = self.join(&slot)?;
-        }
         let failures = seen.borrow().failures;
-        Ok(Watch { seen, clock: Arc::clone(&shared.clock), shown: 0, failures, _counted: counted })
+        let mut watch = Watch {
+            seen,
+            clock: Arc::clone(&shared.clock),
+            shown: 0,
+            failures,
+            first: None,
+            _counted: counted,
+        };
+        if slot.hit(now).is_some() {
+            shared.queue.push(&slot, now.boot);
+        } else if let Some(error) = self.refusal(&slot) {
+            // The watch goes on: the queue asks again when it may.
+            shared.queue.push(&slot, now.boot + error.retry_after.unwrap_or_default());
+            watch.first = Some(error);
+        } else if shared.fly(&slot, Priority::Waiting, false, now).is_none() {
+            return Err(MADE_ROOM);
+        }
+        Ok(watch)
     }
 
-    /// Keeps the token of a key fresh although nobody asks, or stops doing so.
-    pub fn pin(&self, key: &TokenKey, owner: &Principal, pinned: bool) -> Result<(), TokenError> {
+    /// Keeps the token of a key fresh until then, although nobody asks.
+    pub fn pin(&self, key: &TokenKey, owner: &Principal, until: Wall) -> Result<(), TokenError> {
         let now = self.shared.clock.now();
-        let slot = if pinned { Some(self.slot_for(key, owner)?) } else { self.shared.index.find(key) };
-        if let Some(slot) = slot {
-            slot.pinned.store(pinned, Relaxed);
-            self.shared.queue.push(&slot, now.boot);
-        }
+        let slot = self.shared.index.ensure(key, owner, now).map_err(|_| FULL)?;
+        slot.pin(until);
+        self.shared.queue.push(&slot, now.boot);
         Ok(())
+    }
+
+    /// Stops doing so.
+    pub fn unpin(&self, key: &TokenKey) {
+        if let Some(slot) = self.shared.index.find(key) {
+            slot.unpin();
+        }
     }
 
     fn valid_long_enough(&self, hit: &Hit, ask: &Ask) -> Result<bool, TokenError> {
@@ -239,26 +258,23 @@ impl Engine {
             what: "this caller asks for too many tokens that are not in memory",
             retry_after,
         })?;
-        let made = shared.index.ensure(key, caller, now).map_err(|_| TokenError::Overloaded {
-            what: "this caller's share of the cache is full of tokens in use",
-            retry_after: Duration::from_secs(10),
-        })?;
-        made.0.mark_used(now);
-        Ok(made.0)
+        let slot = shared.index.ensure(key, caller, now).map_err(|_| FULL)?;
+        slot.mark_used(now);
+        Ok(slot)
     }
 
-    /// The flight of a slot: the one under way, or a new one.
-    fn join(&self, slot: &Arc<Slot>) -> Result<Landing, TokenError> {
-        let shared = &self.shared;
-        let now = shared.clock.now();
-        if let Some(error) = self.refusal(slot) {
-            return Err(error);
+    /// The flight for a key: the one under way, or a new one.
+    fn ask_for(&self, key: &TokenKey, caller: &Principal) -> Result<Landing, TokenError> {
+        let slot = self.slot_for(key, caller)?;
+        if let Some(error) = self.refusal(&slot) {
+            return Err(TokenError::Authority(error));
         }
-        Ok(shared.fly(slot, Priority::Waiting, false, now))
+        // Pushed out between being found and being used: there is hardly room, and a little later there may be.
+        self.shared.fly(&slot, Priority::Waiting, false, self.shared.clock.now()).ok_or(MADE_ROOM)
     }
 
     /// What a caller gets at once while no try is allowed.
-    fn refusal(&self, slot: &Slot) -> Option<TokenError> {
+    fn refusal(&self, slot: &Slot) -> Option<IssueError> {
         let shared = &self.shared;
         let now = shared.clock.now();
         let state = slot.state();
@@ -269,11 +285,19 @@ impl Engine {
             state.retry_at.map(|at| at.saturating_since(now.boot)).filter(|left| !left.is_zero());
         let held = shared.gate.held(&slot.key, now);
         let left = backing_off.max(held)?;
-        let mut error = state.last_error.clone().unwrap_or_else(crate::flight::held_back);
-        error.retry_after = Some(left);
-        Some(TokenError::Authority(error))
+        let error = state.last_error.clone().unwrap_or_else(|| crate::flight::held_back(left));
+        Some(IssueError { retry_after: Some(left), ..error })
     }
 }
+
+const FULL: TokenError = TokenError::Overloaded {
+    what: "the cache, or this caller's share of it, is full of tokens in use",
+    retry_after: Duration::from_secs(10),
+};
+const MADE_ROOM: TokenError = TokenError::Overloaded {
+    what: "the token's place in the cache went to another one",
+    retry_after: Duration::from_millis(100),
+};
 
 async fn landed(mut landing: Landing) -> Result<Arc<crate::slot::Cached>, TokenError> {
     match landing.wait_for(Option::is_some).await {

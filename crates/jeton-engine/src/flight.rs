@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::{
     IssueError, IssueErrorClass, StoredToken, TokenError, TokenWrite,
     engine::Shared,
+    gate::Permit,
     slot::{Cached, Landing, Slot},
 };
 
@@ -16,9 +17,35 @@ const FLIGHT_TIMEOUT: Duration = Duration::from_secs(35);
 /// How often a flight without a permit asks again.
 const PERMIT_POLL: Duration = Duration::from_millis(25);
 
-/// The error of a Retry-After that was taken over from before a restart.
-pub(crate) fn held_back() -> IssueError {
-    own(IssueErrorClass::Throttled, "the authority asked for a pause (Retry-After), which is not over")
+/// When a flight without a permit is tried again, if somebody still wants the token.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The error inside a Retry-After, of which this much is left.
+pub(crate) fn held_back(left: Duration) -> IssueError {
+    let error =
+        own(IssueErrorClass::Throttled, "the authority asked for a pause (Retry-After), which is not over");
+    IssueError { retry_after: Some(left), ..error }
+}
+
+fn used_up() -> IssueError {
+    let error = own(IssueErrorClass::Transient, "the budget of requests to this authority is used up");
+    IssueError { retry_after: Some(BUSY_PAUSE), ..error }
+}
+
+/// Frees the slot of a flight whose task panicked: the next one may fly.
+struct Died<'a> {
+    shared: &'a Shared,
+    slot: &'a Arc<Slot>,
+    armed: bool,
+}
+
+impl Drop for Died<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.slot.state().flight = None;
+            self.shared.queue.push(self.slot, self.shared.clock.now().boot + BUSY_PAUSE);
+        }
+    }
 }
 
 /// The error of a flight whose task died.
@@ -34,17 +61,18 @@ fn own(class: IssueErrorClass, message: &str) -> IssueError {
 }
 
 impl Shared {
-    /// Joins the slot's flight, or starts one. `permitted`: a permit was taken already.
+    /// Joins the slot's flight, or starts one. `permitted`: a permit was taken already. None: the slot has left the index meanwhile, and
+    /// what its flight brought would be lost.
     pub(crate) fn fly(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         priority: Priority,
         permitted: bool,
         now: Now,
-    ) -> Landing {
+    ) -> Option<Landing> {
         let mut state = slot.state();
-        if let Some(landing) = &state.flight {
-            let landing = landing.clone();
+        let landing = state.flight.clone();
+        if landing.is_some() || state.gone {
             drop(state);
             if permitted {
                 self.gate.done(&slot.key, false, now);
@@ -56,10 +84,12 @@ impl Shared {
         drop(state);
         let (shared, slot) = (Arc::clone(self), Arc::clone(slot));
         self.flights.spawn(async move {
+            let mut died = Died { shared: &shared, slot: &slot, armed: true };
             let outcome = shared.flight(&slot, priority, permitted).await;
+            died.armed = false;
             land.send_replace(Some(outcome));
         });
-        landing
+        Some(landing)
     }
 
     async fn flight(
@@ -68,13 +98,23 @@ impl Shared {
         priority: Priority,
         permitted: bool,
     ) -> Result<Arc<Cached>, TokenError> {
-        if !permitted && !self.await_permit(slot, priority).await {
-            // Not the authority's failure and not the key's: nothing backs off.
-            slot.state().flight = None;
-            return Err(TokenError::Overloaded {
-                what: "the budget of requests to this authority is used up",
-                retry_after: Duration::from_secs(1),
-            });
+        if !permitted {
+            match self.await_permit(slot, priority).await {
+                Ok(Permit::Granted) => {}
+                Ok(Permit::Held(left)) => return Err(self.put_off(slot, held_back(left))),
+                Ok(Permit::Busy) | Err(_) => {
+                    // Not the authority's failure and not the key's: nothing backs off.
+                    let error = self.put_off(slot, used_up());
+                    return Err(if let TokenError::Authority(error) = error {
+                        TokenError::Overloaded {
+                            what: "the budget of requests to this authority is used up",
+                            retry_after: error.retry_after.unwrap_or(BUSY_PAUSE),
+                        }
+                    } else {
+                        error
+                    });
+                }
+            }
         }
         let started = self.clock.now();
         // A task of its own: a panic in a source must not leave callers waiting.
@@ -97,13 +137,30 @@ impl Shared {
         self.settle(slot, answer, started, now)
     }
 
-    async fn await_permit(&self, slot: &Slot, priority: Priority) -> bool {
+    /// Waits for a permit; a pause that the authority asks for meanwhile ends the wait.
+    async fn await_permit(
+        &self,
+        slot: &Slot,
+        priority: Priority,
+    ) -> Result<Permit, tokio::time::error::Elapsed> {
         let waiting = async {
-            while !self.gate.permit(&slot.key, priority, self.clock.now()) {
-                tokio::time::sleep(PERMIT_POLL).await;
+            loop {
+                match self.gate.permit(&slot.key, priority, self.clock.now()) {
+                    Permit::Busy => tokio::time::sleep(PERMIT_POLL).await,
+                    decided => return decided,
+                }
             }
         };
-        tokio::time::timeout(self.settings.max_wait(), waiting).await.is_ok()
+        tokio::time::timeout(self.settings.max_wait(), waiting).await
+    }
+
+    /// Ends a flight that asked nobody. Watchers hear why, and whoever still wants the token is looked at again.
+    fn put_off(&self, slot: &Arc<Slot>, error: IssueError) -> TokenError {
+        let again = self.clock.now().boot + error.retry_after.unwrap_or(BUSY_PAUSE);
+        slot.state().flight = None;
+        slot.tell_failure(&error);
+        self.queue.push(slot, again);
+        TokenError::Authority(error)
     }
 
     /// Applies an outcome to the slot, and tells everybody.
@@ -145,12 +202,16 @@ impl Shared {
         state.last_error = None;
         state.retry_at = None;
         state.prepared = false;
+        if std::mem::take(&mut state.by_itself) {
+            slot.mark_refreshed();
+        }
         let gone = state.gone;
         drop(state);
         if !gone {
-            self.index.weigh(slot);
+            let now = self.clock.now();
+            self.index.weigh(slot, now);
             self.enqueue(slot, &cached.token);
-            self.writer.put(TokenWrite::Put(Box::new(stored(slot, &cached.token))));
+            self.writer.put(TokenWrite::Put(Box::new(stored(slot, &cached.token, now))));
         } else {
             // Those who waited get it; nobody after them.
             slot.token.store(None);
@@ -196,10 +257,7 @@ impl Shared {
         state.retry_at = Some(now.boot + retry_in);
         state.prepared = false;
         drop(state);
-        slot.seen.send_modify(|seen| {
-            seen.error = Some(error.clone());
-            seen.failures += 1;
-        });
+        slot.tell_failure(&error);
         self.queue.push(slot, now.boot + retry_in);
         TokenError::Authority(error)
     }
@@ -207,9 +265,7 @@ impl Shared {
     /// Takes a slot out of memory and out of the store.
     pub(crate) fn evict(&self, slot: &Arc<Slot>) {
         slot.token.store(None);
-        if self.index.remove(slot) {
-            self.writer.put(TokenWrite::Remove(slot.key.clone()));
-        }
+        self.index.remove(slot);
     }
 }
 
@@ -222,13 +278,12 @@ fn outcome_of(error: &IssueError) -> RefreshOutcome {
     }
 }
 
-pub(crate) fn stored(slot: &Slot, token: &Token) -> StoredToken {
+fn stored(slot: &Slot, token: &Token, now: Now) -> StoredToken {
     StoredToken {
         key: slot.key.clone(),
         token: token.issued.clone(),
         issued_at: token.issued_at,
         refresh_at: token.refresh_at,
-        last_used: slot.last_used().0,
-        pinned: slot.pinned.load(std::sync::atomic::Ordering::Relaxed),
+        last_used: slot.last_used(now).0,
     }
 }

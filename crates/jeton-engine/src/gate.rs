@@ -8,6 +8,7 @@ use std::{
 
 use jeton_core::{
     Budget, Mono, Now, Principal, Priority, SharedDirectory, TokenKey, Uid, profile::AuthorityLimits,
+    retry_after::MAX_RETRY_AFTER,
 };
 
 use crate::{EngineSettings, Hold};
@@ -29,6 +30,16 @@ pub(crate) struct Gate {
 struct Bucket {
     level: f64,
     at: Mono,
+}
+
+/// Whether a request may go out now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Permit {
+    Granted,
+    /// The budget is used up for now.
+    Busy,
+    /// The authority asked for a pause, of which this much is left.
+    Held(Duration),
 }
 
 /// What an authority's budget allows now.
@@ -78,13 +89,16 @@ impl Gate {
         Err(Duration::from_secs_f64((1.0 - bucket.level) / self.per_second).max(Duration::from_millis(1)))
     }
 
-    /// A permit for one request to the key's authority, if there is one.
-    pub(crate) fn permit(&self, key: &TokenKey, priority: Priority, now: Now) -> bool {
+    /// A permit for one request to the key's authority. None is given inside a Retry-After.
+    pub(crate) fn permit(&self, key: &TokenKey, priority: Priority, now: Now) -> Permit {
+        if let Some(left) = self.held(key, now) {
+            return Permit::Held(left);
+        }
         let mut budgets = locked(&self.budgets);
         let budget = budgets
             .entry(key.authority)
             .or_insert_with(|| Budget::new(&self.limits(key.authority), now.mono));
-        budget.take(priority, now.mono)
+        if budget.take(priority, now.mono) { Permit::Granted } else { Permit::Busy }
     }
 
     /// Gives a permit back.
@@ -94,10 +108,11 @@ impl Gate {
         }
     }
 
-    /// The authority's profile changed or it is gone: its budget starts anew.
-    pub(crate) fn forget_authority(&self, authority: Uid) {
-        locked(&self.budgets).remove(&authority);
-        locked(&self.holds).retain(|(a, _), _| *a != authority);
+    /// The authority's profile changed, or it is gone. A Retry-After holds all the same.
+    pub(crate) fn authority_changed(&self, authority: Uid, now: Now) {
+        if let Some(budget) = locked(&self.budgets).get_mut(&authority) {
+            budget.adjust(&self.limits(authority), now.mono);
+        }
     }
 
     /// Obeys a Retry-After.
@@ -107,12 +122,14 @@ impl Gate {
         holds.retain(|_, end| *end > now.boot);
         let end = holds.entry((key.authority, key.identity)).or_insert(until);
         *end = until.max(*end);
-        Hold { authority: key.authority, identity: key.identity, until: now.wall + delay }
+        let left = end.saturating_since(now.boot);
+        Hold { authority: key.authority, identity: key.identity, until: now.wall + left }
     }
 
     /// Takes over a hold that was in force before a restart.
     pub(crate) fn restore(&self, hold: Hold, now: Now) {
-        let left = hold.until.saturating_since(now.wall);
+        // A wall clock that was set back must not make it longer than the longest there is.
+        let left = hold.until.saturating_since(now.wall).min(MAX_RETRY_AFTER);
         if !left.is_zero() {
             locked(&self.holds).insert((hold.authority, hold.identity), now.boot + left);
         }

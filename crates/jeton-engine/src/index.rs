@@ -1,8 +1,8 @@
 //! Which slots there are, and who makes room.
 //!
 //! The index is a lock-free map. Beside it stand two measures of room: moka, with the policy "least recently used", weighs all idle
-//! slots together; and each caller has a share, beyond which it pushes out its own oldest slots and nobody else's. moka is told
-//! of one hit in many. A slot weighs at least `max_bytes / max_entries`, so one bound holds both promises.
+//! slots together; and each caller has a share, beyond which it pushes out its own oldest slots and nobody else's. moka is told of no
+//! hit, which would cost more than the hit: a slot that it wants out and that was used meanwhile gets a second chance. A slot weighs at least `max_bytes / max_entries`, so one bound holds both promises.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,14 +15,16 @@ use std::{
 use jeton_core::{Now, Principal, TokenKey};
 use moka::{policy::EvictionPolicy, sync::Cache};
 
-use crate::{EngineSettings, slot::Slot};
+use crate::{EngineSettings, TokenWrite, slot::Slot, writer::Writer};
 
-/// moka hears of a hit when the last one it heard of is this old: it costs more than the hit itself, and to tell what is idle from what
-/// is not, a minute will do.
-const TOUCH_MILLIS: u64 = 60_000;
+/// As often a slot that was used since moka weighed it last gets a second chance; then the next one goes, used or not.
+const SECOND_CHANCES: usize = 16;
+/// How often moka is asked for the next in line, where those before it are needed.
+const MOST_ROUNDS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Index {
+    writer: Writer,
     slots: papaya::HashMap<TokenKey, Arc<Slot>>,
     recency: Cache<TokenKey, u32>,
     evicted: Arc<Mutex<Vec<TokenKey>>>,
@@ -56,7 +58,7 @@ impl Owner {
 pub(crate) struct Full;
 
 impl Index {
-    pub(crate) fn new(settings: &EngineSettings) -> Self {
+    pub(crate) fn new(settings: &EngineSettings, writer: Writer) -> Self {
         let evicted = Arc::<Mutex<Vec<TokenKey>>>::default();
         let heard = Arc::clone(&evicted);
         let recency = Cache::builder()
@@ -70,6 +72,7 @@ impl Index {
             })
             .build();
         Self {
+            writer,
             slots: papaya::HashMap::new(),
             recency,
             evicted,
@@ -98,65 +101,64 @@ impl Index {
         self.slots.pin().values().cloned().collect()
     }
 
-    /// A hit: its recency, now and then.
-    pub(crate) fn touch(&self, slot: &Slot, now: Now) {
-        slot.mark_used(now);
-        let now = now.boot.as_millis();
-        if now.saturating_sub(slot.told.load(Relaxed)) >= TOUCH_MILLIS {
-            slot.told.store(now, Relaxed);
-            self.recency.get(&slot.key);
-        }
-    }
-
-    /// The slot of a key, made if it is not there. The second part says whether it is new.
-    pub(crate) fn ensure(
-        &self,
-        key: &TokenKey,
-        owner: &Principal,
-        now: Now,
-    ) -> Result<(Arc<Slot>, bool), Full> {
+    /// The slot of a key, made if it is not there.
+    pub(crate) fn ensure(&self, key: &TokenKey, owner: &Principal, now: Now) -> Result<Arc<Slot>, Full> {
         if let Some(slot) = self.find(key) {
-            return Ok((slot, false));
+            return Ok(slot);
         }
         // What was kept over a restart is nobody's in particular, and was within the bounds before.
         if *owner != Principal::restored() {
-            self.make_room(owner)?;
+            self.make_room(owner, now)?;
         }
         let made = Arc::new(Slot::new(key.clone(), owner.clone(), now));
         let kept = Arc::clone(self.slots.pin().get_or_insert_with(key.clone(), || Arc::clone(&made)));
-        let new = Arc::ptr_eq(&kept, &made);
-        if new {
+        if Arc::ptr_eq(&kept, &made) {
             self.owners().entry(owner.clone()).or_default().push(&kept, self.least_weight);
-            self.weigh(&kept);
+            self.weigh(&kept, now);
+            // What is in use cannot go, so the new one does.
+            if self.weight() > self.max_weight {
+                self.remove(&kept);
+                return Err(Full);
+            }
         }
-        Ok((kept, new))
+        Ok(kept)
     }
 
     /// Weighs a slot anew after its token changed, and drops what no longer fits.
-    pub(crate) fn weigh(&self, slot: &Arc<Slot>) {
+    pub(crate) fn weigh(&self, slot: &Arc<Slot>, now: Now) {
         let next = slot.bytes().max(self.least_weight);
-        let before = slot.weight.swap(next, Relaxed);
-        self.change(&slot.owner, before, next);
+        {
+            let state = slot.state();
+            if state.gone {
+                return;
+            }
+            let before = slot.weight.swap(next, Relaxed);
+            self.change(&slot.owner, before, next);
+        }
         self.recency.insert(slot.key.clone(), u32::try_from(next).unwrap_or(u32::MAX));
-        self.recency.run_pending_tasks();
-        self.drop_evicted();
+        self.make_fit(now);
     }
 
     /// Takes a slot out, if it is still the one under its key.
-    pub(crate) fn remove(&self, slot: &Arc<Slot>) -> bool {
-        let slots = self.slots.pin();
-        let removed = matches!(slots.remove_if(&slot.key, |_, found| Arc::ptr_eq(found, slot)), Ok(Some(_)));
-        drop(slots);
-        if removed {
-            slot.state().gone = true;
-            // Whoever knows the place finds nothing there any more.
-            slot.token.store(None);
-            slot.seen.send_modify(|seen| seen.ended = true);
-            self.recency.invalidate(&slot.key);
+    pub(crate) fn remove(&self, slot: &Arc<Slot>) {
+        let removed = {
+            let slots = self.slots.pin();
+            matches!(slots.remove_if(&slot.key, |_, found| Arc::ptr_eq(found, slot)), Ok(Some(_)))
+        };
+        if !removed {
+            return;
+        }
+        {
+            let mut state = slot.state();
+            state.gone = true;
             let weight = slot.weight.swap(0, Relaxed);
             self.change(&slot.owner, weight, 0);
         }
-        removed
+        // Whoever knows the place finds nothing there any more.
+        slot.token.store(None);
+        slot.seen.send_modify(|seen| seen.ended = true);
+        self.recency.invalidate(&slot.key);
+        self.writer.put(TokenWrite::Remove(slot.key.clone()));
     }
 
     fn change(&self, owner: &Principal, before: u64, after: u64) {
@@ -165,14 +167,14 @@ impl Index {
         let mut owners = self.owners();
         if let Some(entry) = owners.get_mut(owner) {
             entry.weight = (entry.weight + after).saturating_sub(before);
-            if entry.weight == 0 {
+            if entry.weight == 0 && entry.slots.iter().all(|slot| slot.strong_count() == 0) {
                 owners.remove(owner);
             }
         }
     }
 
     /// A caller at its share pushes out its own: idle ones, those used again since they came after the others.
-    fn make_room(&self, owner: &Principal) -> Result<(), Full> {
+    fn make_room(&self, owner: &Principal, now: Now) -> Result<(), Full> {
         loop {
             let (over, tries) = {
                 let owners = self.owners();
@@ -183,36 +185,42 @@ impl Index {
             if !over {
                 return Ok(());
             }
-            let victim = (0..tries).find_map(|_| self.next_of(owner)).ok_or(Full)?;
+            let victim = (0..tries).find_map(|_| self.next_of(owner, now)).ok_or(Full)?;
             self.remove(&victim);
         }
     }
 
     /// The owner's oldest slot if it may go; otherwise it moves to the end of the line.
-    fn next_of(&self, owner: &Principal) -> Option<Arc<Slot>> {
-        let mut owners = self.owners();
-        let line = &mut owners.get_mut(owner)?.slots;
-        let oldest = line.pop_front()?.upgrade()?;
+    fn next_of(&self, owner: &Principal, now: Now) -> Option<Arc<Slot>> {
+        let oldest = self.owners().get_mut(owner)?.slots.pop_front()?.upgrade()?;
         if oldest.state().gone {
             return None;
         }
-        if oldest.evictable() {
+        if oldest.evictable(now) {
             return Some(oldest);
         }
-        line.push_back(Arc::downgrade(&oldest));
+        self.owners().get_mut(owner)?.slots.push_back(Arc::downgrade(&oldest));
         None
     }
 
-    /// What moka found to be least recently used leaves the index, unless it is needed.
-    fn drop_evicted(&self) {
-        let evicted = std::mem::take(&mut *self.evicted.lock().unwrap_or_else(PoisonError::into_inner));
-        for slot in evicted.iter().filter_map(|key| self.find(key)) {
-            if slot.evictable() && self.weight() > self.max_weight.saturating_sub(self.least_weight) {
-                self.remove(&slot);
-            } else {
-                // Needed, or there is room after all: moka goes on weighing it.
-                let weight = u32::try_from(slot.weight.load(Relaxed)).unwrap_or(u32::MAX);
-                self.recency.insert(slot.key.clone(), weight);
+    /// What moka found to be least recently used leaves the index, unless it is needed; then the next in line is looked at.
+    fn make_fit(&self, now: Now) {
+        for round in 0..MOST_ROUNDS {
+            self.recency.run_pending_tasks();
+            let evicted = std::mem::take(&mut *self.evicted.lock().unwrap_or_else(PoisonError::into_inner));
+            if evicted.is_empty() {
+                return;
+            }
+            for slot in evicted.iter().filter_map(|key| self.find(key)) {
+                let full = self.weight() > self.max_weight.saturating_sub(self.least_weight);
+                let spared = round < SECOND_CHANCES && slot.used_since_told(now);
+                if full && slot.evictable(now) && !spared {
+                    self.remove(&slot);
+                } else {
+                    // Needed, used, or there is room after all: moka goes on weighing it.
+                    let weight = u32::try_from(slot.weight.load(Relaxed)).unwrap_or(u32::MAX);
+                    self.recency.insert(slot.key.clone(), weight);
+                }
             }
         }
     }

@@ -57,8 +57,6 @@ pub struct StoredToken {
     pub refresh_at: Wall,
     /// When a caller asked for it last.
     pub last_used: Wall,
-    /// Whether it is kept warm although nobody asks.
-    pub pinned: bool,
 }
 
 /// One change to what is kept.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::Shared,
+    gate::Permit,
     slot::{Cached, Slot},
 };
 
@@ -86,19 +87,18 @@ impl Shared {
         if gone || busy {
             return None;
         }
-        let Some(cached) =
-            cached.filter(|c| c.token.freshness(now) != Freshness::Expired || slot.is_pinned())
-        else {
-            return self.look_at_empty(slot, retry_in, now);
-        };
-        if !slot.wanted(&cached.token, now) {
+        let Some(cached) = cached else { return self.look_at_empty(slot, retry_in, now) };
+        if !slot.wanted(&cached, now) {
+            if cached.phases.at(now) == Freshness::Expired {
+                return self.look_at_empty(slot, retry_in, now);
+            }
             // Nobody asks: it stays until it expires, unless somebody comes back.
             return Some(cached.token.remaining(now) + Duration::from_secs(1));
         }
         if let Some(left) = retry_in.max(self.gate.held(&slot.key, now)) {
             return Some(left);
         }
-        if cached.token.freshness(now) == Freshness::Fresh {
+        if cached.phases.at(now) == Freshness::Fresh {
             return Some(self.before_refresh(slot, &cached, prepared, now));
         }
         self.start_refresh(slot, priority_of(slot, &cached.token, now), now)
@@ -110,14 +110,14 @@ impl Shared {
         retry_in: Option<Duration>,
         now: Now,
     ) -> Option<Duration> {
-        if slot.is_pinned() {
+        if slot.is_pinned(now) {
+            let priority = if slot.watched() { Priority::Due } else { Priority::WarmUp };
             return match retry_in.max(self.gate.held(&slot.key, now)) {
                 Some(left) => Some(left),
-                None => self.start_refresh(slot, Priority::WarmUp, now),
+                None => self.start_refresh(slot, priority, now),
             };
         }
-        let (_, used) = slot.last_used();
-        let idle = now.boot.saturating_since(used);
+        let (_, idle) = slot.last_used(now);
         let left = retry_in.unwrap_or_default().max(EMPTY_SLOT_LIFE.saturating_sub(idle));
         if left.is_zero() {
             self.evict(slot);
@@ -145,11 +145,15 @@ impl Shared {
     }
 
     fn start_refresh(self: &Arc<Self>, slot: &Arc<Slot>, priority: Priority, now: Now) -> Option<Duration> {
-        if !self.gate.permit(&slot.key, priority, now) {
-            return Some(Duration::from_millis(self.settings.tick_ms));
+        match self.gate.permit(&slot.key, priority, now) {
+            Permit::Granted => {
+                slot.state().by_itself = true;
+                drop(self.fly(slot, priority, true, now));
+                None
+            }
+            Permit::Busy => Some(Duration::from_millis(self.settings.tick_ms)),
+            Permit::Held(left) => Some(left),
         }
-        drop(self.fly(slot, priority, true, now));
-        None
     }
 }
 

@@ -91,6 +91,9 @@ impl Engine {
         if !cached.is_some_and(|c| is_refused(&c.token)) {
             return Ok(Rejected::Superseded);
         }
+        if let Some(left) = shared.gate.held(key, now) {
+            return Err(TokenError::Authority(crate::flight::held_back(left)));
+        }
         {
             let mut state = slot.state();
             if state.flight.is_some() {
@@ -100,12 +103,6 @@ impl Engine {
                 return Ok(Rejected::TooSoon);
             }
             state.forced_at = Some(now.boot);
-        }
-        if let Some(left) = shared.gate.held(key, now) {
-            return Err(TokenError::Overloaded {
-                what: "the authority asked for a pause (Retry-After), which is not over",
-                retry_after: left,
-            });
         }
         drop(shared.fly(&slot, Priority::Waiting, false, now));
         Ok(Rejected::Refreshing)
@@ -118,7 +115,7 @@ impl Engine {
 
     /// Drops every token of an authority: its profile changed or it is gone.
     pub fn evict_authority(&self, authority: Uid) {
-        self.shared.gate.forget_authority(authority);
+        self.shared.gate.authority_changed(authority, self.shared.clock.now());
         self.evict_where(|slot| slot.key.authority == authority);
     }
 
@@ -177,8 +174,8 @@ fn info(slot: &Slot, now: jeton_core::Now) -> SlotInfo {
         state,
         expires_at: cached.as_ref().map(|c| c.token.expires_at),
         refresh_at: cached.as_ref().map(|c| c.token.refresh_at),
-        last_used: slot.last_used().0,
-        pinned: slot.is_pinned(),
+        last_used: slot.last_used(now).0,
+        pinned: slot.is_pinned(now),
         last_error: slot.state().last_error.as_ref().map(|e| Arc::clone(&e.message)),
     }
 }

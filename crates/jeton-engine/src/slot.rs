@@ -3,14 +3,17 @@
 //! The token is swapped whole and read without a lock. Everything else that changes is behind one short mutex that the hit path
 //! never takes.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use jeton_core::{Freshness, Mono, Now, Phases, Principal, Token, TokenKey, Wall};
+use jeton_core::{Freshness, Mono, Now, Phases, Principal, Token, TokenKey, Wall, refresh::UNUSED_REFRESHES};
 use tokio::sync::watch;
 
 use crate::{Hit, IssueError};
@@ -48,7 +51,8 @@ pub(crate) struct Slot {
     pub(crate) key: TokenKey,
     pub(crate) owner: Principal,
     pub(crate) token: ArcSwapOption<Cached>,
-    pub(crate) pinned: AtomicBool,
+    /// Until when it is kept fresh although nobody asks, in wall milliseconds.
+    pinned: AtomicI64,
     /// When the queue brings it up, on the boot-time clock; [`NEVER`]: it stands in no line. Written under the queue's lock.
     due: AtomicU64,
     pub(crate) weight: AtomicU64,
@@ -56,9 +60,12 @@ pub(crate) struct Slot {
     pub(crate) restored: AtomicBool,
     pub(crate) seen: watch::Sender<Seen>,
     used_wall: AtomicU64,
-    used_boot: AtomicU64,
-    /// When the measure of recency heard of it last, on the boot-time clock.
-    pub(crate) told: AtomicU64,
+    /// On the monotonic clock: while the machine sleeps, nobody can use anything.
+    used_mono: AtomicU64,
+    /// Refreshes since somebody used it.
+    unused: AtomicU32,
+    /// When its use was last told to the measure of recency, on the monotonic clock.
+    told: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -75,6 +82,8 @@ pub(crate) struct State {
     pub(crate) forced_at: Option<Mono>,
     /// Whether an assertion was asked for ahead of the coming refresh.
     pub(crate) prepared: bool,
+    /// Whether the flight was started by the queue, and not by a caller.
+    pub(crate) by_itself: bool,
     /// Whether the slot has left the index.
     pub(crate) gone: bool,
 }
@@ -85,14 +94,15 @@ impl Slot {
             key,
             owner,
             token: ArcSwapOption::empty(),
-            pinned: AtomicBool::new(false),
+            pinned: AtomicI64::new(i64::MIN),
             due: AtomicU64::new(NEVER),
             weight: AtomicU64::new(0),
             restored: AtomicBool::new(false),
             seen: watch::Sender::new(Seen::default()),
             used_wall: AtomicU64::new(0),
-            used_boot: AtomicU64::new(now.boot.as_millis()),
-            told: AtomicU64::new(now.boot.as_millis()),
+            used_mono: AtomicU64::new(now.mono.as_millis()),
+            unused: AtomicU32::new(0),
+            told: AtomicU64::new(now.mono.as_millis()),
             state: Mutex::default(),
         };
         slot.used_wall.store(u64::try_from(now.wall.as_millis()).unwrap_or(0), Relaxed);
@@ -116,28 +126,47 @@ impl Slot {
         self.due.store(due.map_or(NEVER, Mono::as_millis), Relaxed);
     }
 
-    pub(crate) fn mark_used(&self, now: Now) {
+    /// Somebody uses it. The answer is whether it had been left alone before.
+    pub(crate) fn mark_used(&self, now: Now) -> bool {
         if self.restored.load(Relaxed) {
             self.restored.store(false, Relaxed);
         }
-        if now.boot.as_millis().saturating_sub(self.used_boot.load(Relaxed)) < USED_MILLIS {
-            return;
+        let left_alone = self.unused.load(Relaxed);
+        if left_alone > 0 {
+            self.unused.store(0, Relaxed);
         }
-        self.used_boot.store(now.boot.as_millis(), Relaxed);
-        self.used_wall.store(u64::try_from(now.wall.as_millis()).unwrap_or(0), Relaxed);
+        if now.mono.as_millis().saturating_sub(self.used_mono.load(Relaxed)) >= USED_MILLIS {
+            self.used_mono.store(now.mono.as_millis(), Relaxed);
+            self.used_wall.store(u64::try_from(now.wall.as_millis()).unwrap_or(0), Relaxed);
+        }
+        left_alone >= UNUSED_REFRESHES
     }
 
-    pub(crate) fn restore_used(&self, wall: Wall, now: Now) {
+    /// Whether it was used since this was asked last.
+    pub(crate) fn used_since_told(&self, now: Now) -> bool {
+        self.told.swap(now.mono.as_millis(), Relaxed) < self.used_mono.load(Relaxed)
+    }
+
+    /// It was refreshed, and not because somebody asked.
+    pub(crate) fn mark_refreshed(&self) {
+        self.unused.fetch_add(1, Relaxed);
+    }
+
+    /// Taken over from before a restart.
+    pub(crate) fn restore_used(&self, wall: Wall, lifetime: Duration, now: Now) {
         let age = now.wall.saturating_since(wall);
-        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        self.used_boot.store(now.boot.as_millis().saturating_sub(age), Relaxed);
+        let millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.used_mono.store(now.mono.as_millis().saturating_sub(millis), Relaxed);
         self.used_wall.store(u64::try_from(wall.as_millis()).unwrap_or(0), Relaxed);
+        self.unused.store(if age < lifetime * 2 { 0 } else { UNUSED_REFRESHES }, Relaxed);
         self.restored.store(true, Relaxed);
     }
 
-    pub(crate) fn last_used(&self) -> (Wall, Mono) {
+    /// When it was used last, and how long ago by the monotonic clock.
+    pub(crate) fn last_used(&self, now: Now) -> (Wall, Duration) {
         let wall = i64::try_from(self.used_wall.load(Relaxed)).unwrap_or(0);
-        (Wall::from_millis(wall), Mono::from_millis(self.used_boot.load(Relaxed)))
+        let used = Mono::from_millis(self.used_mono.load(Relaxed));
+        (Wall::from_millis(wall), now.mono.saturating_since(used))
     }
 
     /// What may be served now, shown to `serve`.
@@ -159,27 +188,48 @@ impl Slot {
         self.serve(now, Hit::of).map(|(hit, _)| hit)
     }
 
+    /// Shows a failure to the watchers.
+    pub(crate) fn tell_failure(&self, error: &IssueError) {
+        self.seen.send_modify(|seen| {
+            seen.error = Some(error.clone());
+            seen.failures += 1;
+        });
+    }
+
     pub(crate) fn watched(&self) -> bool {
         self.seen.receiver_count() > 0
     }
 
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.pinned.load(Relaxed) || self.watched()
+    /// Keeps it fresh at least until then.
+    pub(crate) fn pin(&self, until: Wall) {
+        self.pinned.fetch_max(until.as_millis(), Relaxed);
+    }
+
+    pub(crate) fn unpin(&self) {
+        self.pinned.store(i64::MIN, Relaxed);
+    }
+
+    pub(crate) fn is_pinned(&self, now: Now) -> bool {
+        now.wall.as_millis() < self.pinned.load(Relaxed) || self.watched()
     }
 
     /// Whether it may be dropped to make room.
-    pub(crate) fn evictable(&self) -> bool {
-        !self.is_pinned() && self.state().flight.is_none()
+    pub(crate) fn evictable(&self, now: Now) -> bool {
+        !self.is_pinned(now) && self.state().flight.is_none()
     }
 
-    /// Whether a refresh is worth its call: used in the last two lifetimes, or pinned.
-    pub(crate) fn wanted(&self, token: &Token, now: Now) -> bool {
-        let (wall, boot) = self.last_used();
-        let last = Now { wall, mono: now.mono, boot };
-        jeton_core::refresh::wanted(token, last, now, self.is_pinned())
+    /// Whether a refresh is worth its call: somebody used it since the last but one, or it is pinned. Without a token that can be served
+    /// it must have been used in two lifetimes.
+    pub(crate) fn wanted(&self, cached: &Cached, now: Now) -> bool {
+        let unused = self.unused.load(Relaxed) >= UNUSED_REFRESHES;
+        let expired = || {
+            cached.phases.at(now) == Freshness::Expired
+                && self.last_used(now).1 >= cached.token.lifetime() * 2
+        };
+        self.is_pinned(now) || !(unused || expired())
     }
 
-    /// Bytes of the key and the token, roughly.
+    /// Bytes of the key and the token with everything that is kept beside them: what a slot was measured to cost.
     pub(crate) fn bytes(&self) -> u64 {
         let key = self.key.target.as_str().len() * 2
             + self.key.claims.as_ref().map_or(0, |c| c.as_str().len())

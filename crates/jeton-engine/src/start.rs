@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::task::JoinHandle;
 
 use crate::{
-    Engine, EngineSettings, Kept, TokenSource, TokenStore, TokenStoreError,
+    Engine, EngineSettings, Kept, TokenSource, TokenStore, TokenStoreError, TokenWrite,
     engine::Shared,
     gate::Gate,
     refresh,
@@ -89,15 +89,16 @@ impl Engine {
         let owner = Principal::restored();
         for stored in kept.tokens {
             let token = Token::restored(stored.token, stored.issued_at, stored.refresh_at, now);
-            if token.freshness(now) == Freshness::Expired && !stored.pinned {
+            // A wall clock that was set back would give it more life than it has.
+            if token.issued_at > now.wall || token.freshness(now) == Freshness::Expired {
+                shared.writer.put(TokenWrite::Remove(stored.key));
                 continue;
             }
             // Nobody's share: whoever asked for them is not known any more.
-            let Ok((slot, _)) = shared.index.ensure(&stored.key, &owner, now) else { break };
-            slot.restore_used(stored.last_used, now);
-            slot.pinned.store(stored.pinned, std::sync::atomic::Ordering::Relaxed);
+            let Ok(slot) = shared.index.ensure(&stored.key, &owner, now) else { break };
+            slot.restore_used(stored.last_used, token.lifetime(), now);
             let cached = shared.put(&slot, token);
-            shared.index.weigh(&slot);
+            shared.index.weigh(&slot, now);
             shared.enqueue(&slot, &cached.token);
         }
     }

@@ -223,14 +223,7 @@ where
     let stored = |n, serial| {
         let (key, at) = (key(n, "a"), Wall::from_secs(1_000));
         let token = issued(&key, serial, Duration::from_secs(600));
-        TokenWrite::Put(Box::new(StoredToken {
-            key,
-            token,
-            issued_at: at,
-            refresh_at: at,
-            last_used: at,
-            pinned: n == 1,
-        }))
+        TokenWrite::Put(Box::new(StoredToken { key, token, issued_at: at, refresh_at: at, last_used: at }))
     };
     let hold = Hold {
         authority: key(1, "a").authority,
@@ -254,11 +247,11 @@ where
     let mut tokens: Vec<_> = kept
         .tokens
         .iter()
-        .map(|t| (secrecy::ExposeSecret::expose_secret(&t.token.access_token).to_owned(), t.pinned))
+        .map(|t| secrecy::ExposeSecret::expose_secret(&t.token.access_token).to_owned())
         .collect();
     tokens.sort();
     let text = |n, serial: u64| format!("{}|scope:a|{serial}", key(n, "a").identity);
-    let mut expected = vec![(text(1, 2), true), (text(3, 7), false)];
+    let mut expected = vec![text(1, 2), text(3, 7)];
     expected.sort();
     assert_eq!(tokens, expected, "the latest of each key, removed ones gone");
     assert_eq!(kept.holds, [hold]);

@@ -22,6 +22,8 @@ pub struct Watch {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shown: u64,
     pub(crate) failures: u64,
+    /// Why there is no token at the start.
+    pub(crate) first: Option<IssueError>,
     pub(crate) _counted: crate::engine::WatchCount,
 }
 
@@ -45,12 +47,18 @@ impl Watch {
     }
 
     fn unseen(&mut self) -> Option<WatchEvent> {
+        if let Some(error) = self.first.take() {
+            return Some(WatchEvent::Failed(error));
+        }
         let seen = self.seen.borrow_and_update().clone();
         if let Some(cached) = &seen.token
             && self.shown != seen.generation
         {
             self.shown = seen.generation;
-            self.failures = seen.failures;
+            if seen.error.is_none() {
+                // What failed before this token is over; what failed after it is told next.
+                self.failures = seen.failures;
+            }
             let state = cached.phases.at(self.clock.now());
             if state != Freshness::Expired {
                 return Some(WatchEvent::Token(Hit::of(cached, state)));

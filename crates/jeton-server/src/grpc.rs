@@ -13,8 +13,8 @@ mod token;
 mod watch;
 mod workload;
 
-pub use error::{REASONS, Reason};
+pub use error::{REASONS, Reason, complete};
 pub use probe::{AuthorityProbe, DiscoverRequest, ProbeStep, RegistrarShape};
-pub use routes::{Broker, admin_routes, data_routes, data_shortcut, is_streaming};
+pub use routes::{Broker, Health, admin_routes, data_routes, data_shortcut, is_streaming};
 pub use shortcut::Remembered;
 pub use token::encode_token;

@@ -60,12 +60,26 @@ struct Open {
 }
 
 async fn open(settings: DoorSettings) -> Open {
+    open_that(settings, false).await
+}
+
+async fn open_that(settings: DoorSettings, finishes: bool) -> Open {
     let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
     let (address, drain) = (listener.tcp_address().unwrap(), Drain::default());
     let (authenticate, routes) = (Arc::new(LoopbackDev), Routes::new(Slow));
     let streaming = |path: &str| path.ends_with("/stream");
     let (_, stats) = serve(
-        Door { name: "test", listener, settings, authenticate, routes, shortcut: None, streaming },
+        Door {
+            name: "test",
+            listener,
+            settings,
+            authenticate,
+            routes,
+            shortcut: None,
+            streaming,
+            finishes,
+            complete: |r| r,
+        },
         drain.clone(),
     );
     Open { address, drain, stats: Box::new(stats) }

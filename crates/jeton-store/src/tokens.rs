@@ -34,7 +34,6 @@ struct Facts {
     issued_at: Wall,
     refresh_at: Wall,
     last_used: Wall,
-    pinned: bool,
 }
 
 fn failed(error: impl std::fmt::Display) -> TokenStoreError {
@@ -159,7 +158,6 @@ impl Inner {
             issued_at: stored.issued_at,
             refresh_at: stored.refresh_at,
             last_used: stored.last_used,
-            pinned: stored.pinned,
         };
         let facts = serde_json::to_string(&facts).map_err(failed)?;
         let token_key = serde_json::to_string(&stored.key).map_err(failed)?;
@@ -254,6 +252,5 @@ fn opened(row: &SqliteRow, days: &HashMap<i64, Arc<DataKey>>) -> Option<StoredTo
         issued_at: facts.issued_at,
         refresh_at: facts.refresh_at,
         last_used: facts.last_used,
-        pinned: facts.pinned,
     })
 }

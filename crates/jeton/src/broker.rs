@@ -22,7 +22,7 @@ use jeton_keys::Keys;
 use jeton_lifecycle::{Lifecycle, LifecycleEvent, LifecycleTasks};
 use jeton_server::{
     door::{AdminPeer, Authenticate, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, UnixPeer, serve},
-    grpc::{self, AuthorityProbe, Broker, DiscoverRequest, ProbeStep, RegistrarShape, Remembered},
+    grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape, Remembered},
 };
 use jeton_store::{SealingKey, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -31,7 +31,6 @@ use tokio::{
     task::JoinHandle,
 };
 use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
 
 use crate::{
     config::{Settings, path_or},
@@ -50,7 +49,7 @@ pub(crate) struct Running {
     lifecycle: LifecycleTasks,
     events: JoinHandle<()>,
     doors: Vec<JoinHandle<()>>,
-    health: Vec<HealthReporter>,
+    health: Vec<Health>,
 }
 
 /// Where the doors are.
@@ -179,9 +178,13 @@ impl Running {
         routes: Routes,
         shortcut: Option<Arc<dyn Shortcut>>,
     ) {
-        let settings = self.settings.door.clone();
-        let streaming = grpc::is_streaming;
-        let door = Door { name, listener, settings, authenticate, routes, shortcut, streaming };
+        let (mut settings, finishes) = (self.settings.door.clone(), shortcut.is_none());
+        if finishes {
+            settings.request_deadline_ms = settings.admin_request_deadline_ms;
+        }
+        let (streaming, complete) = (grpc::is_streaming, grpc::complete);
+        let door =
+            Door { name, listener, settings, authenticate, routes, shortcut, streaming, finishes, complete };
         let (task, _) = serve(door, self.broker.drain.clone());
         self.doors.push(task);
     }
@@ -200,7 +203,7 @@ impl Running {
     /// Stops in order: callers first, then what serves them. Bounded.
     pub(crate) async fn shutdown(self) {
         for health in &self.health {
-            health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            health.not_serving().await;
         }
         self.broker.drain.drain(self.settings.door.drain_deadline()).await;
         self.lifecycle.shutdown().await;

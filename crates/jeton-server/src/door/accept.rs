@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use http::Response;
 use jeton_core::Principal;
-use tokio::{task::JoinHandle, time::Instant};
-use tonic::service::Routes;
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use tonic::{body::Body, service::Routes};
 
 use super::{
     Authenticate, Caller, DoorSettings, Drain, Listener, Shortcut, authority::Hosted, connection,
@@ -21,6 +22,8 @@ use super::{
 
 /// Out of file descriptors: some will come free, and spinning does not help.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// Calls of a door that may be under way when they go on without their callers.
+const MAX_FINISHING: usize = 1_024;
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A door and what stands behind it.
@@ -39,6 +42,11 @@ pub struct Door {
     pub shortcut: Option<Arc<dyn Shortcut>>,
     /// Which paths are streams, with no deadline of ours.
     pub streaming: fn(&str) -> bool,
+    /// Whether a call goes on to its end when its caller goes away or its deadline passes: what changes something must not be left half
+    /// done.
+    pub finishes: bool,
+    /// Gives errors that no service wrote their details.
+    pub complete: fn(Response<Body>) -> Response<Body>,
 }
 
 impl std::fmt::Debug for Door {
@@ -103,6 +111,7 @@ pub fn serve(
 async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
     let settings = Arc::new(door.settings.clone());
     let (most, per_principal) = (settings.connections() as u64, Arc::<PerPrincipal>::default());
+    let finishing = door.finishes.then(|| Arc::new(Semaphore::new(MAX_FINISHING)));
     let mut log = Seldom::default();
     loop {
         let accepted = tokio::select! {
@@ -147,12 +156,15 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
             routes: door.routes.clone(),
             shortcut: door.shortcut.clone(),
             streaming: door.streaming,
+            finishing: finishing.clone(),
+            complete: door.complete,
+            drain: drain.clone(),
             meter: Meter::new(settings.max_cancelled_requests, settings.max_idle_bytes_per_second),
             settings: Arc::clone(&settings),
             counters: Arc::clone(&counters),
         });
         let (own_drain, since) = (drain.clone(), Instant::now());
-        drain.track(async move {
+        let serving = async move {
             match stream {
                 Stream::Tcp(stream) => connection::serve(stream, shared, since, own_drain).await,
                 Stream::Unix(stream) => {
@@ -160,7 +172,8 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
                 }
             }
             drop(place);
-        });
+        };
+        drop(drain.track(serving));
     }
 }
 

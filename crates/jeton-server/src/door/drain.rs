@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Shared by all doors of a process.
@@ -33,10 +34,11 @@ impl Drain {
         self.cut.cancelled().await;
     }
 
-    pub(crate) fn track<F>(&self, connection: F)
+    /// Runs what a drain waits for.
+    pub(crate) fn track<F>(&self, work: F) -> JoinHandle<F::Output>
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output: Send> + Send + 'static,
     {
-        self.connections.spawn(connection);
+        self.connections.spawn(work)
     }
 }

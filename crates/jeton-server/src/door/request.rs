@@ -16,13 +16,19 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, service::Service};
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Sleep, sleep},
+};
 use tonic::{body::Body, service::Routes};
 
-use super::{Caller, DoorSettings, accept::Counters, deadline, meter::Meter};
+use super::{Caller, DoorSettings, Drain, accept::Counters, deadline, meter::Meter};
 
 /// Messages beyond this take the long way.
 const SHORT_MESSAGE: usize = 8 * 1024;
+
+/// How long a stream may go on talking when a drain has begun.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A shorter way for one call, where the answer is in memory.
 pub trait Shortcut: Send + Sync + 'static {
@@ -40,6 +46,9 @@ pub(crate) struct Shared {
     pub(crate) shortcut: Option<Arc<dyn Shortcut>>,
     pub(crate) settings: Arc<DoorSettings>,
     pub(crate) streaming: fn(&str) -> bool,
+    pub(crate) finishing: Option<Arc<Semaphore>>,
+    pub(crate) complete: fn(Response<Body>) -> Response<Body>,
+    pub(crate) drain: Drain,
     pub(crate) meter: Meter,
     pub(crate) counters: Arc<Counters>,
 }
@@ -178,7 +187,8 @@ impl Future for Answering {
                         Read::Late => {
                             this.finished = true;
                             this.shared.counters.late.fetch_add(1, Relaxed);
-                            return Poll::Ready(Ok(deadline::exceeded().map(AnswerBody::Routed)));
+                            let answer = (this.shared.complete)(deadline::exceeded());
+                            return Poll::Ready(Ok(answer.map(AnswerBody::Routed)));
                         }
                         // Nobody reads this answer; unfinished, it counts as cancelled.
                         Read::Broken => return Poll::Ready(Ok(deadline::exceeded().map(AnswerBody::Routed))),
@@ -208,25 +218,83 @@ fn long(shared: &Arc<Shared>, request: Request<Incoming>, head: Bytes) -> Routed
     let mut request = request.map(|rest| Body::new(Replayed { head, rest, shared: counted }));
     request.extensions_mut().insert(Arc::clone(&shared.caller));
     Box::pin(async move {
-        // The routes are always ready, and cannot fail.
-        let Ok(response) = bounded(&shared, request, wait).await;
-        response
+        let answered = match wait {
+            None => routed(&shared, request).await.map(|body| ending(body, &shared.drain)),
+            Some(wait) => {
+                let answered = tokio::time::timeout(wait, unary(&shared, request)).await;
+                answered.unwrap_or_else(|_| {
+                    shared.counters.late.fetch_add(1, Relaxed);
+                    deadline::exceeded()
+                })
+            }
+        };
+        (shared.complete)(answered)
     })
 }
 
-async fn bounded(
-    shared: &Shared,
-    request: Request<Body>,
-    wait: Option<Duration>,
-) -> Result<Response<Body>, Infallible> {
+async fn routed(shared: &Shared, request: Request<Body>) -> Response<Body> {
     let mut routes = shared.routes.clone();
-    let call = tower::Service::call(&mut routes, request);
-    match wait {
-        Some(wait) => tokio::time::timeout(wait, call).await.unwrap_or_else(|_| {
-            shared.counters.late.fetch_add(1, Relaxed);
-            Ok(deadline::exceeded())
-        }),
-        None => call.await,
+    // The routes are always ready, and cannot fail.
+    let Ok(response) = tower::Service::call(&mut routes, request).await;
+    response
+}
+
+/// In a task of its own where it has to come to its end.
+async fn unary(shared: &Arc<Shared>, request: Request<Body>) -> Response<Body> {
+    let Some(finishing) = &shared.finishing else { return routed(shared, request).await };
+    let Ok(place) = Arc::clone(finishing).acquire_owned().await else { return deadline::exceeded() };
+    let own = Arc::clone(shared);
+    let task = shared.drain.track(async move {
+        let _place = place;
+        routed(&own, request).await
+    });
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request died");
+        tonic::Status::internal("the request failed inside the broker; its log says more").into_http()
+    })
+}
+
+/// A stream that has nothing more to say when a drain has begun ends: the drain does not wait for it.
+fn ending(body: Body, drain: &Drain) -> Body {
+    let drain = drain.clone();
+    let begun = Box::pin(async move {
+        drain.begun().await;
+        sleep(LAST_WORDS).await;
+    });
+    Body::new(Ending { body, begun: Some(begun) })
+}
+
+struct Ending {
+    body: Body,
+    /// None: it has ended.
+    begun: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl http_body::Body for Ending {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = &mut *self;
+        let Some(begun) = &mut this.begun else { return Poll::Ready(None) };
+        if let Poll::Ready(next) = Pin::new(&mut this.body).poll_frame(cx) {
+            return Poll::Ready(next);
+        }
+        ready!(begun.as_mut().poll(cx));
+        this.begun = None;
+        let mut trailers = HeaderMap::new();
+        let status = tonic::Status::unavailable("this broker is about to stop: connect again");
+        Poll::Ready(Some(match status.add_header(&mut trailers) {
+            Ok(()) => Ok(Frame::trailers(trailers)),
+            Err(status) => Err(status),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.begun.is_none() || self.body.is_end_stream()
     }
 }
 

@@ -21,6 +21,8 @@ pub struct DoorSettings {
     pub first_request_deadline_ms: u64,
     /// Longest deadline of a unary request, whatever the caller asks for.
     pub request_deadline_ms: u64,
+    /// The same on the admin plane, where a request may have to ask an authority.
+    pub admin_request_deadline_ms: u64,
     /// A connection of this age is asked to end; spread by 10 %.
     pub max_age_ms: u64,
     /// What a connection has left after that.
@@ -42,6 +44,7 @@ impl Default for DoorSettings {
             max_header_bytes: 16 * 1024,
             first_request_deadline_ms: 5_000,
             request_deadline_ms: 10_000,
+            admin_request_deadline_ms: 60_000,
             max_age_ms: 30 * 60_000,
             age_grace_ms: 30_000,
             drain_deadline_ms: 20_000,
@@ -67,6 +70,7 @@ impl DoorSettings {
                 "must be between 1024 and 1048576",
             ),
             ("first_request_deadline_ms", self.first_request_deadline_ms >= 100, "must be at least 100"),
+            ("admin_request_deadline_ms", self.admin_request_deadline_ms >= 1_000, "must be at least 1000"),
             ("request_deadline_ms", self.request_deadline_ms >= 100, "must be at least 100"),
             ("max_idle_bytes_per_second", self.max_idle_bytes_per_second >= 65_536, "must be at least 65536"),
             ("max_age_ms", self.max_age_ms >= 1_000, "must be at least 1000"),

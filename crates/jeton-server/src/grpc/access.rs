@@ -1,11 +1,11 @@
 //! AccessService.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use jeton_access::{CreateAssignment, Explanation};
 use jeton_core::{
     AssignmentName, AssignmentScope, IdentityName, Member, Principal, RoleAssignment, Target, TargetRequest,
-    TargetRule, TokenKey, TokenType,
+    TargetRule, TokenKey, TokenType, Wall,
 };
 use jeton_lifecycle::page;
 use jeton_proto::v1::{self, access_service_server::AccessService};
@@ -124,8 +124,9 @@ impl Broker {
             }
             Member::Pattern(_) => Principal::restored(),
         };
+        let until = assignment.expires_at.unwrap_or(Wall::from_millis(i64::MAX));
         for key in self.warm_keys(assignment) {
-            if let Err(error) = self.engine.pin(&key, &owner, true) {
+            if let Err(error) = self.engine.pin(&key, &owner, until) {
                 tracing::warn!(assignment = %assignment.name, %error, "a token cannot be kept warm");
             }
         }
@@ -133,12 +134,11 @@ impl Broker {
 
     /// Unpins what no other assignment wants fresh.
     fn cool(&self, gone: &RoleAssignment) {
-        let wanted: HashSet<_> =
-            self.access.snapshot().assignments().flat_map(|a| self.warm_keys(a)).collect();
-        for key in self.warm_keys(gone).into_iter().filter(|key| !wanted.contains(key)) {
-            // Unpinning takes no place, so nothing can be full.
-            let _ = self.engine.pin(&key, &Principal::restored(), false);
-        }
+        let keys: HashSet<_> = self.warm_keys(gone).into_iter().collect();
+        keys.iter().for_each(|key| self.engine.unpin(key));
+        let snapshot = self.access.snapshot();
+        let concerned = |a: &&Arc<RoleAssignment>| self.warm_keys(a).iter().any(|key| keys.contains(key));
+        snapshot.assignments().filter(concerned).for_each(|other| self.keep_warm(other));
     }
 
     fn warm_keys(&self, assignment: &RoleAssignment) -> Vec<TokenKey> {

@@ -2,14 +2,17 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use http::Response;
 use jeton_access::{AccessError, Refused};
 use jeton_core::{ClaimsError, NameError};
 use jeton_engine::{IssueErrorClass, TokenError};
 use jeton_lifecycle::{LifecycleError, StoreError};
-use tonic::{Code, Status};
+use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 
 const DOMAIN: &str = "jeton";
+/// When to come again, where nothing says it better.
+const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 
 /// Why a request failed, for programs: `google.rpc.ErrorInfo.reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +53,16 @@ pub enum Reason {
     FailedPrecondition,
     /// The request id belongs to another request.
     RequestIdReused,
+    /// This door has no such method.
+    UnknownMethod,
+    /// The bytes are no message of this method.
+    MalformedRequest,
+    /// The message is larger than this method takes.
+    RequestTooLarge,
+    /// The connection has no authenticated caller.
+    Unauthenticated,
+    /// A bug.
+    Internal,
     /// The registry cannot be written.
     StoreUnavailable,
     /// A sealed value does not open.
@@ -71,6 +84,41 @@ pub const REASONS: &[(Reason, &str, Code, bool, &str)] = &[
         Code::FailedPrecondition,
         false,
         "Name an identity, or enable a system-assigned identity for the caller's workload.",
+    ),
+    (
+        Reason::UnknownMethod,
+        "UNKNOWN_METHOD",
+        Code::Unimplemented,
+        false,
+        "Ask the right door: the data plane serves TokenService, the admin plane everything else.",
+    ),
+    (
+        Reason::MalformedRequest,
+        "MALFORMED_REQUEST",
+        Code::InvalidArgument,
+        false,
+        "Send a message of this method, encoded as protobuf: regenerate the stubs.",
+    ),
+    (
+        Reason::RequestTooLarge,
+        "REQUEST_TOO_LARGE",
+        Code::InvalidArgument,
+        false,
+        "Send at most 64 KiB, in a batch 512 KiB.",
+    ),
+    (
+        Reason::Unauthenticated,
+        "UNAUTHENTICATED",
+        Code::Unauthenticated,
+        false,
+        "Connect with a credential that this door takes.",
+    ),
+    (
+        Reason::Internal,
+        "INTERNAL",
+        Code::Internal,
+        false,
+        "Report it, with what the broker's log says under the correlation id.",
     ),
     (Reason::InvalidName, "INVALID_NAME", Code::InvalidArgument, false, "Correct the resource name."),
     (
@@ -198,6 +246,14 @@ impl Failure {
         Self::new(Reason::NotFound, format!("{name} does not exist"))
     }
 
+    /// More bytes than the method takes.
+    pub(crate) fn too_large(what: impl std::fmt::Display) -> Self {
+        Self::new(
+            Reason::RequestTooLarge,
+            format!("{what}; a request has at most 64 KiB, a batch 512 KiB: ask for less at once"),
+        )
+    }
+
     pub(crate) fn with(mut self, key: &str, value: impl Into<String>) -> Self {
         self.metadata.insert(key.to_owned(), value.into());
         self
@@ -224,15 +280,61 @@ impl Failure {
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
+        let failure = failure.told();
         let mut details = ErrorDetails::new();
         let (code, name) = (failure.code(), failure.name());
-        // Where no retry helps, none is offered, whatever an authority said.
-        if failure.row().3 {
-            details.set_retry_info(Some(failure.retry.unwrap_or(Duration::from_secs(1))));
+        if let Some(delay) = failure.retry {
+            details.set_retry_info(Some(delay));
         }
         details.set_error_info(name, DOMAIN, failure.metadata);
         Status::with_error_details(code, failure.message, details)
     }
+}
+
+impl Failure {
+    /// As a caller sees it: with a correlation id, which the log has too, and with a delay where a retry helps and nowhere else.
+    pub(super) fn told(mut self) -> Self {
+        self.retry = self.row().3.then(|| self.retry.unwrap_or(DEFAULT_DELAY));
+        if !self.metadata.contains_key("correlation_id") {
+            let id = format!("{:032x}", rand::random::<u128>());
+            tracing::debug!(
+                correlation_id = id,
+                reason = self.name(),
+                message = self.message,
+                "a request failed"
+            );
+            self.metadata.insert("correlation_id".into(), id);
+        }
+        self
+    }
+}
+
+/// Gives the errors of the layers around the services what the services' own errors have.
+pub fn complete(response: Response<Body>) -> Response<Body> {
+    let headers = response.headers();
+    if headers.get("grpc-status").is_none_or(|code| code == "0")
+        || headers.contains_key("grpc-status-details-bin")
+    {
+        return response;
+    }
+    let Some(status) = Status::from_header_map(headers) else { return response };
+    let message = status.message();
+    let failure = match status.code() {
+        Code::Unimplemented => Failure::new(
+            Reason::UnknownMethod,
+            "this door has no such method: the data plane serves TokenService, the admin plane everything else",
+        ),
+        Code::DeadlineExceeded => Failure::new(Reason::DeadlineExceeded, message),
+        Code::Unauthenticated => Failure::new(Reason::Unauthenticated, message),
+        Code::Unavailable => Failure::new(Reason::ShuttingDown, message),
+        // The library's own words for a message over the limit.
+        Code::OutOfRange | Code::ResourceExhausted => Failure::too_large(message),
+        Code::Internal if message.contains("decode") => {
+            Failure::new(Reason::MalformedRequest, format!("the message cannot be read: {message}"))
+        }
+        _ => Failure::new(Reason::Internal, message),
+    };
+    Status::from(failure).into_http()
 }
 
 impl From<Refused> for Failure {

@@ -17,8 +17,8 @@ use jeton_proto::{
         token_service_server::TokenServiceServer, workload_service_server::WorkloadServiceServer,
     },
 };
-use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
+use tonic::{server::NamedService, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
     AuthorityProbe,
@@ -29,6 +29,42 @@ use crate::door::{Drain, Shortcut};
 /// Largest request of the data plane, and of a batch.
 const MAX_REQUEST_BYTES: usize = 512 * 1024;
 const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
+
+/// What is told of a door's services to whoever asks for their health.
+#[derive(Debug)]
+pub struct Health {
+    reporter: HealthReporter,
+    services: &'static [&'static str],
+}
+
+const DATA_SERVICES: &[&str] = &["", TokenServiceServer::<Broker>::NAME];
+const ADMIN_SERVICES: &[&str] = &[
+    "",
+    IdentityServiceServer::<Broker>::NAME,
+    WorkloadServiceServer::<Broker>::NAME,
+    AuthorityServiceServer::<Broker>::NAME,
+    AccessServiceServer::<Broker>::NAME,
+    StatusServiceServer::<Broker>::NAME,
+];
+
+impl Health {
+    async fn serving(reporter: HealthReporter, services: &'static [&'static str]) -> Self {
+        let health = Self { reporter, services };
+        health.tell(ServingStatus::Serving).await;
+        health
+    }
+
+    /// Before a drain: whoever watches hears of it.
+    pub async fn not_serving(&self) {
+        self.tell(ServingStatus::NotServing).await;
+    }
+
+    async fn tell(&self, status: ServingStatus) {
+        for service in self.services {
+            self.reporter.set_service_status(*service, status).await;
+        }
+    }
+}
 
 /// Everything that the services ask.
 #[derive(Clone)]
@@ -64,14 +100,13 @@ impl std::fmt::Debug for Broker {
 }
 
 /// The data plane: tokens, health, and reflection where it is wanted.
-pub async fn data_routes(broker: &Broker, reflection: bool) -> (Routes, HealthReporter) {
+pub async fn data_routes(broker: &Broker, reflection: bool) -> (Routes, Health) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<TokenServiceServer<Broker>>().await;
     let tokens = TokenServiceServer::new(broker.clone())
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_RESPONSE_BYTES);
     let routes = Routes::new(tokens).add_service(health);
-    (with_reflection(routes, reflection), reporter)
+    (with_reflection(routes, reflection), Health::serving(reporter, DATA_SERVICES).await)
 }
 
 /// The short way of the data plane's one hot call.
@@ -80,16 +115,15 @@ pub fn data_shortcut(broker: &Broker) -> Arc<dyn Shortcut> {
 }
 
 /// The admin plane: everything.
-pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, HealthReporter) {
+pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<IdentityServiceServer<Broker>>().await;
     let routes = Routes::new(IdentityServiceServer::new(broker.clone()))
         .add_service(WorkloadServiceServer::new(broker.clone()))
         .add_service(AuthorityServiceServer::new(broker.clone()))
         .add_service(AccessServiceServer::new(broker.clone()))
         .add_service(StatusServiceServer::new(broker.clone()))
         .add_service(health);
-    (with_reflection(routes, reflection), reporter)
+    (with_reflection(routes, reflection), Health::serving(reporter, ADMIN_SERVICES).await)
 }
 
 fn with_reflection(routes: Routes, wanted: bool) -> Routes {

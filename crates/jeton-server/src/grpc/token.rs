@@ -25,6 +25,8 @@ use super::{
 use crate::door::{Caller, deadline};
 
 const MAX_BATCH: usize = 100;
+/// Largest message that is no batch, in bytes.
+const MAX_MESSAGE: usize = 64 * 1024;
 /// Under the longest wait of the door, so that a caller gets our words and not only a deadline.
 const LONGEST_WAIT: Duration = Duration::from_millis(9_500);
 
@@ -85,8 +87,17 @@ pub(super) fn response(hit: &Hit) -> Result<v1::GetTokenResponse, Failure> {
     Ok(response)
 }
 
+/// The decoder's limit is that of a batch.
+fn small_enough(message: &impl Message) -> Result<(), Failure> {
+    match message.encoded_len() {
+        length if length > MAX_MESSAGE => Err(Failure::too_large(format!("{length} bytes"))),
+        _ => Ok(()),
+    }
+}
+
 impl From<Failure> for v1::Failure {
     fn from(failure: Failure) -> Self {
+        let failure = failure.told();
         Self {
             code: failure.code() as i32,
             reason: failure.name().into(),
@@ -155,6 +166,7 @@ impl TokenService for Broker {
         request: Request<v1::GetTokenRequest>,
     ) -> Result<Response<v1::GetTokenResponse>, Status> {
         let (caller, wait) = (caller(&request)?, deadline::asked(request.metadata().as_ref()));
+        small_enough(request.get_ref())?;
         Ok(Response::new(self.token(&caller, request.get_ref(), wait).await?))
     }
 
@@ -195,6 +207,7 @@ impl TokenService for Broker {
     ) -> Result<Response<v1::ReportRejectedTokenResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
+        small_enough(&request)?;
         if request.token_sha256.len() != 32 {
             return Err(Failure::field(
                 "token_sha256",

@@ -1,9 +1,17 @@
 //! WatchTokens: one stream, many tokens, the latest of each.
 //!
+//! An event is taken from its slot when the reader has room for it, and not before: a slow reader finds the latest token, and none that
+//! has expired in a queue. (What fits into the receive window of the reader's own HTTP/2 connection is out of our hands.)
+//!
 //! What a watcher was allowed when it asked is asked again when the role assignments change, when one of them expires, and before
 //! every new token. When the last watched token is denied, the stream ends with the denial.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt};
 use jeton_access::Authorized;
@@ -24,8 +32,10 @@ use crate::door::Caller;
 
 /// Tokens watched on one stream.
 const MAX_WATCHES: usize = 1_000;
-/// Answers waiting for a slow reader.
-const BUFFER: usize = 16;
+/// Answers waiting for a slow reader: the one that is being sent.
+const BUFFER: usize = 1;
+/// Failures and last words waiting for a slow reader. A reader that lets more come together has its stream ended.
+const MAX_WORDS: usize = 2_000;
 /// How often the expiry of assignments is looked at.
 const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 
@@ -42,13 +52,14 @@ struct Watched {
 struct Watcher {
     broker: Broker,
     caller: Arc<Caller>,
-    answers: mpsc::Sender<Result<v1::WatchTokensResponse, Status>>,
+    answers: Answers,
     watched: HashMap<String, Watched>,
     events: StreamMap<String, Events>,
+    /// What is to be said beside tokens, in order; it goes first.
+    words: VecDeque<Result<v1::WatchTokensResponse, Status>>,
+    /// Whether the stream ends behind them.
+    last: bool,
 }
-
-/// The stream has no reader any more.
-struct Gone;
 
 /// Starts a stream. Its task is the stream's: when the caller goes away, it ends.
 pub(super) fn start(
@@ -57,7 +68,8 @@ pub(super) fn start(
     requests: Streaming<v1::WatchTokensRequest>,
 ) -> Responses {
     let (answers, receiver) = mpsc::channel(BUFFER);
-    let watcher = Watcher { broker, caller, answers, watched: HashMap::new(), events: StreamMap::new() };
+    let (watched, events, words) = (HashMap::new(), StreamMap::new(), VecDeque::new());
+    let watcher = Watcher { broker, caller, answers, watched, events, words, last: false };
     tokio::spawn(watcher.run(requests));
     Box::pin(ReceiverStream::new(receiver))
 }
@@ -67,54 +79,54 @@ impl Watcher {
         let (drain, mut changes) = (self.broker.drain.clone(), self.broker.access.changes());
         let mut expiry = tokio::time::interval(EXPIRY_CHECK);
         expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut reading = true;
-        loop {
-            let outcome = tokio::select! {
-                next = requests.next(), if reading => match next {
-                    Some(Ok(request)) => self.change(request).await,
+        let (answers, mut reading, mut draining) = (self.answers.clone(), true, false);
+        while !(self.last && self.words.is_empty()) && self.words.len() <= MAX_WORDS {
+            let (words, watching) = (!self.words.is_empty(), !self.events.is_empty());
+            tokio::select! {
+                place = answers.reserve(), if words => match (place, self.words.pop_front()) {
+                    (Ok(place), Some(word)) => place.send(word),
+                    _ => return,
+                },
+                Some((place, id, event)) = next(&answers, &mut self.events), if watching && !words && !self.last => {
+                    if let Some(answer) = self.event(id, event) {
+                        place.send(Ok(answer));
+                    }
+                }
+                request = requests.next(), if reading && !self.last => match request {
+                    Some(Ok(request)) => self.change(request),
                     Some(Err(_)) => return,
                     // The caller will add nothing more and goes on reading.
-                    None => {
-                        reading = false;
-                        Ok(())
-                    }
+                    None => reading = false,
                 },
-                Some((id, event)) = self.events.next(), if !self.events.is_empty() => self.event(id, event).await,
-                Ok(()) = changes.changed() => self.check(|_| true).await,
+                Ok(()) = changes.changed() => self.check(|_| true),
                 _ = expiry.tick() => {
                     let now = self.broker.clock.now().wall;
-                    self.check(|w| w.expires_at.is_some_and(|at| at <= now)).await
+                    self.check(|w| w.expires_at.is_some_and(|at| at <= now));
                 }
-                () = drain.begun() => {
+                () = drain.begun(), if !draining => {
                     // A watch has no end of its own; with this word it ends, so that the drain need not wait for it.
+                    draining = true;
                     let moving = v1::WatchTokensMoving { grace: Some(wire_duration(self.broker.drain_grace)) };
-                    let _ = self.send(String::new(), Event::Moving(moving)).await;
-                    return;
+                    self.say(String::new(), Event::Moving(moving));
+                    self.last = true;
                 }
-                () = self.answers.closed() => return,
-            };
-            if outcome.is_err() {
-                return;
+                () = answers.closed() => return,
             }
         }
     }
 
-    async fn change(&mut self, request: v1::WatchTokensRequest) -> Result<(), Gone> {
+    fn change(&mut self, request: v1::WatchTokensRequest) {
         match request.action {
-            Some(Action::Remove(id)) => {
-                self.forget(&id);
-                Ok(())
-            }
+            Some(Action::Remove(id)) => self.forget(&id),
             Some(Action::Add(add)) => {
                 let id = add.id.clone();
-                match self.add(add) {
-                    Ok(()) => Ok(()),
-                    Err(failure) => self.send(id, Event::Failure(failure.into())).await,
+                if let Err(failure) = self.add(add) {
+                    self.say(id, Event::Failure(failure.into()));
                 }
             }
             None => {
                 let failure = Failure::field("action", "say what to do: add or remove");
-                self.send(String::new(), Event::Failure(failure.into())).await
+                self.say(String::new(), Event::Failure(failure.into()));
             }
         }
     }
@@ -158,11 +170,13 @@ impl Watcher {
         self.events.remove(id);
     }
 
-    async fn event(&mut self, id: String, event: Option<WatchEvent>) -> Result<(), Gone> {
+    /// What is to be sent for an event, if it is more than a word.
+    fn event(&mut self, id: String, event: Option<WatchEvent>) -> Option<v1::WatchTokensResponse> {
         let event = match event {
             Some(WatchEvent::Token(hit)) => {
                 if let Err(failure) = self.still_allowed(&id) {
-                    return self.deny(id, failure).await;
+                    self.deny(id, failure);
+                    return None;
                 }
                 response(&hit).map_or_else(|f| Event::Failure(f.into()), Event::Token)
             }
@@ -173,28 +187,28 @@ impl Watcher {
                 // The slot is gone: disabled, deleted, or the authority's profile changed. Asking again tells which.
                 let before = self.watched.get(&id).map(|w| w.key.clone());
                 let failure = match self.still_allowed(&id) {
-                    Ok(()) if self.watched.get(&id).map(|w| &w.key) != before.as_ref() => return Ok(()),
+                    Ok(()) if self.watched.get(&id).map(|w| &w.key) != before.as_ref() => return None,
                     Ok(()) => {
                         Failure::new(Reason::Conflict, "the identity changed meanwhile; watch it again")
                     }
                     Err(failure) => failure,
                 };
-                return self.deny(id, failure).await;
+                self.deny(id, failure);
+                return None;
             }
         };
-        self.send(id, event).await
+        Some(v1::WatchTokensResponse { id, event: Some(event) })
     }
 
     /// Asks again for those that something may have changed for.
-    async fn check(&mut self, concerned: impl Fn(&Watched) -> bool) -> Result<(), Gone> {
+    fn check(&mut self, concerned: impl Fn(&Watched) -> bool) {
         let ids: Vec<_> =
             self.watched.iter().filter(|(_, w)| concerned(w)).map(|(id, _)| id.clone()).collect();
         for id in ids {
             if let Err(failure) = self.still_allowed(&id) {
-                self.deny(id, failure).await?;
+                self.deny(id, failure);
             }
         }
-        Ok(())
     }
 
     /// Asks again, and goes on under another key if that is what the request means now.
@@ -210,19 +224,29 @@ impl Watcher {
     }
 
     /// Ends the watch of one token, and with the last one the stream.
-    async fn deny(&mut self, id: String, failure: Failure) -> Result<(), Gone> {
+    fn deny(&mut self, id: String, failure: Failure) {
         self.forget(&id);
-        self.send(id, Event::Failure(failure.clone().into())).await?;
+        self.say(id, Event::Failure(failure.clone().into()));
         if self.watched.is_empty() {
-            // A reader that is gone needs no end.
-            let _ = self.answers.send(Err(failure.into())).await;
-            return Err(Gone);
+            self.words.push_back(Err(failure.into()));
+            self.last = true;
         }
-        Ok(())
     }
 
-    async fn send(&mut self, id: String, event: Event) -> Result<(), Gone> {
-        let answer = v1::WatchTokensResponse { id, event: Some(event) };
-        self.answers.send(Ok(answer)).await.map_err(|_| Gone)
+    fn say(&mut self, id: String, event: Event) {
+        self.words.push_back(Ok(v1::WatchTokensResponse { id, event: Some(event) }));
     }
+}
+
+type Answers = mpsc::Sender<Result<v1::WatchTokensResponse, Status>>;
+type Place<'a> = mpsc::Permit<'a, Result<v1::WatchTokensResponse, Status>>;
+
+/// The next event, when there is room for it. The event is taken last, so that none is lost when something else comes first.
+async fn next<'a>(
+    answers: &'a Answers,
+    events: &mut StreamMap<String, Events>,
+) -> Option<(Place<'a>, String, Option<WatchEvent>)> {
+    let place = answers.reserve().await.ok()?;
+    let (id, event) = events.next().await?;
+    Some((place, id, event))
 }
