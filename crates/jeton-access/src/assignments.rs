@@ -45,8 +45,8 @@ impl Access {
         let shared = &self.shared;
         let _held = shared.change.lock().await;
         let uid = shared.new_uid();
-        let fingerprint =
-            format!("assign:{}:{}:{}:{:?}", request.id, request.member, request.identity, request.targets);
+        let wanted = CreateAssignment { request_id: String::new(), ..request.clone() };
+        let fingerprint = format!("assign:{wanted:?}");
         let recorded = match self.repeated(&request.request_id, fingerprint, uid).await? {
             Ok(recorded) => recorded,
             Err(made) => {

@@ -7,7 +7,10 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -28,8 +31,8 @@ use tonic::{body::Body, server::NamedService, service::Routes};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Answers after as many milliseconds as the path says: `/test.Slow/250`.
-#[derive(Clone)]
-struct Slow;
+#[derive(Clone, Default)]
+struct Slow(Arc<AtomicU32>);
 
 impl NamedService for Slow {
     const NAME: &'static str = "test.Slow";
@@ -46,8 +49,18 @@ impl tower::Service<Request<Body>> for Slow {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let millis = request.uri().path().rsplit('/').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        let endless = request.uri().path().contains("endless");
+        let done = Arc::clone(&self.0);
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(millis)).await;
+            done.fetch_add(1, Relaxed);
+            if endless {
+                // The headers, and then nothing.
+                let silent = http_body_util::StreamBody::new(futures_util::stream::pending::<
+                    Result<http_body::Frame<Bytes>, tonic::Status>,
+                >());
+                return Ok(Response::new(Body::new(silent)));
+            }
             Ok(Response::builder().header("grpc-status", "0").body(Body::empty()).unwrap())
         })
     }
@@ -56,6 +69,7 @@ impl tower::Service<Request<Body>> for Slow {
 struct Open {
     address: SocketAddr,
     drain: Drain,
+    done: Arc<AtomicU32>,
     stats: Box<dyn Fn() -> DoorStats + Send + Sync>,
 }
 
@@ -66,7 +80,9 @@ async fn open(settings: DoorSettings) -> Open {
 async fn open_that(settings: DoorSettings, finishes: bool) -> Open {
     let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
     let (address, drain) = (listener.tcp_address().unwrap(), Drain::default());
-    let (authenticate, routes) = (Arc::new(LoopbackDev), Routes::new(Slow));
+    let slow = Slow::default();
+    let done = Arc::clone(&slow.0);
+    let (authenticate, routes) = (Arc::new(LoopbackDev), Routes::new(slow));
     let streaming = |path: &str| path.ends_with("/stream");
     let (_, stats) = serve(
         Door {
@@ -82,7 +98,7 @@ async fn open_that(settings: DoorSettings, finishes: bool) -> Open {
         },
         drain.clone(),
     );
-    Open { address, drain, stats: Box::new(stats) }
+    Open { address, drain, done, stats: Box::new(stats) }
 }
 
 struct Peer {
@@ -200,6 +216,60 @@ async fn a_unary_request_has_an_end_and_a_stream_has_none() {
     assert_eq!(peer.call(short).await.unwrap().headers()["grpc-status"], "4");
     assert_eq!(peer.call(request("stream")).await.unwrap().headers()["grpc-status"], "0");
     assert_eq!((door.stats)().late, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_something_comes_to_its_end_although_its_caller_goes_away() {
+    for (finishes, expected) in [(true, 2), (false, 0)] {
+        let settings = DoorSettings { request_deadline_ms: 150, ..DoorSettings::default() };
+        let door = open_that(settings, finishes).await;
+        let mut peer = peer(door.address).await;
+        assert_eq!(
+            peer.call(request("400")).await.unwrap().headers()["grpc-status"],
+            "4",
+            "past its deadline"
+        );
+        let (answer, mut stream) =
+            peer.send.clone().ready().await.unwrap().send_request(request("401"), true).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.send_reset(h2::Reason::CANCEL);
+        drop((answer, peer));
+        // A drain waits for what has to come to its end.
+        door.drain.drain(PATIENCE).await;
+        assert_eq!(door.done.load(Relaxed), expected, "finishes: {finishes}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_does_not_wait_for_streams_that_have_nothing_more_to_say() {
+    let door = open(DoorSettings::default()).await;
+    let mut peer = peer(door.address).await;
+    let mut body = peer.call(request("endless/stream")).await.unwrap().into_body();
+    let start = Instant::now();
+    door.drain.drain(PATIENCE).await;
+    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    assert!(body.data().await.is_none());
+    assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "14");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_sends_what_asks_for_nothing_is_closed() {
+    use tokio::io::AsyncWriteExt;
+    let door = open(DoorSettings { max_idle_bytes_per_second: 65_536, ..DoorSettings::default() }).await;
+    let mut stream = TcpStream::connect(door.address).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let ping = b"\0\0\x08\x06\0\0\0\0\0pingpong".repeat(1_000);
+    let (mut reading, mut writing) = stream.split();
+    let flood = async {
+        // Ends when the door has closed.
+        while writing.write_all(&ping).await.is_ok() {}
+    };
+    let answers = async {
+        let mut buffer = vec![0; 65_536];
+        while reading.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+    };
+    timeout(PATIENCE, async { tokio::join!(flood, answers) }).await.expect("the door closes");
+    assert_eq!((door.stats)().misused, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

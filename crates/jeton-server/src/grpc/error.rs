@@ -461,6 +461,40 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_other_layers_get_a_reason_and_a_correlation_id_and_nothing_else_is_touched() {
+        for (status, reason) in [
+            (Status::unimplemented(""), "UNKNOWN_METHOD"),
+            (Status::internal("failed to decode Protobuf message"), "MALFORMED_REQUEST"),
+            (Status::out_of_range("decoded message length too large"), "REQUEST_TOO_LARGE"),
+            (Status::deadline_exceeded("late"), "DEADLINE_EXCEEDED"),
+            (Status::unauthenticated("who"), "UNAUTHENTICATED"),
+        ] {
+            let completed = complete(status.into_http());
+            let status = Status::from_header_map(completed.headers()).unwrap();
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "jeton"));
+            assert_eq!(info.metadata["correlation_id"].len(), 32);
+            assert!(!status.message().is_empty());
+        }
+        let own: Status = Failure::not_found("identities/x").into();
+        let before = own.get_details_error_info().unwrap().metadata;
+        let completed = complete(own.into_http());
+        let after = Status::from_header_map(completed.headers()).unwrap().get_details_error_info().unwrap();
+        assert_eq!(before, after.metadata);
+        assert!(!complete(Response::new(Body::empty())).headers().contains_key("grpc-status"));
+    }
+
+    #[test]
+    fn a_failure_inside_an_answer_offers_a_retry_where_one_helps_and_nowhere_else() {
+        let delay = |reason| {
+            let failure = Failure::new(reason, "x").retry_in(Some(Duration::from_secs(9)));
+            jeton_proto::v1::Failure::from(failure).retry_delay.map(|d| d.seconds)
+        };
+        assert_eq!(delay(Reason::AuthorityRefused), None);
+        assert_eq!(delay(Reason::AuthorityThrottled), Some(9));
+    }
+
+    #[test]
     fn an_unknown_identity_and_a_forbidden_one_look_the_same() {
         let refused = Refused::Denied { correlation_id: "c".into() };
         let status: Status = Failure::from(refused).into();
