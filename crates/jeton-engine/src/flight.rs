@@ -6,10 +6,11 @@ use jeton_core::{IssuedToken, Now, Priority, RefreshOutcome, RefreshPlan, Token,
 use tokio::sync::watch;
 
 use crate::{
-    IssueError, IssueErrorClass, StoredToken, TokenError, TokenWrite,
+    IssueError, IssueErrorClass, TokenError,
     engine::Shared,
     gate::Permit,
     slot::{Cached, Landing, Slot},
+    writer::Pending,
 };
 
 /// Longer than any source may take.
@@ -211,7 +212,7 @@ impl Shared {
             let now = self.clock.now();
             self.index.weigh(slot, now);
             self.enqueue(slot, &cached.token);
-            self.writer.put(TokenWrite::Put(Box::new(stored(slot, &cached.token, now))));
+            self.writer.put(Pending::Put(Arc::downgrade(slot)));
         } else {
             // Those who waited get it; nobody after them.
             slot.token.store(None);
@@ -244,7 +245,7 @@ impl Shared {
         now: Now,
     ) -> TokenError {
         if let Some(delay) = error.retry_after {
-            self.writer.put(TokenWrite::Hold(self.gate.hold(&slot.key, delay, now)));
+            self.writer.put(Pending::Hold(self.gate.hold(&slot.key, delay, now)));
         }
         if matches!(outcome_of(&error), RefreshOutcome::Permanent { .. }) || failures.is_power_of_two() {
             tracing::warn!(identity = %slot.key.identity, target = %slot.key.target, failures, error = %error.message,
@@ -275,15 +276,5 @@ fn outcome_of(error: &IssueError) -> RefreshOutcome {
         IssueErrorClass::Transient | IssueErrorClass::Throttled => RefreshOutcome::Transient { retry_after },
         IssueErrorClass::Permanent | IssueErrorClass::Credential => RefreshOutcome::Permanent { retry_after },
         IssueErrorClass::Denied => RefreshOutcome::Denied,
-    }
-}
-
-fn stored(slot: &Slot, token: &Token, now: Now) -> StoredToken {
-    StoredToken {
-        key: slot.key.clone(),
-        token: token.issued.clone(),
-        issued_at: token.issued_at,
-        refresh_at: token.refresh_at,
-        last_used: slot.last_used(now).0,
     }
 }

@@ -15,7 +15,11 @@ use std::{
 use jeton_core::{Now, Principal, TokenKey};
 use moka::{policy::EvictionPolicy, sync::Cache};
 
-use crate::{EngineSettings, TokenWrite, slot::Slot, writer::Writer};
+use crate::{
+    EngineSettings,
+    slot::Slot,
+    writer::{Pending, Writer},
+};
 
 /// As often a slot that was used since moka weighed it last gets a second chance; then the next one goes, used or not.
 const SECOND_CHANCES: usize = 16;
@@ -40,14 +44,17 @@ pub(crate) struct Index {
 struct Owner {
     weight: u64,
     slots: VecDeque<Weak<Slot>>,
+    /// At this length it is looked through again.
+    compact_at: usize,
 }
 
 impl Owner {
     fn push(&mut self, slot: &Arc<Slot>, least_weight: u64) {
         // Slots that left the index otherwise stay in the line, and a weak reference keeps their memory.
         let living = usize::try_from(self.weight / least_weight).unwrap_or(usize::MAX);
-        if self.slots.len() > 64 && self.slots.len() / 2 > living {
+        if self.slots.len() > 64 && self.slots.len() / 5 * 4 > living && self.slots.len() >= self.compact_at {
             self.slots.retain(|slot| slot.strong_count() > 0);
+            self.compact_at = self.slots.len() / 4 * 5;
         }
         self.slots.push_back(Arc::downgrade(slot));
     }
@@ -158,7 +165,7 @@ impl Index {
         slot.token.store(None);
         slot.seen.send_modify(|seen| seen.ended = true);
         self.recency.invalidate(&slot.key);
-        self.writer.put(TokenWrite::Remove(slot.key.clone()));
+        self.writer.put(Pending::Remove(slot.key.clone()));
     }
 
     fn change(&self, owner: &Principal, before: u64, after: u64) {

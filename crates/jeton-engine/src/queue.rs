@@ -44,7 +44,7 @@ impl Queue {
         heap.entries.push(Reverse(Entry { due, sequence, slot: Arc::downgrade(slot) }));
         if heap.entries.len() >= heap.compact_at.max(SHORT) {
             heap.entries.retain(|Reverse(entry)| entry.stands().is_some());
-            heap.compact_at = heap.entries.len() * 2;
+            heap.compact_at = heap.entries.len() / 4 * 5;
         }
     }
 

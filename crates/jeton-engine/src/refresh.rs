@@ -117,7 +117,7 @@ impl Shared {
                 None => self.start_refresh(slot, priority, now),
             };
         }
-        let (_, idle) = slot.last_used(now);
+        let idle = slot.idle(now);
         let left = retry_in.unwrap_or_default().max(EMPTY_SLOT_LIFE.saturating_sub(idle));
         if left.is_zero() {
             self.evict(slot);

@@ -174,7 +174,7 @@ fn info(slot: &Slot, now: jeton_core::Now) -> SlotInfo {
         state,
         expires_at: cached.as_ref().map(|c| c.token.expires_at),
         refresh_at: cached.as_ref().map(|c| c.token.refresh_at),
-        last_used: slot.last_used(now).0,
+        last_used: slot.last_used_wall(),
         pinned: slot.is_pinned(now),
         last_error: slot.state().last_error.as_ref().map(|e| Arc::clone(&e.message)),
     }

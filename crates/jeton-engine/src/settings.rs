@@ -46,7 +46,7 @@ impl Default for EngineSettings {
             max_watches: 100_000,
             tick_ms: 250,
             presign_lead_ms: 10_000,
-            max_pending_writes: 20_000,
+            max_pending_writes: 5_000,
         }
     }
 }

@@ -162,11 +162,14 @@ impl Slot {
         self.restored.store(true, Relaxed);
     }
 
-    /// When it was used last, and how long ago by the monotonic clock.
-    pub(crate) fn last_used(&self, now: Now) -> (Wall, Duration) {
-        let wall = i64::try_from(self.used_wall.load(Relaxed)).unwrap_or(0);
-        let used = Mono::from_millis(self.used_mono.load(Relaxed));
-        (Wall::from_millis(wall), now.mono.saturating_since(used))
+    /// When it was used last.
+    pub(crate) fn last_used_wall(&self) -> Wall {
+        Wall::from_millis(i64::try_from(self.used_wall.load(Relaxed)).unwrap_or(0))
+    }
+
+    /// How long ago that was, by the monotonic clock.
+    pub(crate) fn idle(&self, now: Now) -> Duration {
+        now.mono.saturating_since(Mono::from_millis(self.used_mono.load(Relaxed)))
     }
 
     /// What may be served now, shown to `serve`.
@@ -222,18 +225,17 @@ impl Slot {
     /// it must have been used in two lifetimes.
     pub(crate) fn wanted(&self, cached: &Cached, now: Now) -> bool {
         let unused = self.unused.load(Relaxed) >= UNUSED_REFRESHES;
-        let expired = || {
-            cached.phases.at(now) == Freshness::Expired
-                && self.last_used(now).1 >= cached.token.lifetime() * 2
-        };
+        let expired =
+            || cached.phases.at(now) == Freshness::Expired && self.idle(now) >= cached.token.lifetime() * 2;
         self.is_pinned(now) || !(unused || expired())
     }
 
-    /// Bytes of the key and the token with everything that is kept beside them: what a slot was measured to cost.
+    /// Bytes of the key and the token, and of everything that is kept beside them: what a slot costs the process, as `tests/memory.rs`
+    /// measures it.
     pub(crate) fn bytes(&self) -> u64 {
         let key = self.key.target.as_str().len() * 2
             + self.key.claims.as_ref().map_or(0, |c| c.as_str().len())
-            + 640;
+            + 3400;
         let token = self.token.load().as_ref().map_or(0, |c| c.encoded.len() * 2 + 320);
         (key + token) as u64
     }

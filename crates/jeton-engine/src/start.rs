@@ -12,11 +12,11 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::task::JoinHandle;
 
 use crate::{
-    Engine, EngineSettings, Kept, TokenSource, TokenStore, TokenStoreError, TokenWrite,
+    Engine, EngineSettings, Kept, TokenSource, TokenStore, TokenStoreError,
     engine::Shared,
     gate::Gate,
     refresh,
-    writer::{self, Writer},
+    writer::{self, Pending, Writer},
 };
 
 /// Makes a token's wire bytes, once per swap.
@@ -91,7 +91,7 @@ impl Engine {
             let token = Token::restored(stored.token, stored.issued_at, stored.refresh_at, now);
             // A wall clock that was set back would give it more life than it has.
             if token.issued_at > now.wall || token.freshness(now) == Freshness::Expired {
-                shared.writer.put(TokenWrite::Remove(stored.key));
+                shared.writer.put(Pending::Remove(stored.key));
                 continue;
             }
             // Nobody's share: whoever asked for them is not known any more.

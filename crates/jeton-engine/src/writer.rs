@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -11,27 +11,58 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{TokenStore, TokenWrite};
+use jeton_core::TokenKey;
+
+use crate::{Hold, StoredToken, TokenStore, TokenWrite, slot::Slot};
 
 const MAX_BATCH: usize = 512;
 const GATHER: Duration = Duration::from_millis(50);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is to be written. A token is read from its slot when its turn comes, so that many that wait cost no memory of their own, and one
+/// that is gone meanwhile is not written at all.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    Put(Weak<Slot>),
+    Remove(TokenKey),
+    Hold(Hold),
+}
+
+impl Pending {
+    fn write(self) -> Option<TokenWrite> {
+        match self {
+            Self::Put(slot) => {
+                let slot = slot.upgrade()?;
+                let token = Arc::clone(&slot.token.load().as_ref()?.token);
+                Some(TokenWrite::Put(Box::new(StoredToken {
+                    key: slot.key.clone(),
+                    token: token.issued.clone(),
+                    issued_at: token.issued_at,
+                    refresh_at: token.refresh_at,
+                    last_used: slot.last_used_wall(),
+                })))
+            }
+            Self::Remove(key) => Some(TokenWrite::Remove(key)),
+            Self::Hold(hold) => Some(TokenWrite::Hold(hold)),
+        }
+    }
+}
+
 /// Where writes are handed in.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
-    queue: mpsc::Sender<TokenWrite>,
+    queue: mpsc::Sender<Pending>,
     dropped: Arc<AtomicU64>,
 }
 
 impl Writer {
-    pub(crate) fn new(bound: usize) -> (Self, mpsc::Receiver<TokenWrite>) {
+    pub(crate) fn new(bound: usize) -> (Self, mpsc::Receiver<Pending>) {
         let (queue, writes) = mpsc::channel(bound);
         (Self { queue, dropped: Arc::default() }, writes)
     }
 
     /// Hands in a write; when the store cannot follow, it is dropped and counted.
-    pub(crate) fn put(&self, write: TokenWrite) {
+    pub(crate) fn put(&self, write: Pending) {
         if self.queue.try_send(write).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
@@ -44,7 +75,7 @@ impl Writer {
 
 /// Writes until told to stop, then writes what is left.
 pub(crate) async fn run(
-    mut writes: mpsc::Receiver<TokenWrite>,
+    mut writes: mpsc::Receiver<Pending>,
     store: Arc<dyn TokenStore>,
     stop: CancellationToken,
 ) {
@@ -65,7 +96,8 @@ pub(crate) async fn run(
             batch.push(write);
         }
         if !batch.is_empty() {
-            failing = write(&*store, std::mem::take(&mut batch), failing).await;
+            let batch: Vec<_> = batch.drain(..).filter_map(Pending::write).collect();
+            failing = write(&*store, batch, failing).await;
         } else if !more {
             return;
         }
