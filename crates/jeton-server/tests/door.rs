@@ -74,10 +74,10 @@ struct Open {
 }
 
 async fn open(settings: DoorSettings) -> Open {
-    open_that(settings, false).await
+    open_that(settings, false, None).await
 }
 
-async fn open_that(settings: DoorSettings, finishes: bool) -> Open {
+async fn open_that(settings: DoorSettings, finishes: bool, tls: Option<Arc<rustls::ServerConfig>>) -> Open {
     let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
     let (address, drain) = (listener.tcp_address().unwrap(), Drain::default());
     let slow = Slow::default();
@@ -89,6 +89,7 @@ async fn open_that(settings: DoorSettings, finishes: bool) -> Open {
             name: "test",
             listener,
             settings,
+            tls,
             authenticate,
             routes,
             shortcut: None,
@@ -142,6 +143,41 @@ async fn a_peer_that_asks_for_nothing_is_closed_and_one_that_asked_is_not() {
     assert!(timeout(PATIENCE, only_preface.connection).await.is_ok());
     assert_eq!(good.call(request("0")).await.unwrap().status(), 200);
     assert_eq!((door.stats)().silent, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_tls_stands_the_same_door_and_a_handshake_that_never_ends_is_closed() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let mut server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    let settings = DoorSettings { first_request_deadline_ms: 1_500, ..DoorSettings::default() };
+    let door = open_that(settings, false, Some(Arc::new(server))).await;
+    let mut silent = TcpStream::connect(door.address).await.unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(door.address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let secured = tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap();
+    let (send, connection) = h2::client::handshake(secured).await.unwrap();
+    let mut peer = Peer { send, connection: tokio::spawn(connection) };
+    for _ in 0..3 {
+        assert_eq!(peer.call(request("0")).await.unwrap().headers()["grpc-status"], "0");
+    }
+    assert!(closes(&mut silent).await);
+    assert_eq!((door.stats)().silent, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +258,7 @@ async fn a_unary_request_has_an_end_and_a_stream_has_none() {
 async fn what_changes_something_comes_to_its_end_although_its_caller_goes_away() {
     for (finishes, expected) in [(true, 2), (false, 0)] {
         let settings = DoorSettings { request_deadline_ms: 150, ..DoorSettings::default() };
-        let door = open_that(settings, finishes).await;
+        let door = open_that(settings, finishes, None).await;
         let mut peer = peer(door.address).await;
         assert_eq!(
             peer.call(request("400")).await.unwrap().headers()["grpc-status"],

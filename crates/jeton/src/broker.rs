@@ -183,8 +183,19 @@ impl Running {
             settings.request_deadline_ms = settings.admin_request_deadline_ms;
         }
         let (streaming, complete) = (grpc::is_streaming, grpc::complete);
-        let door =
-            Door { name, listener, settings, authenticate, routes, shortcut, streaming, finishes, complete };
+        let tls = None;
+        let door = Door {
+            name,
+            listener,
+            tls,
+            settings,
+            authenticate,
+            routes,
+            shortcut,
+            streaming,
+            finishes,
+            complete,
+        };
         let (task, _) = serve(door, self.broker.drain.clone());
         self.doors.push(task);
     }

@@ -12,7 +12,14 @@ use std::{
 
 use http::Response;
 use jeton_core::Principal;
-use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use rustls::ServerConfig;
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{body::Body, service::Routes};
 
 use super::{
@@ -24,6 +31,8 @@ use super::{
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// Calls of a door that may be under way when they go on without their callers.
 const MAX_FINISHING: usize = 1_024;
+/// TLS handshakes under way: each costs a signature, and a peer nothing.
+const MAX_HANDSHAKES: usize = 256;
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A door and what stands behind it.
@@ -34,6 +43,8 @@ pub struct Door {
     pub listener: Listener,
     /// Its bounds.
     pub settings: DoorSettings,
+    /// The server's certificate and key; none: plain text.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Who peers are.
     pub authenticate: Arc<dyn Authenticate>,
     /// The services.
@@ -111,6 +122,7 @@ pub fn serve(
 async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
     let settings = Arc::new(door.settings.clone());
     let (most, per_principal) = (settings.connections() as u64, Arc::<PerPrincipal>::default());
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let finishing = door.finishes.then(|| Arc::new(Semaphore::new(MAX_FINISHING)));
     let mut log = Seldom::default();
     loop {
@@ -164,9 +176,32 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
             counters: Arc::clone(&counters),
         });
         let (own_drain, since) = (drain.clone(), Instant::now());
+        let tls = match &door.tls {
+            None => None,
+            Some(tls) => match Arc::clone(&handshakes).try_acquire_owned() {
+                Ok(handshaking) => Some((Arc::clone(tls), handshaking)),
+                Err(_) => {
+                    counters.full.fetch_add(1, Relaxed);
+                    log.warn(|| {
+                        tracing::warn!(
+                            door = door.name,
+                            "too many handshakes at once; new connections are closed"
+                        )
+                    });
+                    continue;
+                }
+            },
+        };
         let serving = async move {
             match stream {
-                Stream::Tcp(stream) => connection::serve(stream, shared, since, own_drain).await,
+                Stream::Tcp(stream) => match tls {
+                    None => connection::serve(stream, shared, since, own_drain).await,
+                    Some((tls, handshaking)) => {
+                        if let Some(secured) = handshake(stream, tls, handshaking, &shared, since).await {
+                            connection::serve(secured, shared, since, own_drain).await;
+                        }
+                    }
+                },
                 Stream::Unix(stream) => {
                     connection::serve(Hosted::new(stream), shared, since, own_drain).await
                 }
@@ -174,6 +209,31 @@ async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
             drop(place);
         };
         drop(drain.track(serving));
+    }
+}
+
+/// TLS, within the deadline of the first request. The place among the handshakes is free again when it is done.
+async fn handshake(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+    handshaking: OwnedSemaphorePermit,
+    shared: &Shared,
+    since: Instant,
+) -> Option<TlsStream<TcpStream>> {
+    let deadline = since + shared.settings.first_request_deadline();
+    let secured = tokio::time::timeout_at(deadline, TlsAcceptor::from(tls).accept(stream)).await;
+    drop(handshaking);
+    match secured {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            shared.counters.refused.fetch_add(1, Relaxed);
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            shared.counters.silent.fetch_add(1, Relaxed);
+            None
+        }
     }
 }
 
