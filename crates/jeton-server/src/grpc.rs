@@ -16,5 +16,5 @@ mod workload;
 pub use error::{REASONS, Reason, complete};
 pub use probe::{AuthorityProbe, DiscoverRequest, ProbeStep, RegistrarShape};
 pub use routes::{Broker, Health, admin_routes, data_routes, data_shortcut, is_streaming};
-pub use shortcut::Remembered;
+pub use shortcut::GetTokenShortcut;
 pub use token::encode_token;

@@ -22,7 +22,7 @@ use jeton_keys::Keys;
 use jeton_lifecycle::{Lifecycle, LifecycleEvent, LifecycleTasks};
 use jeton_server::{
     door::{AdminPeer, Authenticate, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, UnixPeer, serve},
-    grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape, Remembered},
+    grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
 };
 use jeton_store::{SealingKey, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -121,7 +121,6 @@ impl Running {
             node: settings.node_name(),
             started: Instant::now(),
             quarantined: Arc::new(store.quarantined()),
-            remembered: Arc::new(Remembered::new(settings.engine.max_entries)),
         };
         forget_what_is_gone(&broker).await?;
         broker.access.snapshot().assignments().for_each(|assignment| broker.keep_warm(assignment));
@@ -159,7 +158,7 @@ impl Running {
         let (admin_routes, admin_health) =
             grpc::admin_routes(&self.broker, self.settings.reflection.enabled).await;
         self.health.extend([data_health, admin_health]);
-        let shortcut = Some(grpc::data_shortcut(&self.broker));
+        let shortcut = Some(grpc::data_shortcut(&self.broker, self.settings.engine.max_entries));
         let users = Arc::new(UnixPeer { node: node.clone() });
         self.door("data (unix)", data, users, data_routes.clone(), shortcut.clone());
         let owner = Arc::new(AdminPeer { node, owner: geteuid().as_raw() });

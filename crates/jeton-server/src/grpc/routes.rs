@@ -20,10 +20,7 @@ use jeton_proto::{
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{
-    AuthorityProbe,
-    shortcut::{GetTokenShortcut, Remembered},
-};
+use super::{AuthorityProbe, shortcut::GetTokenShortcut};
 use crate::door::{Drain, Shortcut};
 
 /// Largest request of the data plane, and of a batch.
@@ -89,8 +86,6 @@ pub struct Broker {
     pub started: Instant,
     /// What could not be read at the start, by name.
     pub quarantined: Arc<Vec<String>>,
-    /// Decisions that are made again and again.
-    pub remembered: Arc<Remembered>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -110,8 +105,9 @@ pub async fn data_routes(broker: &Broker, reflection: bool) -> (Routes, Health) 
 }
 
 /// The short way of the data plane's one hot call.
-pub fn data_shortcut(broker: &Broker) -> Arc<dyn Shortcut> {
-    Arc::new(GetTokenShortcut(broker.clone()))
+pub fn data_shortcut(broker: &Broker, most: u64) -> Arc<dyn Shortcut> {
+    let (engine, access, clock) = (broker.engine.clone(), broker.access.clone(), Arc::clone(&broker.clock));
+    Arc::new(GetTokenShortcut::new(engine, access, clock, most))
 }
 
 /// The admin plane: everything.

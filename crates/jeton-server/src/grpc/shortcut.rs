@@ -7,18 +7,21 @@
 
 use std::{
     hash::{Hash, Hasher},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
-use jeton_access::Authorized;
-use jeton_core::{Freshness, Now, Principal, Wall};
-use jeton_engine::Seat;
+use jeton_access::{Access, Authorized};
+use jeton_core::{Clock, Freshness, Now, Principal, Wall};
+use jeton_engine::{Engine, Seat};
 use jeton_proto::v1;
 use papaya::{Equivalent, HashMap};
 use prost::Message;
 
-use super::{routes::Broker, token::stale};
+use super::token::{Wanted, stale};
 use crate::door::{Caller, Shortcut};
 
 const GET_TOKEN: &str = "/jeton.v1.TokenService/GetToken";
@@ -30,7 +33,7 @@ const LONGEST: usize = 1_024;
 const INLINE: usize = 96;
 
 /// Remembered answers to "may this caller have this?".
-pub struct Remembered {
+struct Remembered {
     grants: HashMap<Asked, Grant, foldhash::fast::RandomState>,
     units: AtomicU64,
     most_units: u64,
@@ -113,8 +116,7 @@ impl Equivalent<Asked> for Asking<'_> {
 }
 
 impl Remembered {
-    /// For about as many as there are slots.
-    pub fn new(most: u64) -> Self {
+    fn new(most: u64) -> Self {
         Self { grants: HashMap::default(), units: AtomicU64::new(0), most_units: most.max(1_024) }
     }
 
@@ -134,14 +136,21 @@ impl Remembered {
     }
 }
 
-impl std::fmt::Debug for Remembered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Remembered").field("grants", &self.grants.len()).finish_non_exhaustive()
-    }
+/// The way of GetToken that needs no wait.
+pub struct GetTokenShortcut {
+    engine: Engine,
+    access: Access,
+    clock: Arc<dyn Clock>,
+    remembered: Remembered,
 }
 
-/// The way of GetToken that needs no wait.
-pub(super) struct GetTokenShortcut(pub(super) Broker);
+impl std::fmt::Debug for GetTokenShortcut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GetTokenShortcut")
+            .field("remembered", &self.remembered.grants.len())
+            .finish_non_exhaustive()
+    }
+}
 
 impl Shortcut for GetTokenShortcut {
     fn path(&self) -> &'static str {
@@ -149,7 +158,10 @@ impl Shortcut for GetTokenShortcut {
     }
 
     fn answer(&self, caller: &Caller, body: &[u8]) -> Option<Bytes> {
-        self.0.answer_at_once(&caller.principal, message(body)?, self.0.clock.now())
+        self.serve(&caller.principal, message(body)?, self.clock.now(), |fresh, state| match state {
+            Freshness::Stale => stale(fresh),
+            Freshness::Fresh | Freshness::Expired => fresh.clone(),
+        })
     }
 }
 
@@ -160,27 +172,32 @@ fn message(body: &[u8]) -> Option<&[u8]> {
     (flag == 0 && length == message.len()).then_some(message)
 }
 
-impl Broker {
-    /// The framed answer to GetToken, if the caller may have the token and it is in memory.
-    pub fn answer_at_once(&self, principal: &Principal, request: &[u8], now: Now) -> Option<Bytes> {
+impl GetTokenShortcut {
+    /// Remembers about as many decisions as there are slots.
+    pub fn new(engine: Engine, access: Access, clock: Arc<dyn Clock>, most: u64) -> Self {
+        Self { engine, access, clock, remembered: Remembered::new(most) }
+    }
+
+    /// Shows the framed answer to an encoded GetTokenRequest to `serve`, if the caller may have the token and it is in memory.
+    pub fn serve<R>(
+        &self,
+        principal: &Principal,
+        request: &[u8],
+        now: Now,
+        serve: impl Fn(&Bytes, Freshness) -> R,
+    ) -> Option<R> {
         let asking = Asking { principal, request };
         let revision = self.access.revision();
-        let serve = |seat: &Seat| {
-            self.engine.serve(seat, now, |fresh: &Bytes, state| match state {
-                Freshness::Stale => stale(fresh),
-                Freshness::Fresh | Freshness::Expired => fresh.clone(),
-            })
-        };
         let remembered = self.remembered.find(&asking, |grant| {
             let holds = grant.revision == revision && grant.until.is_none_or(|until| now.wall < until);
-            if holds { serve(&grant.seat) } else { None }
+            if holds { self.engine.serve(&grant.seat, now, &serve) } else { None }
         });
         if let Some(Some(answer)) = remembered {
             return Some(answer);
         }
         let authorized = self.decide(principal, request)?;
         let seat = self.engine.seat(&authorized.key)?;
-        let answer = serve(&seat)?;
+        let answer = self.engine.serve(&seat, now, &serve)?;
         if request.len() <= LONGEST {
             let until = authorized.assignment.expires_at;
             self.remembered.remember(&asking, Grant { revision, until, seat });
@@ -191,7 +208,7 @@ impl Broker {
     /// The decision that is remembered; none where more is to be looked at than the token's place.
     fn decide(&self, principal: &Principal, request: &[u8]) -> Option<Authorized> {
         let request = v1::GetTokenRequest::decode(request).ok()?;
-        let wanted = self.wanted(&request).ok()?;
+        let wanted = Wanted::parse(&request).ok()?;
         let authorized =
             self.access.allowed(principal, wanted.identity.as_ref(), &wanted.target, wanted.claims)?;
         (request.min_validity.is_none() && authorized.max_lifetime().is_none()).then_some(authorized)
@@ -204,10 +221,34 @@ mod tests {
     use tonic::server::NamedService;
 
     use super::*;
+    use crate::grpc::Broker;
 
     #[test]
     fn the_path_is_the_published_one() {
         let service = TokenServiceServer::<Broker>::NAME;
         assert_eq!(GET_TOKEN, format!("/{service}/GetToken"));
+    }
+
+    #[test]
+    fn a_message_is_taken_whole_and_uncompressed_or_not_at_all() {
+        assert_eq!(message(b"\0\0\0\0\x02ab"), Some(b"ab".as_slice()));
+        for other in [b"\x01\0\0\0\x02ab".as_slice(), b"\0\0\0\0\x03ab", b"\0\0\0\0\x01ab", b"\0\0", b""] {
+            assert_eq!(message(other), None);
+        }
+    }
+
+    #[test]
+    fn what_is_asked_by_another_or_in_other_bytes_is_another_thing() {
+        let (one, two): (Principal, Principal) =
+            ("loopback://dev".parse().unwrap(), "unix://n/uid/1".parse().unwrap());
+        for length in [0, 1, INLINE - 1, INLINE, INLINE + 1, LONGEST] {
+            let bytes = vec![7; length];
+            let asked = Asked { principal: one.clone(), request: Request::new(&bytes) };
+            assert!(Asking { principal: &one, request: &bytes }.equivalent(&asked));
+            assert!(!Asking { principal: &two, request: &bytes }.equivalent(&asked));
+            let mut longer = bytes.clone();
+            longer.push(0);
+            assert!(!Asking { principal: &one, request: &longer }.equivalent(&asked), "{length}");
+        }
     }
 }

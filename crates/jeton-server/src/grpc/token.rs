@@ -72,6 +72,18 @@ pub(super) struct Wanted {
     pub(super) claims: Option<Claims>,
 }
 
+impl Wanted {
+    pub(super) fn parse(request: &v1::GetTokenRequest) -> Result<Self, Failure> {
+        let identity = match request.identity.as_str() {
+            "" => None,
+            name => Some(name.parse()?),
+        };
+        let claims = Claims::parse(&request.claims)?;
+        let target = TargetRequest { scopes: request.scopes.clone(), resources: request.resources.clone() };
+        Ok(Self { identity, target, claims })
+    }
+}
+
 /// Filled by the door: every request has its caller.
 pub(crate) fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
     let found = request.extensions().get::<Arc<Caller>>().cloned();
@@ -109,23 +121,12 @@ impl From<Failure> for v1::Failure {
 }
 
 impl Broker {
-    /// Reads a request.
-    pub(super) fn wanted(&self, request: &v1::GetTokenRequest) -> Result<Wanted, Failure> {
-        let identity = match request.identity.as_str() {
-            "" => None,
-            name => Some(name.parse()?),
-        };
-        let claims = Claims::parse(&request.claims)?;
-        let target = TargetRequest { scopes: request.scopes.clone(), resources: request.resources.clone() };
-        Ok(Wanted { identity, target, claims })
-    }
-
     pub(super) fn authorize(
         &self,
         caller: &Caller,
         request: &v1::GetTokenRequest,
     ) -> Result<Authorized, Failure> {
-        let Wanted { identity, target, claims } = self.wanted(request)?;
+        let Wanted { identity, target, claims } = Wanted::parse(request)?;
         Ok(self.access.authorize(&caller.principal, identity.as_ref(), &target, claims)?)
     }
 
