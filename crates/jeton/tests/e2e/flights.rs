@@ -12,11 +12,14 @@ const ORDERS: &str = "https://orders.example/.default";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_callers_of_a_cold_token_make_one_request_though_half_of_them_leave() {
     let world = World::start().await;
-    world.sandbox.settings(json!({"latency_ms": 2_000})).await;
+    world.sandbox.settings(json!({"latency_ms": 5_000})).await;
     let client_id = world.broker.client_id("identities/billing");
-    let mut callers = vec![];
+    let mut channels = vec![];
     for _ in 0..20 {
-        let channel = world.broker.tcp().await;
+        channels.push(world.broker.tcp().await);
+    }
+    let mut callers = vec![];
+    for channel in channels {
         for n in 0..50 {
             let mut client = TokenServiceClient::new(channel.clone());
             let call = async move { token(&mut client, "identities/billing", ORDERS).await };
