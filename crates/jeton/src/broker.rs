@@ -122,6 +122,10 @@ impl Running {
             node: settings.node_name(),
             started: Instant::now(),
             quarantined: Arc::new(store.quarantined()),
+            unwritable: {
+                let store = store.clone();
+                Arc::new(move || store.unwritable())
+            },
         };
         forget_what_is_gone(&broker).await?;
         broker.access.snapshot().assignments().for_each(|assignment| broker.keep_warm(assignment));
