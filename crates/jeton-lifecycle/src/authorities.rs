@@ -170,8 +170,10 @@ impl Lifecycle {
         });
         authority.display_name = display_name.unwrap_or(authority.display_name);
         let mut writes = vec![];
+        let mut replaced = None;
         if let Some((registrar, secret)) = registrar {
-            writes.extend(secret_of(&authority).map(Write::RemoveSecret));
+            replaced = secret_of(&authority);
+            writes.extend(replaced.map(Write::RemoveSecret));
             writes.extend(secret);
             authority.registrar = registrar;
         }
@@ -180,6 +182,9 @@ impl Lifecycle {
         writes.push(Write::Authority(Box::new(authority)));
         writes.extend(recorded);
         shared.commit(writes).await?;
+        if let Some(id) = replaced {
+            shared.event(LifecycleEvent::CredentialRemoved(id.subject));
+        }
         if reprofiled {
             shared.event(LifecycleEvent::AuthorityChanged(found.uid));
         }
@@ -210,6 +215,9 @@ impl Lifecycle {
             return Err(LifecycleError::Precondition(text));
         }
         shared.commit([Write::RemoveAuthority(uid)].into_iter().chain(recorded).collect()).await?;
+        if let Some(id) = secret_of(&authority) {
+            shared.event(LifecycleEvent::CredentialRemoved(id.subject));
+        }
         shared.event(LifecycleEvent::AuthorityChanged(uid));
         Ok(())
     }

@@ -14,8 +14,8 @@ use anyhow::Context;
 use jeton_access::Access;
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
-    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Profile, SharedDirectory,
-    SystemClock, Uid,
+    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Profile, Registrar,
+    SharedDirectory, SystemClock, Uid,
 };
 use jeton_engine::{Engine, EngineTasks};
 use jeton_keys::Keys;
@@ -37,6 +37,9 @@ use crate::{
     config::{Settings, path_or},
     data_dir::DataDir,
 };
+
+#[cfg(test)]
+mod tests;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -233,6 +236,12 @@ async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, ke
             LifecycleEvent::AuthorityChanged(authority) => {
                 broker.engine.evict_authority(authority);
                 discard(&broker, &keys, |i| i.authority == authority);
+                let directory = broker.lifecycle.directory();
+                if let Some(Registrar::Certificate { credential, .. }) =
+                    directory.authority(authority).map(|a| &a.registrar)
+                {
+                    keys.discard(credential.uid);
+                }
                 warm(&broker, |_| true);
             }
             _ => tracing::error!(?event, "a lifecycle event that nobody acts on"),
