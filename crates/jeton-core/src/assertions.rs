@@ -103,3 +103,18 @@ pub trait Assertions: Send + Sync + 'static {
     /// Drops what was prepared for a credential (and its parsed key): it was rotated, disabled or removed.
     fn discard(&self, credential: Uid);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assertion_does_not_show_its_jwt() {
+        let assertion = Assertion { jwt: "canary".to_owned().into(), expires_at: Wall::from_secs(1) };
+        let shown = format!("{assertion:?}");
+        assert!(
+            shown.contains("expires_at") && !shown.contains("jwt") && !shown.contains("canary"),
+            "{shown}"
+        );
+    }
+}

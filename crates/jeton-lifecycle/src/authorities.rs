@@ -14,7 +14,6 @@ use crate::{
 };
 
 /// An authority to add.
-#[derive(Debug)]
 pub struct CreateAuthority {
     /// Its name.
     pub name: AuthorityName,
@@ -31,7 +30,6 @@ pub struct CreateAuthority {
 }
 
 /// The registrar's secret, on its way in.
-#[derive(Debug)]
 pub enum RegistrarMaterial {
     /// A client with the right to create others.
     Certificate {
@@ -49,7 +47,7 @@ pub enum RegistrarMaterial {
 }
 
 /// What to change; absent: as it is.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct AuthorityPatch {
     /// The new display name.
     pub display_name: Option<String>,
@@ -161,6 +159,7 @@ impl Lifecycle {
             Repeated::Yes(changed) => return self.authority_by_uid(changed),
             Repeated::No(recorded) => recorded,
         };
+        let replaced = registrar.as_ref().and_then(|_| secret_of(&found));
         let mut authority = found.as_ref().clone();
         let reprofiled = profile.is_some_and(|profile| {
             let other = *authority.profile != profile;
@@ -170,10 +169,8 @@ impl Lifecycle {
         });
         authority.display_name = display_name.unwrap_or(authority.display_name);
         let mut writes = vec![];
-        let mut replaced = None;
         if let Some((registrar, secret)) = registrar {
-            replaced = secret_of(&authority);
-            writes.extend(replaced.map(Write::RemoveSecret));
+            writes.extend(secret_of(&authority).map(Write::RemoveSecret));
             writes.extend(secret);
             authority.registrar = registrar;
         }

@@ -144,8 +144,13 @@ async fn a_registrar_that_is_replaced_or_whose_authority_is_deleted_leaves_nothi
     let world = World::start().await;
     let lifecycle = world.running.broker.lifecycle.clone();
     world.signs_ahead(world.registrar(0)).await;
-    let registrar = Some(RegistrarMaterial::InitialAccessToken("token".to_owned().into()));
-    let patch = AuthorityPatch { registrar, ..AuthorityPatch::default() };
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let registrar = RegistrarMaterial::Certificate {
+        client_id: "another".into(),
+        certificate_pem: rcgen::CertificateParams::default().self_signed(&key).unwrap().pem(),
+        private_key_pem: key.serialize_pem().into(),
+    };
+    let patch = AuthorityPatch { registrar: Some(registrar), ..AuthorityPatch::default() };
     lifecycle.update_authority(&world.authorities[0].name, patch, "").await.unwrap();
     world.reaches((0, 0)).await;
     world.signs_ahead(world.registrar(1)).await;

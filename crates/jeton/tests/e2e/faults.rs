@@ -75,30 +75,6 @@ async fn an_authority_whose_clock_is_off_still_issues_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_clock_helps_an_assertion_is_signed_once_more_and_the_error_names_the_clocks() {
-    let world = World::start().await;
-    // Signed as if two hours ago, whatever the authority's clock says.
-    let mut profile = world.broker.json(&["authority", "get", "entra"])["profile"].clone();
-    profile["assertion"]["issued_at"] = json!({"seconds-ago": 7_200});
-    let file = world.folder().join("profile.json");
-    std::fs::write(&file, profile.to_string()).unwrap();
-    world.sandbox.settings(json!({"clock_offset_seconds": 1_200})).await;
-    let client_id = world.broker.client_id("identities/billing");
-    world.broker.json(&["authority", "update", "entra", "--profile", file.to_str().unwrap()]);
-    let mut client = world.broker.tokens().await;
-    let refused = token(&mut client, "identities/billing", COLD).await.unwrap_err();
-    assert!(refused.message().contains("AADSTS700024"), "{refused}");
-    assert!(refused.message().contains("check the clocks"), "{refused}");
-    let asked = world.sandbox.requests(&client_id, COLD).await;
-    assert!((1..=2).contains(&asked), "{asked} requests");
-    for _ in 0..20 {
-        assert!(token(&mut client, "identities/billing", COLD).await.is_err());
-    }
-    let asked = world.sandbox.requests(&client_id, COLD).await;
-    assert!(asked <= 4, "{asked} requests");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn no_assertion_is_sent_twice_or_old() {
     let settings = json!({"token_lifetime_seconds": 4, "reject_replay": true});
     let world = World::with(&[], settings).await;
