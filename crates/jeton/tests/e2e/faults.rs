@@ -102,3 +102,30 @@ async fn no_assertion_is_sent_twice_or_old() {
         assert!(stats["by_client"][client_id]["ok"].as_u64().unwrap() >= 5, "{stats}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_changes_alone_and_only_for_as_long_as_it_is_full() {
+    let world = World::with(&["--set", "log.filter=info"], json!({})).await;
+    let broker = &world.broker;
+    let mut client = broker.tokens().await;
+    token(&mut client, "identities/billing", VAULT).await.unwrap();
+    let status = || String::from_utf8(broker.jeton(&["status"]).stdout).unwrap();
+    let create = ["workload", "create", "late"];
+    broker.process.may_write(false);
+    for _ in 0..3 {
+        let refused = broker.jeton(&create);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("STORE_UNAVAILABLE"), "{said}");
+        assert!(said.contains("disk"), "each time for the disk: {said}");
+        token(&mut client, "identities/billing", VAULT).await.unwrap();
+    }
+    let screen = status();
+    assert!(screen.contains("the last write failed") && screen.contains("make room"), "{screen}");
+    assert!(!broker.jeton(&["workload", "get", "late"]).status.success(), "nothing was half written");
+    broker.process.may_write(true);
+    assert_eq!(broker.json(&create)["name"], "workloads/late");
+    let screen = status();
+    assert!(!screen.contains("the last write failed"), "{screen}");
+    let log = broker.process.log();
+    assert!(log.contains("the registry can be written again"), "{log}");
+}
