@@ -242,14 +242,14 @@ fn issue_error(class: IssueErrorClass, message: &str) -> IssueError {
 }
 
 impl TokenSource for AuthorityClient {
-    fn prepare(&self, key: &TokenKey, _ahead: Duration) {
+    fn prepare(&self, key: &TokenKey, ahead: Duration) {
         let directory = self.0.directory.load();
         let Some(identity) = directory.identity(key.identity).filter(|i| i.may_issue()) else { return };
         let Some(authority) = directory.authority(identity.authority) else { return };
         if let (Some(client_id), Some(credential)) = (&identity.client_id, identity.current()) {
             let client = Client { owner: identity.uid, client_id, credential };
             if let Some(request) = self.0.assertion_request(authority, client) {
-                self.0.assertions.prepare(&request);
+                self.0.assertions.prepare(&request, ahead);
             }
         }
     }

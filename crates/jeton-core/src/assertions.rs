@@ -3,7 +3,7 @@
 //! An assertion is spent when it is sent, whatever the answer was: many authorities refuse a `jti` that they have seen. So
 //! `take` never gives the same one twice, and preparing one ahead only fills a bounded pool.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 
@@ -90,8 +90,9 @@ pub enum AssertionError {
 
 /// Makes client assertions.
 pub trait Assertions: Send + Sync + 'static {
-    /// Signs one ahead of time, off the caller's path, and keeps it for [`Assertions::take`]. Never blocks.
-    fn prepare(&self, request: &AssertionRequest);
+    /// One will be sent in `ahead`: signs it off the caller's path and keeps it for [`Assertions::take`], unless it would be too old
+    /// by then. Never blocks.
+    fn prepare(&self, request: &AssertionRequest, ahead: Duration);
 
     /// Hands out an assertion that nobody else gets, with enough life left to be sent: prepared, or signed now.
     fn take(&self, request: AssertionRequest) -> BoxFuture<'_, Result<Assertion, AssertionError>>;
@@ -101,4 +102,19 @@ pub trait Assertions: Send + Sync + 'static {
 
     /// Drops what was prepared for a credential (and its parsed key): it was rotated, disabled or removed.
     fn discard(&self, credential: Uid);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assertion_does_not_show_its_jwt() {
+        let assertion = Assertion { jwt: "canary".to_owned().into(), expires_at: Wall::from_secs(1) };
+        let shown = format!("{assertion:?}");
+        assert!(
+            shown.contains("expires_at") && !shown.contains("jwt") && !shown.contains("canary"),
+            "{shown}"
+        );
+    }
 }

@@ -18,13 +18,7 @@ const PROOF_LIFETIME_SECONDS: i64 = 300;
 /// Signs an assertion. None: the key cannot make this algorithm.
 pub(crate) fn assertion(key: &ParsedKey, request: &AssertionRequest, now: Wall) -> Option<Assertion> {
     let profile = &request.profile;
-    let theirs = now.shifted(request.skew_millis);
-    let issued = match profile.issued_at {
-        IssuedAt::Absent => theirs,
-        IssuedAt::SecondsAgo(ago) => theirs - Duration::from_secs(u64::from(ago)),
-    };
-    let lifetime = i64::from(profile.lifetime_seconds.min(MAX_ASSERTION_LIFETIME_SECONDS));
-    let expires = issued.as_secs() + lifetime;
+    let (issued, expires) = times(request, now);
     let mut claims = json!({
         "aud": profile.audience, "iss": &*request.client_id, "sub": &*request.client_id, "jti": jti()?, "exp": expires,
     });
@@ -36,7 +30,23 @@ pub(crate) fn assertion(key: &ParsedKey, request: &AssertionRequest, now: Wall) 
     }
     let header = header(profile.algorithm, request.references.header(profile.key_reference));
     let jwt = signed(key, profile.algorithm, &header, &claims)?;
-    Some(Assertion { jwt, expires_at: Wall::from_secs(expires).shifted(-request.skew_millis) })
+    Some(Assertion { jwt, expires_at: expires_at(request, now) })
+}
+
+/// When an assertion that is signed now expires, by our clock.
+pub(crate) fn expires_at(request: &AssertionRequest, now: Wall) -> Wall {
+    Wall::from_secs(times(request, now).1).shifted(-request.skew_millis)
+}
+
+/// `iat` and `exp`, by the authority's clock.
+fn times(request: &AssertionRequest, now: Wall) -> (Wall, i64) {
+    let theirs = now.shifted(request.skew_millis);
+    let issued = match request.profile.issued_at {
+        IssuedAt::Absent => theirs,
+        IssuedAt::SecondsAgo(ago) => theirs - Duration::from_secs(u64::from(ago)),
+    };
+    let lifetime = i64::from(request.profile.lifetime_seconds.min(MAX_ASSERTION_LIFETIME_SECONDS));
+    (issued, issued.as_secs() + lifetime)
 }
 
 /// Signs a proof of possession. None: the key is no RSA key.

@@ -5,6 +5,7 @@ use jeton_core::{KeyKind, Wall};
 use jeton_lifecycle::{KeyError, NewKey};
 use secrecy::{ExposeSecret, SecretString};
 use x509_parser::pem::Pem;
+use zeroize::Zeroize;
 
 use crate::{facts::facts, key::ParsedKey};
 
@@ -46,15 +47,16 @@ fn private_key(pem: &str) -> Result<ParsedKey, KeyError> {
             "the private key is encrypted: decrypt it first, for example with `openssl pkcs8 -in key.pem -out plain.pem`",
         );
     }
-    let blocks = blocks(pem, "private key")?;
-    let Some(block) = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY")) else {
-        return invalid(
-            "the key file has no PRIVATE KEY block: pass the PEM file with the certificate's private key",
-        );
-    };
-    match ParsedKey::from_any(&block.contents) {
-        Some(key) => Ok(key),
+    let mut blocks = blocks(pem, "private key")?;
+    let block = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY"));
+    let parsed = block.map(|block| ParsedKey::from_any(&block.contents));
+    blocks.iter_mut().for_each(|block| block.contents.zeroize());
+    match parsed {
+        Some(Some(key)) => Ok(key),
         None => invalid(
+            "the key file has no PRIVATE KEY block: pass the PEM file with the certificate's private key",
+        ),
+        Some(None) => invalid(
             "the private key cannot be read: expected RSA of 2048 bits or more, or ECDSA P-256, as PKCS#8, PKCS#1 or SEC1",
         ),
     }

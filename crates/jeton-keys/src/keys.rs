@@ -4,15 +4,19 @@ use std::{
     fmt, io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
+    time::Duration,
 };
 
 use jeton_core::{
     Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, Clock, ProofRequest, Uid, Wall,
 };
 use jeton_lifecycle::{IdentityStore, KeyError, KeyRequest, KeyRing, NewKey, SecretId, SecretKind};
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{runtime::Handle, sync::oneshot};
 
@@ -21,12 +25,16 @@ use crate::{
     generate::generate,
     import::import,
     key::ParsedKey,
-    pool::Pool,
+    pool::{Pool, sendable},
     workers::{Urgency, Workers},
 };
 
 /// Key generations that may wait.
 const MAX_QUEUED_GENERATIONS: usize = 10_000;
+/// Assertions ready for one credential: as many of its targets may be due at the same time.
+const MOST_PER_CREDENTIAL: usize = 64;
+/// Kept for a credential that missed, beside what is due.
+const RESERVE: usize = 1;
 
 /// A cloneable handle on keys, threads and the pool.
 #[derive(Clone)]
@@ -41,6 +49,14 @@ struct Shared {
     generators: Workers,
     parsed: Cache<Uid, Arc<ParsedKey>>,
     pool: Pool,
+    numbers: Numbers,
+    /// How often a credential was discarded: what started before a discard leaves nothing behind it.
+    discards: AtomicU64,
+}
+
+#[derive(Default)]
+struct Numbers {
+    parsed: AtomicU64,
     signed: AtomicU64,
     from_pool: AtomicU64,
 }
@@ -50,12 +66,18 @@ struct Shared {
 pub struct KeysStats {
     /// Assertions waiting to be used.
     pub presigned: usize,
+    /// Assertions being signed ahead.
+    pub coming: usize,
     /// Assertions signed so far.
     pub signed: u64,
     /// Assertions handed out that were signed ahead.
     pub taken_from_pool: u64,
     /// Assertions signed ahead that nobody used in time.
     pub expired_unused: u64,
+    /// Private keys opened and parsed so far.
+    pub parsed: u64,
+    /// Parsed private keys in memory.
+    pub kept: u64,
 }
 
 impl fmt::Debug for Keys {
@@ -73,8 +95,12 @@ impl Keys {
     ) -> io::Result<Self> {
         let signers = Workers::start("jeton-sign", settings.threads(), settings.max_queued)?;
         let generators = Workers::start("jeton-keygen", 1, MAX_QUEUED_GENERATIONS)?;
-        let parsed = Cache::new(settings.max_parsed_keys);
-        let (pool, signed, from_pool) = (Pool::default(), AtomicU64::new(0), AtomicU64::new(0));
+        // The default policy may refuse a new key when full, which would then be opened and parsed for every signature.
+        let parsed = Cache::builder()
+            .max_capacity(settings.max_parsed_keys)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        let (pool, numbers, discards) = (Pool::default(), Numbers::default(), AtomicU64::new(0));
         let runtime = Handle::current();
         Ok(Self(Arc::new(Shared {
             settings,
@@ -85,19 +111,24 @@ impl Keys {
             generators,
             parsed,
             pool,
-            signed,
-            from_pool,
+            numbers,
+            discards,
         })))
     }
 
     /// Numbers about keys and assertions.
     pub fn stats(&self) -> KeysStats {
-        let depth = self.0.pool.depth();
+        let (depth, numbers) = (self.0.pool.depth(), &self.0.numbers);
+        // The count is exact only after what waits to be done.
+        self.0.parsed.run_pending_tasks();
         KeysStats {
             presigned: depth.ready,
-            signed: self.0.signed.load(Relaxed),
-            taken_from_pool: self.0.from_pool.load(Relaxed),
+            coming: depth.coming,
+            signed: numbers.signed.load(Relaxed),
+            taken_from_pool: numbers.from_pool.load(Relaxed),
             expired_unused: depth.expired,
+            parsed: numbers.parsed.load(Relaxed),
+            kept: self.0.parsed.entry_count(),
         }
     }
 
@@ -106,6 +137,7 @@ impl Keys {
         if let Some(key) = self.0.parsed.get(&credential) {
             return Ok(key);
         }
+        let discards = self.0.discards.load(SeqCst);
         let failed = |reason: &str| AssertionError::Key { credential, reason: reason.to_owned() };
         let id = SecretId { owner, subject: credential, kind: SecretKind::PrivateKey };
         let opened = self.0.store.secret(id).await.map_err(|e| failed(&e.to_string()))?;
@@ -116,7 +148,12 @@ impl Keys {
         let parsed = run(&self.0.signers, Urgency::Now, parse).await.ok_or(AssertionError::Busy)?;
         let key = parsed
             .ok_or_else(|| failed("it is not readable; rotate the credential or attach the identity anew"))?;
+        self.0.numbers.parsed.fetch_add(1, Relaxed);
         self.0.parsed.insert(credential, Arc::clone(&key));
+        // Looked at after the insert: a discard that is not seen here comes after it.
+        if self.0.discards.load(SeqCst) != discards {
+            self.0.parsed.invalidate(&credential);
+        }
         Ok(key)
     }
 
@@ -125,12 +162,15 @@ impl Keys {
         let now = self.0.clock.now().wall;
         let (credential, algorithm) = (request.credential, request.profile.algorithm.as_str());
         let signed = run(&self.0.signers, urgency, move || assertion::assertion(&key, &request, now)).await;
-        self.0.signed.fetch_add(1, Relaxed);
-        signed.ok_or(AssertionError::Busy)?.ok_or(AssertionError::Algorithm { credential, algorithm })
+        let assertion = signed.ok_or(AssertionError::Busy)?;
+        let assertion = assertion.ok_or(AssertionError::Algorithm { credential, algorithm })?;
+        self.0.numbers.signed.fetch_add(1, Relaxed);
+        Ok(assertion)
     }
 
-    fn sign_ahead(&self, request: AssertionRequest) {
-        if !self.0.pool.reserve(&request, self.0.settings.max_presigned, self.0.clock.now().wall) {
+    fn sign_ahead(&self, request: AssertionRequest, up_to: usize) {
+        let (most, now) = (self.0.settings.max_presigned, self.0.clock.now().wall);
+        if !self.0.pool.reserve(&request, up_to, most, now) {
             return;
         }
         let keys = self.clone();
@@ -148,19 +188,25 @@ impl Keys {
 }
 
 impl Assertions for Keys {
-    fn prepare(&self, request: &AssertionRequest) {
-        self.sign_ahead(request.clone());
+    fn prepare(&self, request: &AssertionRequest, ahead: Duration) {
+        let now = self.0.clock.now().wall;
+        if sendable(assertion::expires_at(request, now), request, now + ahead) {
+            self.sign_ahead(request.clone(), MOST_PER_CREDENTIAL);
+        }
     }
 
     fn take(&self, request: AssertionRequest) -> BoxFuture<'_, Result<Assertion, AssertionError>> {
         Box::pin(async move {
             if let Some(assertion) = self.0.pool.take(&request, self.0.clock.now().wall) {
-                self.0.from_pool.fetch_add(1, Relaxed);
+                self.0.numbers.from_pool.fetch_add(1, Relaxed);
                 return Ok(assertion);
             }
+            let discards = self.0.discards.load(SeqCst);
             let assertion = self.sign(request.clone(), Urgency::Now).await?;
             // A key that missed has one in reserve from now on.
-            self.sign_ahead(request);
+            if self.0.discards.load(SeqCst) == discards {
+                self.sign_ahead(request, RESERVE);
+            }
             Ok(assertion)
         })
     }
@@ -178,6 +224,7 @@ impl Assertions for Keys {
     }
 
     fn discard(&self, credential: Uid) {
+        self.0.discards.fetch_add(1, SeqCst);
         self.0.pool.discard(credential);
         self.0.parsed.invalidate(&credential);
     }

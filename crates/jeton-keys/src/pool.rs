@@ -7,8 +7,6 @@ use std::{
 
 use jeton_core::{Assertion, AssertionRequest, Uid, Wall};
 
-/// One for the refresh that comes up, and one in reserve.
-const MOST_PER_CREDENTIAL: usize = 2;
 /// A change of the learned clock skew beyond this makes prepared assertions useless.
 const SKEW_TOLERANCE_MILLIS: i64 = 2_000;
 
@@ -17,9 +15,9 @@ pub(crate) struct Pool(Mutex<State>);
 
 #[derive(Default)]
 struct State {
+    /// None is empty: there are never more than there are assertions, ready or coming.
     entries: HashMap<Uid, Entry>,
-    ready: usize,
-    expired: u64,
+    depth: Depth,
 }
 
 struct Entry {
@@ -27,74 +25,75 @@ struct Entry {
     ready: Vec<Assertion>,
     /// Being signed.
     coming: usize,
-    /// How many to have ready: 1, or 2 for a credential that missed lately.
-    wanted: usize,
 }
 
 /// What the pool holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Depth {
     pub(crate) ready: usize,
+    /// Being signed; those that will be dropped when they come are among them.
+    pub(crate) coming: usize,
     pub(crate) expired: u64,
 }
 
 impl Pool {
-    /// Takes an assertion that still has enough life, if there is one. A miss raises the number to have ready.
+    /// Takes the oldest assertion that still has enough life, if there is one.
     pub(crate) fn take(&self, request: &AssertionRequest, now: Wall) -> Option<Assertion> {
         let mut state = self.locked();
         state.fit(request, now);
-        let entry = state.entries.get_mut(&request.credential)?;
-        let taken = if entry.ready.is_empty() { None } else { Some(entry.ready.remove(0)) };
-        entry.wanted = if taken.is_some() { 1 } else { MOST_PER_CREDENTIAL };
-        state.ready -= usize::from(taken.is_some());
-        taken
+        let entry = state.entries.get_mut(&request.credential).filter(|entry| !entry.ready.is_empty())?;
+        let taken = entry.ready.remove(0);
+        state.depth.ready -= 1;
+        state.forget_if_empty(request.credential);
+        Some(taken)
     }
 
-    /// Whether one more is to be signed; if so, it counts as coming until [`Pool::put`] or [`Pool::failed`].
-    pub(crate) fn reserve(&self, request: &AssertionRequest, most: usize, now: Wall) -> bool {
+    /// Whether one more is to be signed: its credential has fewer than `up_to`, the pool fewer than `most`. If so, it counts as
+    /// coming until [`Pool::put`] or [`Pool::failed`].
+    pub(crate) fn reserve(&self, request: &AssertionRequest, up_to: usize, most: usize, now: Wall) -> bool {
         let mut state = self.locked();
         state.fit(request, now);
-        if state.ready >= most {
+        if state.held() >= most {
             state.purge(now);
         }
-        let room = state.ready < most;
-        let fresh = || Entry { request: request.clone(), ready: vec![], coming: 0, wanted: 1 };
-        let entry = state.entries.entry(request.credential).or_insert_with(fresh);
-        let reserve = room && entry.ready.len() + entry.coming < entry.wanted;
-        entry.coming += usize::from(reserve);
-        reserve
+        let here = state.entries.get(&request.credential).map_or(0, |e| e.ready.len() + e.coming);
+        if state.held() >= most || here >= up_to {
+            return false;
+        }
+        let fresh = || Entry { request: request.clone(), ready: vec![], coming: 0 };
+        state.entries.entry(request.credential).or_insert_with(fresh).coming += 1;
+        state.depth.coming += 1;
+        true
     }
 
     /// Puts in what was reserved, unless it no longer fits.
     pub(crate) fn put(&self, request: &AssertionRequest, assertion: Assertion) {
-        let mut state = self.locked();
-        let Some(entry) = state.entries.get_mut(&request.credential) else { return };
-        if same(&entry.request, request) {
-            entry.coming = entry.coming.saturating_sub(1);
-            entry.ready.push(assertion);
-            state.ready += 1;
-        }
+        self.came(request, Some(assertion));
     }
 
     /// What was reserved will not come.
     pub(crate) fn failed(&self, request: &AssertionRequest) {
-        if let Some(entry) = self.locked().entries.get_mut(&request.credential)
-            && same(&entry.request, request)
-        {
-            entry.coming = entry.coming.saturating_sub(1);
-        }
+        self.came(request, None);
+    }
+
+    fn came(&self, request: &AssertionRequest, assertion: Option<Assertion>) {
+        let mut state = self.locked();
+        state.depth.coming -= 1;
+        let entry = state.entries.get_mut(&request.credential);
+        let Some(entry) = entry.filter(|entry| same(&entry.request, request)) else { return };
+        entry.coming = entry.coming.saturating_sub(1);
+        let arrived = usize::from(assertion.is_some());
+        entry.ready.extend(assertion);
+        state.depth.ready += arrived;
+        state.forget_if_empty(request.credential);
     }
 
     pub(crate) fn discard(&self, credential: Uid) {
-        let mut state = self.locked();
-        if let Some(entry) = state.entries.remove(&credential) {
-            state.ready -= entry.ready.len();
-        }
+        self.locked().remove(credential);
     }
 
     pub(crate) fn depth(&self) -> Depth {
-        let state = self.locked();
-        Depth { ready: state.ready, expired: state.expired }
+        self.locked().depth
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -103,42 +102,62 @@ impl Pool {
 }
 
 impl State {
+    fn held(&self) -> usize {
+        self.depth.ready + self.depth.coming
+    }
+
+    fn remove(&mut self, credential: Uid) {
+        if let Some(entry) = self.entries.remove(&credential) {
+            self.depth.ready -= entry.ready.len();
+        }
+    }
+
+    fn forget_if_empty(&mut self, credential: Uid) {
+        if self.entries.get(&credential).is_some_and(Entry::is_empty) {
+            self.entries.remove(&credential);
+        }
+    }
+
     /// Drops what was made for another profile, client or skew, and what has too little life left.
     fn fit(&mut self, request: &AssertionRequest, now: Wall) {
         let Some(entry) = self.entries.get_mut(&request.credential) else { return };
         if !same(&entry.request, request) {
-            self.ready -= entry.ready.len();
-            self.entries.remove(&request.credential);
+            self.remove(request.credential);
             return;
         }
-        let before = entry.ready.len();
-        entry.ready.retain(|assertion| sendable(assertion, request, now));
-        let dropped = before - entry.ready.len();
-        self.ready -= dropped;
-        self.expired += dropped as u64;
+        let dropped = entry.drop_old(now);
+        self.depth.ready -= dropped;
+        self.depth.expired += dropped as u64;
+        self.forget_if_empty(request.credential);
     }
 
-    /// Drops everything that is too old, and entries that hold nothing.
+    /// Drops everything that is too old.
     fn purge(&mut self, now: Wall) {
-        let (mut left, mut expired) = (0, 0);
-        self.entries.retain(|_, entry| {
-            let before = entry.ready.len();
-            let request = &entry.request;
-            entry.ready.retain(|assertion| sendable(assertion, request, now));
-            expired += (before - entry.ready.len()) as u64;
-            left += entry.ready.len();
-            !entry.ready.is_empty() || entry.coming > 0
-        });
-        self.ready = left;
-        self.expired += expired;
+        let dropped: usize = self.entries.values_mut().map(|entry| entry.drop_old(now)).sum();
+        self.entries.retain(|_, entry| !entry.is_empty());
+        self.depth.ready -= dropped;
+        self.depth.expired += dropped as u64;
     }
 }
 
-/// Two minutes left, or a third of a shorter life.
-fn sendable(assertion: &Assertion, request: &AssertionRequest, now: Wall) -> bool {
+impl Entry {
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.coming == 0
+    }
+
+    fn drop_old(&mut self, now: Wall) -> usize {
+        let before = self.ready.len();
+        let request = &self.request;
+        self.ready.retain(|assertion| sendable(assertion.expires_at, request, now));
+        before - self.ready.len()
+    }
+}
+
+/// Whether what expires then may be sent now: two minutes are left, or a third of a shorter life.
+pub(crate) fn sendable(expires_at: Wall, request: &AssertionRequest, now: Wall) -> bool {
     let life = i64::from(request.profile.lifetime_seconds) * 1_000;
     let least = 120_000.min(life / 3);
-    assertion.expires_at.as_millis() - now.as_millis() >= least
+    expires_at.as_millis() - now.as_millis() >= least
 }
 
 fn same(a: &AssertionRequest, b: &AssertionRequest) -> bool {

@@ -14,7 +14,6 @@ use crate::{
 };
 
 /// An authority to add.
-#[derive(Debug)]
 pub struct CreateAuthority {
     /// Its name.
     pub name: AuthorityName,
@@ -31,7 +30,6 @@ pub struct CreateAuthority {
 }
 
 /// The registrar's secret, on its way in.
-#[derive(Debug)]
 pub enum RegistrarMaterial {
     /// A client with the right to create others.
     Certificate {
@@ -49,7 +47,7 @@ pub enum RegistrarMaterial {
 }
 
 /// What to change; absent: as it is.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct AuthorityPatch {
     /// The new display name.
     pub display_name: Option<String>,
@@ -161,6 +159,7 @@ impl Lifecycle {
             Repeated::Yes(changed) => return self.authority_by_uid(changed),
             Repeated::No(recorded) => recorded,
         };
+        let replaced = registrar.as_ref().and_then(|_| secret_of(&found));
         let mut authority = found.as_ref().clone();
         let reprofiled = profile.is_some_and(|profile| {
             let other = *authority.profile != profile;
@@ -180,6 +179,9 @@ impl Lifecycle {
         writes.push(Write::Authority(Box::new(authority)));
         writes.extend(recorded);
         shared.commit(writes).await?;
+        if let Some(id) = replaced {
+            shared.event(LifecycleEvent::CredentialRemoved(id.subject));
+        }
         if reprofiled {
             shared.event(LifecycleEvent::AuthorityChanged(found.uid));
         }
@@ -210,6 +212,9 @@ impl Lifecycle {
             return Err(LifecycleError::Precondition(text));
         }
         shared.commit([Write::RemoveAuthority(uid)].into_iter().chain(recorded).collect()).await?;
+        if let Some(id) = secret_of(&authority) {
+            shared.event(LifecycleEvent::CredentialRemoved(id.subject));
+        }
         shared.event(LifecycleEvent::AuthorityChanged(uid));
         Ok(())
     }

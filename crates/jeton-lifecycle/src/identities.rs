@@ -29,7 +29,6 @@ pub struct CreateIdentity {
 }
 
 /// An identity that exists already.
-#[derive(Debug)]
 pub struct AttachIdentity {
     /// As for one that is created.
     pub create: CreateIdentity,
@@ -40,7 +39,6 @@ pub struct AttachIdentity {
 }
 
 /// The credential of an identity that exists already.
-#[derive(Debug)]
 pub enum AttachMaterial {
     /// A certificate and its key, PEM.
     Certificate {

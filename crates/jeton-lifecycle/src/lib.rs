@@ -11,6 +11,7 @@ mod list;
 mod ports;
 mod registry;
 mod runner;
+mod secret_debug;
 mod settings;
 mod take;
 mod workloads;

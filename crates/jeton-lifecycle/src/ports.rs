@@ -205,7 +205,6 @@ pub struct Orphan {
 }
 
 /// One write of a commit.
-#[derive(Debug)]
 pub enum Write {
     /// Insert or replace.
     Identity(Box<Identity>),

@@ -59,7 +59,7 @@ pub enum LifecycleEvent {
         /// The credential that was current before.
         old: Uid,
     },
-    /// A credential is gone.
+    /// A credential of an identity or a registrar is gone.
     CredentialRemoved(Uid),
     /// A workload is gone.
     WorkloadRemoved(Uid),

@@ -3,7 +3,7 @@
 use jeton_access::{AccessRecorded, AccessStore, AccessStoreError, AccessWrite};
 use jeton_core::{BoxFuture, RoleAssignment};
 
-use crate::Store;
+use crate::{Store, store::Inner};
 
 const SCHEMA: i64 = 1;
 
@@ -20,35 +20,9 @@ impl AccessStore for Store {
 
     fn commit(&self, writes: Vec<AccessWrite>) -> BoxFuture<'_, Result<(), AccessStoreError>> {
         Box::pin(async move {
-            let mut transaction = self.0.registry.begin().await.map_err(failed)?;
-            for write in &writes {
-                match write {
-                    AccessWrite::Put(assignment) => {
-                        sqlx::query(
-                            "INSERT INTO role_assignments (uid, name, schema, body) VALUES (?, ?, ?, ?)",
-                        )
-                        .bind(&assignment.uid.as_bytes()[..])
-                        .bind(assignment.name.as_str())
-                        .bind(SCHEMA)
-                        .bind(serde_json::to_string(assignment).map_err(failed)?)
-                        .execute(&mut *transaction)
-                        .await
-                        .map_err(failed)?;
-                    }
-                    AccessWrite::Remove(uid) => {
-                        let query = sqlx::query("DELETE FROM role_assignments WHERE uid = ?")
-                            .bind(&uid.as_bytes()[..]);
-                        query.execute(&mut *transaction).await.map_err(failed)?;
-                    }
-                    AccessWrite::Recorded(r) => {
-                        self.0
-                            .record(&mut transaction, &r.request_id, &r.fingerprint, r.resource, r.at)
-                            .await
-                            .map_err(failed)?;
-                    }
-                }
-            }
-            transaction.commit().await.map_err(failed)
+            let outcome = self.0.commit_access(&writes).await;
+            self.0.note_write(outcome.as_ref().err().map(ToString::to_string));
+            outcome
         })
     }
 
@@ -65,5 +39,36 @@ impl AccessStore for Store {
                 at,
             }))
         })
+    }
+}
+
+impl Inner {
+    async fn commit_access(&self, writes: &[AccessWrite]) -> Result<(), AccessStoreError> {
+        let mut transaction = self.registry.begin().await.map_err(failed)?;
+        for write in writes {
+            match write {
+                AccessWrite::Put(assignment) => {
+                    sqlx::query("INSERT INTO role_assignments (uid, name, schema, body) VALUES (?, ?, ?, ?)")
+                        .bind(&assignment.uid.as_bytes()[..])
+                        .bind(assignment.name.as_str())
+                        .bind(SCHEMA)
+                        .bind(serde_json::to_string(assignment).map_err(failed)?)
+                        .execute(&mut *transaction)
+                        .await
+                        .map_err(failed)?;
+                }
+                AccessWrite::Remove(uid) => {
+                    let query =
+                        sqlx::query("DELETE FROM role_assignments WHERE uid = ?").bind(&uid.as_bytes()[..]);
+                    query.execute(&mut *transaction).await.map_err(failed)?;
+                }
+                AccessWrite::Recorded(r) => {
+                    self.record(&mut transaction, &r.request_id, &r.fingerprint, r.resource, r.at)
+                        .await
+                        .map_err(failed)?;
+                }
+            }
+        }
+        transaction.commit().await.map_err(failed)
     }
 }

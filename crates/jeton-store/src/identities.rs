@@ -35,12 +35,14 @@ impl IdentityStore for Store {
 
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let inner = &*self.0;
-            let mut transaction = inner.registry.begin().await.map_err(unavailable)?;
-            for write in &writes {
-                inner.apply(&mut transaction, write).await?;
+            let outcome = self.0.commit(&writes).await;
+            match &outcome {
+                Ok(()) => self.0.note_write(None),
+                Err(StoreError::Unavailable(error)) => self.0.note_write(Some(error.clone())),
+                // Refused for what is written, not for where.
+                Err(_) => {}
             }
-            transaction.commit().await.map_err(unavailable)
+            outcome
         })
     }
 
@@ -70,6 +72,14 @@ impl Inner {
             parsed.ok()
         };
         Ok(rows.iter().filter_map(read).collect())
+    }
+
+    async fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
+        let mut transaction = self.registry.begin().await.map_err(unavailable)?;
+        for write in writes {
+            self.apply(&mut transaction, write).await?;
+        }
+        transaction.commit().await.map_err(unavailable)
     }
 
     async fn apply(&self, transaction: &mut Change, write: &Write) -> Result<(), StoreError> {

@@ -97,7 +97,7 @@ impl SealingKey {
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let key = DataKey::from_bytes(bytes)?;
-        let named = [b"jeton sealing key id\0".as_slice(), bytes].concat();
+        let named = Zeroizing::new([b"jeton sealing key id\0".as_slice(), bytes].concat());
         let id = digest(&SHA256, &named).as_ref()[..8].iter().map(|b| format!("{b:02x}")).collect();
         Some(Self { key, id })
     }
@@ -132,7 +132,9 @@ impl DataKey {
     pub(crate) fn seal(&self, place: &[u8], plain: &[u8]) -> Option<Sealed> {
         let mut nonce = [0_u8; NONCE_LEN];
         fill(&mut nonce).ok()?;
-        let mut bytes = plain.to_vec();
+        // Room for the tag from the start: a buffer that grows leaves its old place behind, with what was in it.
+        let mut bytes = Vec::with_capacity(plain.len() + AES_256_GCM.tag_len());
+        bytes.extend_from_slice(plain);
         let sealed = self.0.seal_in_place_append_tag(
             Nonce::assume_unique_for_key(nonce),
             Aad::from(place),
@@ -147,11 +149,10 @@ impl DataKey {
 
     pub(crate) fn open(&self, place: &[u8], sealed: &Sealed) -> Result<Vec<u8>, DoesNotOpen> {
         let nonce = Nonce::try_assume_unique_for_key(&sealed.nonce).map_err(|_| DoesNotOpen)?;
-        let mut bytes = sealed.bytes.clone();
-        let length =
-            self.0.open_in_place(nonce, Aad::from(place), &mut bytes).map_err(|_| DoesNotOpen)?.len();
-        bytes.truncate(length);
-        Ok(bytes)
+        let mut bytes = Zeroizing::new(sealed.bytes.clone());
+        let plain = self.0.open_in_place(nonce, Aad::from(place), &mut bytes).map_err(|_| DoesNotOpen)?;
+        // Of its exact length, so that nobody has to move it on.
+        Ok(plain.to_vec())
     }
 }
 
@@ -181,7 +182,13 @@ mod tests {
     fn a_value_opens_in_its_own_place_alone() {
         let (data_key, wrapped) = key().new_data_key(b"here").unwrap();
         let sealed = data_key.seal(b"row 1", b"canary").unwrap();
-        assert_eq!(data_key.open(b"row 1", &sealed).unwrap(), b"canary");
+        let opened = data_key.open(b"row 1", &sealed).unwrap();
+        assert_eq!(opened, b"canary");
+        assert_eq!(
+            (sealed.bytes.capacity(), opened.capacity()),
+            (sealed.bytes.len(), 6),
+            "nothing was moved"
+        );
         assert_eq!(data_key.open(b"row 2", &sealed), Err(DoesNotOpen));
         assert!(key().unwrap(b"here", &wrapped).unwrap().open(b"row 1", &sealed).is_ok());
         assert!(key().unwrap(b"there", &wrapped).is_err());

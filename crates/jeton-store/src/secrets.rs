@@ -191,3 +191,39 @@ impl Inner {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jeton_core::Wall;
+    use jeton_lifecycle::SecretKind;
+
+    use super::*;
+    use crate::SealingKey;
+
+    #[test]
+    fn a_secret_is_bound_to_its_table_owner_subject_kind_version_and_schema() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealing = SealingKey::create(&folder.path().join("key")).unwrap();
+        let (key, _) = sealing.new_data_key(b"here").unwrap();
+        let uid = |n| Uid::new(Wall::from_secs(1), [n; 10]);
+        let id = SecretId { owner: uid(1), subject: uid(2), kind: SecretKind::PrivateKey };
+        let sealed = key.seal(&secret_place(&id, 3), b"canary").unwrap();
+        let parts = [
+            b"secrets".to_vec(),
+            uid(1).as_bytes().to_vec(),
+            uid(2).as_bytes().to_vec(),
+            b"private-key".to_vec(),
+            3_i64.to_be_bytes().to_vec(),
+            SCHEMA.to_be_bytes().to_vec(),
+        ];
+        let opens = |parts: &[Vec<u8>]| {
+            key.open(&place(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>()), &sealed).is_ok()
+        };
+        assert!(opens(&parts));
+        for changed in 0..parts.len() {
+            let mut other = parts.clone();
+            *other[changed].last_mut().unwrap() ^= 1;
+            assert!(!opens(&other), "it opens although part {changed} is another");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jeton_core::Clock;
@@ -23,6 +23,8 @@ pub(crate) struct Inner {
     pub(crate) data_keys: DataKeys,
     pub(crate) day_keys: Mutex<std::collections::HashMap<i64, Arc<crate::sealing::DataKey>>>,
     pub(crate) quarantined: Mutex<Vec<String>>,
+    /// Why the last write of the registry failed, if it did.
+    unwritable: Mutex<Option<String>>,
 }
 
 /// Why the stores cannot be opened.
@@ -92,13 +94,19 @@ impl Store {
         )
         .await?;
         let (data_keys, day_keys, quarantined) = (DataKeys::default(), Mutex::default(), Mutex::default());
-        let inner = Inner { registry, tokens, sealing, clock, data_keys, day_keys, quarantined };
+        let unwritable = Mutex::default();
+        let inner = Inner { registry, tokens, sealing, clock, data_keys, day_keys, quarantined, unwritable };
         Ok(Self(Arc::new(inner)))
     }
 
     /// Rows that could not be read at load and were left out, by name.
     pub fn quarantined(&self) -> Vec<String> {
-        self.0.quarantined.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        locked(&self.0.quarantined).clone()
+    }
+
+    /// Why the last write of the registry failed; none if it did not.
+    pub fn unwritable(&self) -> Option<String> {
+        locked(&self.0.unwritable).clone()
     }
 
     /// Closes the files.
@@ -106,6 +114,25 @@ impl Store {
         self.0.tokens.close().await;
         self.0.registry.close().await;
     }
+}
+
+impl Inner {
+    /// Remembers how a write of the registry ended, and says so when that is another end than before.
+    pub(crate) fn note_write(&self, failure: Option<String>) {
+        let mut noted = locked(&self.unwritable);
+        match (&failure, noted.is_some()) {
+            (Some(error), false) => {
+                tracing::error!(%error, "the registry cannot be written, so nothing can be changed; serving goes on");
+            }
+            (None, true) => tracing::info!("the registry can be written again"),
+            _ => {}
+        }
+        *noted = failure;
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn check_key(registry: &Database, sealing: &SealingKey) -> Result<Result<(), OpenError>, sqlx::Error> {
@@ -124,5 +151,66 @@ async fn check_key(registry: &Database, sealing: &SealingKey) -> Result<Result<(
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jeton_access::{AccessStore, AccessWrite};
+    use jeton_core::{Uid, Wall};
+    use jeton_engine::{TokenStore, TokenWrite};
+    use jeton_lifecycle::{IdentityStore, SecretId, SecretKind, Write};
+    use jeton_testkit::ManualClock;
+
+    use super::*;
+
+    /// Until the connection is replaced, its file must not grow: as if the disk were full.
+    async fn fill(database: &Database) {
+        let mut transaction = database.begin().await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 1").execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+
+    fn secret(bytes: usize) -> Vec<Write> {
+        let uid = Uid::new(Wall::from_secs(1), [1; 10]);
+        let id = SecretId { owner: uid, subject: uid, kind: SecretKind::ClientSecret };
+        vec![Write::Secret(id, vec![7; bytes].into())]
+    }
+
+    #[tokio::test]
+    async fn writes_work_again_as_soon_as_a_full_disk_has_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SealingKey::create(&folder.path().join("key")).unwrap();
+        let store = Store::open(folder.path(), key, Arc::new(ManualClock::default())).await.unwrap();
+        fill(&store.0.registry).await;
+        let full = IdentityStore::commit(&store, secret(100_000)).await.unwrap_err().to_string();
+        assert!(full.contains("full"), "{full}");
+        assert!(store.unwritable().unwrap().contains("full"));
+        IdentityStore::commit(&store, secret(100_000)).await.unwrap();
+        assert_eq!(store.unwritable(), None);
+        fill(&store.0.registry).await;
+        IdentityStore::commit(&store, secret(200_000)).await.unwrap_err();
+        AccessStore::commit(&store, vec![AccessWrite::Remove(Uid::new(Wall::from_secs(1), [1; 10]))])
+            .await
+            .unwrap();
+        assert_eq!(store.unwritable(), None);
+        let put = |n: u8, length: usize| {
+            let key = jeton_engine::testing::key(n.into(), "a");
+            let mut token = jeton_engine::testing::issued(&key, 1, std::time::Duration::from_secs(3_600));
+            token.access_token = "x".repeat(length).into();
+            let (at, pinned) = (Wall::from_secs(1_767_225_600), false);
+            let stored = jeton_engine::StoredToken {
+                key,
+                token,
+                issued_at: at,
+                refresh_at: at,
+                last_used: at,
+                pinned,
+            };
+            vec![TokenWrite::Put(Box::new(stored))]
+        };
+        fill(&store.0.tokens).await;
+        TokenStore::write(&store, put(1, 100_000)).await.unwrap_err();
+        TokenStore::write(&store, put(1, 100_000)).await.unwrap();
     }
 }

@@ -14,8 +14,8 @@ use anyhow::Context;
 use jeton_access::Access;
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
-    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Profile, SharedDirectory,
-    SystemClock, Uid,
+    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Profile, Registrar,
+    SharedDirectory, SystemClock, Uid,
 };
 use jeton_engine::{Engine, EngineTasks};
 use jeton_keys::Keys;
@@ -36,6 +36,9 @@ use crate::{
     config::{Settings, path_or},
     data_dir::DataDir,
 };
+
+#[cfg(test)]
+mod tests;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -121,6 +124,10 @@ impl Running {
             node: settings.node_name(),
             started: Instant::now(),
             quarantined: Arc::new(store.quarantined()),
+            unwritable: {
+                let store = store.clone();
+                Arc::new(move || store.unwritable())
+            },
         };
         forget_what_is_gone(&broker).await?;
         broker.access.snapshot().assignments().for_each(|assignment| broker.keep_warm(assignment));
@@ -248,6 +255,12 @@ async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, ke
             LifecycleEvent::AuthorityChanged(authority) => {
                 broker.engine.evict_authority(authority);
                 discard(&broker, &keys, |i| i.authority == authority);
+                let directory = broker.lifecycle.directory();
+                if let Some(Registrar::Certificate { credential, .. }) =
+                    directory.authority(authority).map(|a| &a.registrar)
+                {
+                    keys.discard(credential.uid);
+                }
                 warm(&broker, |_| true);
             }
             _ => tracing::error!(?event, "a lifecycle event that nobody acts on"),

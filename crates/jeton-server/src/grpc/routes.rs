@@ -86,6 +86,8 @@ pub struct Broker {
     pub started: Instant,
     /// What could not be read at the start, by name.
     pub quarantined: Arc<Vec<String>>,
+    /// Why the last write of the registry failed, if it did.
+    pub unwritable: Arc<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 impl std::fmt::Debug for Broker {

@@ -108,6 +108,12 @@ impl Broker {
         let problem =
             |subject: String, message: String, remedy: String| v1::Problem { subject, message, remedy };
         let mut problems = vec![];
+        if let Some(error) = (self.unwritable)() {
+            let remedy =
+                "make room on the disk of the data directory, or make it writable; no restart is needed"
+                    .into();
+            problems.push(problem("registry".into(), format!("the last write failed: {error}"), remedy));
+        }
         for slot in self.engine.slots() {
             let (Some(error), true) = (slot.last_error, slot.state != SlotState::Fresh) else { continue };
             let name = directory.identity(slot.key.identity).map_or_else(String::new, |i| i.name.to_string());

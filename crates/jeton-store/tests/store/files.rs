@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use jeton_core::Wall;
 use jeton_engine::{TokenStore, TokenWrite, testing};
-use jeton_lifecycle::{IdentityStore, Write};
+use jeton_lifecycle::{IdentityStore, SecretId, SecretKind, StoreError, Write};
 use jeton_store::{OpenError, SealingKey, SealingKeyError};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
@@ -117,4 +117,23 @@ async fn a_token_that_was_moved_to_another_key_does_not_open() {
     sql(folder.path(), "tokens.db", swap).await;
     let kept = TokenStore::load(&open(folder.path()).await).await.unwrap();
     assert_eq!((kept.tokens.len(), kept.unreadable), (1, 2));
+}
+
+#[tokio::test]
+async fn an_older_blob_under_a_newer_version_does_not_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let uid = jeton_core::Uid::new(Wall::from_secs(1), [1; 10]);
+    let authority = jeton_lifecycle::testing::authority("a", uid, true);
+    let id = SecretId { owner: uid, subject: uid, kind: SecretKind::InitialAccessToken };
+    let secret = |text: &str| Write::Secret(id, text.as_bytes().to_vec().into());
+    store.commit(vec![Write::Authority(Box::new(authority)), secret("first")]).await.unwrap();
+    sql(folder.path(), "registry.db", "CREATE TABLE older AS SELECT nonce, sealed FROM secrets").await;
+    store.commit(vec![secret("second")]).await.unwrap();
+    assert!(store.secret(id).await.unwrap().is_some());
+    let back = "UPDATE secrets SET nonce = (SELECT nonce FROM older), sealed = (SELECT sealed FROM older)";
+    sql(folder.path(), "registry.db", back).await;
+    let error = store.secret(id).await.unwrap_err();
+    let StoreError::Sealed(text) = error else { panic!("{error}") };
+    assert!(text.contains("authorities/a"), "{text}");
 }

@@ -7,7 +7,7 @@ use http::Method;
 use jeton_authority::{AuthorityClient, Discovery, Ports, Shape, discover};
 use jeton_core::{
     Authority, Clock, Credential, CredentialKind, CredentialState, Directory, KeyKind, Registrar,
-    SharedDirectory, SystemClock, Uid,
+    SharedDirectory, SystemClock, Uid, profile::IssuedAt,
 };
 use jeton_keys::{Keys, KeysSettings};
 use jeton_lifecycle::{
@@ -148,4 +148,24 @@ async fn the_oidc_shaped_tenant_holds_the_contracts() {
     let authority = world.authority(Shape::Oidc, Registrar::InitialAccessToken { credential }, uid).await;
     key_ring_contract(&world.keys, &authority, now).await;
     client_registry_contract(&world.client(&authority), &world.keys, &*world.store, &authority, now).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_clock_helps_an_assertion_is_signed_once_more_and_the_error_names_the_clocks() {
+    let world = World::new();
+    let uid = Uid::new(world.clock.now().wall, [1; 10]);
+    let registrar = world.registrar(uid).await;
+    let Registrar::Certificate { client_id, .. } = &registrar else { unreachable!() };
+    let client_id = client_id.to_string();
+    let mut authority = world.authority(Shape::Entra, registrar, uid).await;
+    // Signed as if two hours ago, whatever the authority's clock says.
+    let mut profile = authority.profile.as_ref().clone();
+    profile.assertion.issued_at = IssuedAt::SecondsAgo(7_200);
+    authority.profile = Arc::new(profile);
+    world.sandbox.settings(json!({"clock_offset_seconds": 1_200})).await;
+    let client = world.client(&authority);
+    let proved = client.test(&authority).await.pop().unwrap();
+    assert!(!proved.ok && proved.detail.contains("AADSTS700024"), "{proved:?}");
+    assert!(proved.detail.contains("check the clocks"), "{proved:?}");
+    assert_eq!(world.sandbox.stats().await["by_client"][&client_id]["total"], 2, "one more, and no loop");
 }

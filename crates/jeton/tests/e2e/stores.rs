@@ -1,85 +1,191 @@
 //! What is on disk, and what happens when somebody tampers with it.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use jeton_core::{SystemClock, Uid};
+use jeton_lifecycle::{IdentityStore, SecretId, SecretKind};
+use jeton_store::{SealingKey, Store};
+use secrecy::ExposeSecret;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::support::{VAULT, World, reason, token};
 
-const CANARY: &str = "canary-3f9a1c7e5b2d4860";
-
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
 }
 
-fn matches(text: &[u8]) -> Vec<&'static str> {
-    let lossy = String::from_utf8_lossy(text);
+/// What must stand nowhere: its name, and at least twenty bytes of it.
+type Canary = (&'static str, Vec<u8>);
+
+fn canary(name: &'static str) -> Canary {
+    (name, format!("canary-3f9a1c7e5b2d4860-{name}").into_bytes())
+}
+
+/// Every byte a character: so text and bytes are looked for in one way.
+fn characters(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+fn forms(secret: &[u8]) -> Vec<String> {
+    let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
+    let mut forms = vec![characters(secret), hex.to_uppercase(), hex];
+    // Base64 of bytes that stand anywhere: their middle is the same for one of three alignments.
+    for skip in 0..3 {
+        let whole = (secret.len() - skip) / 3 * 3;
+        let part = &secret[skip..skip + whole];
+        forms.extend([STANDARD.encode(part), URL_SAFE_NO_PAD.encode(part)]);
+    }
+    forms
+}
+
+fn matches(bytes: &[u8], canaries: &[Canary]) -> Vec<&'static str> {
+    let text = characters(bytes);
     let is_token = |part: &str| {
         let head: String =
             part.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect();
         head.len() >= 20 && part[head.len()..].starts_with('.')
     };
     let mut found = vec![];
-    if lossy
+    if text
         .split("-----BEGIN ")
         .skip(1)
         .any(|rest| rest.split("-----").next().unwrap_or_default().contains("PRIVATE"))
     {
         found.push("a private key");
     }
-    if lossy.split("eyJ").skip(1).any(is_token) {
+    if text.split("eyJ").skip(1).any(is_token) {
         found.push("a JWT");
     }
-    let hex: String = CANARY.bytes().map(|b| format!("{b:02x}")).collect();
-    // Base64 of a text that stands anywhere: its middle is the same for one of three alignments.
-    let base64 = (0..3).map(|skip| STANDARD.encode(&CANARY[skip..]).trim_end_matches('=')[..24].to_owned());
-    if base64.chain([CANARY.to_owned(), hex]).any(|form| lossy.contains(&form)) {
-        found.push("the canary");
-    }
+    let stands = |(_, secret): &&Canary| forms(secret).iter().any(|form| text.contains(form));
+    found.extend(canaries.iter().filter(stands).map(|(name, _)| *name));
     found
 }
 
 #[test]
 fn the_search_finds_what_it_looks_for() {
-    assert_eq!(matches(b"x-----BEGIN RSA PRIVATE KEY-----"), ["a private key"]);
-    assert_eq!(matches(b"\x00eyJhbGciOiJSUzI1NiIsInR5cCI6.eyJ"), ["a JWT"]);
-    assert_eq!(matches(format!("..{CANARY}").as_bytes()), ["the canary"]);
-    assert_eq!(matches(STANDARD.encode(format!("ab{CANARY}")).as_bytes()), ["the canary"]);
-    assert!(matches(b"eyJ short. -----BEGIN CERTIFICATE-----").is_empty());
+    let canary @ (_, secret) = &canary("x");
+    let text = std::str::from_utf8(secret).unwrap();
+    let found = |bytes: &[u8]| matches(bytes, std::slice::from_ref(canary));
+    assert_eq!(found(b"x-----BEGIN RSA PRIVATE KEY-----"), ["a private key"]);
+    assert_eq!(found(b"\x00eyJhbGciOiJSUzI1NiIsInR5cCI6.eyJ"), ["a JWT"]);
+    assert_eq!(found(format!("..{text}").as_bytes()), ["x"]);
+    for before in ["", "a", "ab"] {
+        assert_eq!(found(STANDARD.encode(format!("{before}{text}:")).as_bytes()), ["x"]);
+    }
+    let hex: String = secret.iter().map(|b| format!("{b:02X}")).collect();
+    assert_eq!(found(hex.as_bytes()), ["x"]);
+    assert_eq!(matches(&[[0xff; 4], [1; 4]].concat(), &[("bytes", vec![0xff, 0xff, 1, 1])]), ["bytes"]);
+    assert!(found(b"eyJ short. -----BEGIN CERTIFICATE-----").is_empty());
+}
+
+/// A certificate and its key in files, and a canary for the key.
+fn pair(folder: &Path, name: &'static str) -> ([String; 2], Canary) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let params = rcgen::CertificateParams::new(vec!["canary.example".into()]).unwrap();
+    let contents = [params.self_signed(&key).unwrap().pem(), key.serialize_pem()];
+    let paths = ["certificate", "key"].map(|part| folder.join(format!("{name}.{part}")));
+    paths.iter().zip(contents).for_each(|(path, text)| fs::write(path, text).unwrap());
+    (paths.map(|path| path.display().to_string()), private_part(name, &key.serialize_der()))
+}
+
+/// From the middle of a key, where nothing is public; on one line of its PEM.
+fn private_part(name: &'static str, der: &[u8]) -> Canary {
+    let start = if der.len() > 1_000 { 480 } else { 38 };
+    (name, der[start..start + 24].to_vec())
+}
+
+/// Brings along every kind of secret that there is, and has each used where that is possible.
+async fn bring_secrets(world: &World) -> (Vec<Canary>, Vec<u8>) {
+    let (broker, folder) = (&world.broker, world.folder());
+    let mut canaries = ["body", "basic", "initial"].map(canary).to_vec();
+    let file = |(name, secret): &Canary| {
+        let path = folder.join(name);
+        fs::write(&path, secret).unwrap();
+        path.display().to_string()
+    };
+    for (canary, authority) in canaries.iter().zip(["entra", "oidc"]) {
+        let secret = file(canary);
+        let attach = ["identity", "attach", canary.0, "--authority", authority, "--no-wait"];
+        broker.json(&[&attach[..], &["--client-id", canary.0, "--secret-file", &secret]].concat());
+    }
+    let ([certificate, key], attached) = pair(folder, "attached");
+    let attach = ["identity", "attach", "attached", "--authority", "entra", "--no-wait"];
+    let files = ["--client-id", "attached", "--certificate", &certificate, "--private-key", &key];
+    broker.json(&[&attach[..], &files].concat());
+    let start = Instant::now();
+    for client in ["body", "basic", "attached"] {
+        while world.sandbox.stats().await["by_client"][client]["total"].as_u64().unwrap_or(0) == 0 {
+            assert!(start.elapsed() < Duration::from_secs(60), "nothing was sent for {client}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    for identity in ["billing", "orders"] {
+        broker.json(&["identity", "rotate", identity]);
+    }
+    // At last, because these do not register anybody.
+    let ([certificate, key], registrar) = pair(folder, "registrar");
+    let update = ["authority", "update", "entra", "--registrar-client-id", "registrar"];
+    let files = ["--registrar-certificate", &certificate, "--registrar-key", &key];
+    broker.json(&[&update[..], &files].concat());
+    broker.json(&["authority", "update", "oidc", "--initial-access-token-file", &file(&canaries[2])]);
+    let mut said = vec![];
+    for authority in ["entra", "oidc"] {
+        said.extend(broker.jeton(&["authority", "test", authority]).stdout);
+        let create = ["identity", "create", authority, "--authority", authority, "--timeout", "3"];
+        let refused = broker.jeton(&create);
+        assert!(!refused.status.success(), "{authority} takes the canary of a registrar");
+        said.extend(refused.stderr);
+    }
+    canaries.extend([attached, registrar]);
+    (canaries, said)
+}
+
+/// What the broker made and keeps for itself, by its own sealing key.
+async fn own_secrets(world: &World) -> Vec<Canary> {
+    let folder = &world.broker.data_dir;
+    let sealing = SealingKey::load(&folder.join("sealing.key")).unwrap();
+    let store = Store::open(folder, sealing, Arc::new(SystemClock)).await.unwrap();
+    let identities = IdentityStore::load(&store).await.unwrap().identities;
+    let found = |name: &str| identities.iter().find(|i| i.name.as_str() == name).unwrap();
+    let secret = async |owner: Uid, subject: Uid, kind| {
+        store.secret(SecretId { owner, subject, kind }).await.unwrap().unwrap().expose_secret().to_vec()
+    };
+    let (billing, orders) = (found("identities/billing"), found("identities/orders"));
+    let key = secret(billing.uid, billing.current().unwrap().uid, SecretKind::PrivateKey).await;
+    let registration = secret(orders.uid, orders.uid, SecretKind::RegistrationAccessToken).await;
+    store.close().await;
+    vec![private_part("an identity's key", &key), ("the registration access token", registration)]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_in_clear_in_the_stores_or_in_the_log() {
+async fn no_secret_is_in_clear_in_the_stores_or_in_the_log_while_it_runs_or_after_a_kill() {
     let mut world = World::with(&["--set", "log.filter=trace"], serde_json::json!({})).await;
-    let secret = world.folder().join("secret");
-    fs::write(&secret, CANARY).unwrap();
-    let arguments = [
-        "identity",
-        "attach",
-        "canary",
-        "--authority",
-        "entra",
-        "--client-id",
-        "x",
-        "--secret-file",
-        secret.to_str().unwrap(),
-        "--no-wait",
-    ];
-    world.broker.json(&arguments);
-    world.broker.json(&["identity", "rotate", "billing"]);
     let issued = token(&mut world.broker.tokens().await, "identities/billing", VAULT).await.unwrap();
-    assert!(world.broker.process.stop().success());
-    let all: Vec<_> = files(&world.broker.data_dir)
-        .into_iter()
-        .chain([world.broker.data_dir.with_extension("log")])
-        .collect();
-    assert!(all.iter().any(|p| p.ends_with("registry.db")) && all.iter().any(|p| p.ends_with("tokens.db")));
-    for path in all {
-        let text = fs::read(&path).unwrap();
-        assert!(matches(&text).is_empty(), "{}: {:?}", path.display(), matches(&text));
-        let signature = issued.access_token.rsplit('.').next().unwrap();
-        assert!(!String::from_utf8_lossy(&text).contains(signature), "{}", path.display());
+    let (mut canaries, said) = bring_secrets(&world).await;
+    let mut scanned = vec![(PathBuf::from("what commands said"), said)];
+    let log = world.broker.data_dir.with_extension("log");
+    let read = |path: PathBuf| fs::read(&path).ok().map(|bytes| (path, bytes));
+    scanned.extend(files(&world.broker.data_dir).into_iter().filter_map(read));
+    world.broker.process.kill();
+    scanned.extend(files(&world.broker.data_dir).into_iter().chain([log]).filter_map(read));
+    for name in ["registry.db", "registry.db-wal", "tokens.db", "tokens.db-wal", "data.log"] {
+        assert!(scanned.iter().any(|(p, bytes)| p.ends_with(name) && !bytes.is_empty()), "{name}");
+    }
+    canaries.extend(own_secrets(&world).await);
+    let signature = issued.access_token.rsplit('.').next().unwrap();
+    canaries.push(("an issued token", signature.as_bytes()[..40].to_vec()));
+    for (path, bytes) in scanned {
+        let found = matches(&bytes, &canaries);
+        assert!(found.is_empty(), "{}: {found:?}", path.display());
     }
 }
 
@@ -94,16 +200,21 @@ fn forget_tokens(world: &World) {
     files(&world.broker.data_dir).iter().filter(is_token).for_each(|p| fs::remove_file(p).unwrap());
 }
 
-/// The private key of an identity's current credential, as it is stored.
-async fn sealed(db: &mut SqliteConnection, world: &World, identity: &str) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+/// A secret of an identity, as it is stored: its subject, nonce and bytes.
+async fn sealed(
+    db: &mut SqliteConnection,
+    world: &World,
+    identity: &str,
+    kind: &str,
+) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let identity = world.broker.json(&["identity", "get", identity]);
     let owner = uuid::Uuid::parse_str(identity["uid"].as_str().unwrap()).unwrap().as_bytes().to_vec();
-    let row =
-        sqlx::query("SELECT subject, nonce, sealed FROM secrets WHERE owner = ? AND kind = 'private-key'")
-            .bind(&owner)
-            .fetch_one(db)
-            .await
-            .unwrap();
+    let row = sqlx::query("SELECT subject, nonce, sealed FROM secrets WHERE owner = ? AND kind = ?")
+        .bind(&owner)
+        .bind(kind)
+        .fetch_one(db)
+        .await
+        .unwrap();
     (row.get("subject"), row.get("nonce"), row.get("sealed"))
 }
 
@@ -112,8 +223,8 @@ async fn swapped_blobs_make_exactly_their_identities_fail_by_name() {
     let mut world = World::start().await;
     let path = world.broker.data_dir.join("registry.db");
     let mut db = open(&path).await;
-    let billing = sealed(&mut db, &world, "billing").await;
-    let reports = sealed(&mut db, &world, "reports").await;
+    let billing = sealed(&mut db, &world, "billing", "private-key").await;
+    let reports = sealed(&mut db, &world, "reports", "private-key").await;
     assert!(world.broker.process.stop().success());
     for (to, from) in [(&billing, &reports), (&reports, &billing)] {
         let statement = sqlx::query("UPDATE secrets SET nonce = ?, sealed = ? WHERE subject = ?");
@@ -147,12 +258,12 @@ async fn swapped_blobs_make_exactly_their_identities_fail_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_blob_under_a_newer_version_fails_by_name() {
+async fn a_key_of_before_the_rotation_fails_by_name_in_the_place_of_the_new_one() {
     let mut world =
         World::with(&["--set", "lifecycle.rotation.overlap_seconds=0"], serde_json::json!({})).await;
     let path = world.broker.data_dir.join("registry.db");
     let mut db = open(&path).await;
-    let before = sealed(&mut db, &world, "billing").await;
+    let before = sealed(&mut db, &world, "billing", "private-key").await;
     world.broker.json(&["identity", "rotate", "billing"]);
     for _ in 0..200 {
         if world.broker.json(&["identity", "get", "billing"])["operation"].is_null() {
@@ -160,7 +271,7 @@ async fn an_older_blob_under_a_newer_version_fails_by_name() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let after = sealed(&mut db, &world, "billing").await;
+    let after = sealed(&mut db, &world, "billing", "private-key").await;
     assert_ne!(before.0, after.0);
     assert!(world.broker.process.stop().success());
     sqlx::query("UPDATE secrets SET nonce = ?, sealed = ? WHERE subject = ?")
@@ -181,4 +292,32 @@ async fn an_older_blob_under_a_newer_version_fails_by_name() {
     // What the message says to do helps.
     world.broker.json(&["identity", "rotate", "billing"]);
     token(&mut client, "identities/billing", VAULT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_blob_under_a_newer_version_makes_exactly_its_identity_fail_by_name() {
+    const KIND: &str = "registration-access-token";
+    let mut world =
+        World::with(&["--set", "lifecycle.rotation.overlap_seconds=0"], serde_json::json!({})).await;
+    let mut db = open(&world.broker.data_dir.join("registry.db")).await;
+    let before = sealed(&mut db, &world, "orders", KIND).await;
+    world.broker.json(&["identity", "rotate", "orders"]);
+    let start = Instant::now();
+    while !world.broker.json(&["identity", "get", "orders"])["operation"].is_null() {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(world.broker.process.stop().success());
+    let put_back = "UPDATE secrets SET nonce = ?, sealed = ? WHERE subject = ? AND kind = ? AND version > 1";
+    let query = sqlx::query(put_back).bind(&before.1).bind(&before.2).bind(&before.0).bind(KIND);
+    assert_eq!(query.execute(&mut db).await.unwrap().rows_affected(), 1, "a rotation makes a newer version");
+    db.close().await.unwrap();
+    world.restart(&[]);
+    let refused = world.broker.jeton(&["identity", "rotate", "orders", "--timeout", "5"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{said}");
+    assert!(said.contains("identities/orders") && said.contains("does not open"), "{said}");
+    // Its key is another secret, and the others are untouched.
+    token(&mut world.broker.tokens().await, "identities/orders", "orders.read").await.unwrap();
+    world.broker.json(&["identity", "rotate", "billing"]);
 }

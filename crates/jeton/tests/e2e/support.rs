@@ -15,7 +15,7 @@ use jeton_proto::v1::{
     self, access_service_client::AccessServiceClient, identity_service_client::IdentityServiceClient,
     token_service_client::TokenServiceClient,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -37,7 +37,9 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(arguments: &[&str], log: &Path) -> Self {
         let file = File::create(log).unwrap();
-        let mut command = Command::new(JETON);
+        // With the signal ignored, a file that may not grow is an error, as on a full disk.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", JETON]);
         command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         Self { child: command.spawn().unwrap(), log: log.to_owned() }
     }
@@ -60,6 +62,13 @@ impl Process {
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether it may write to files; if not, its disk is as good as full.
+    pub(crate) fn may_write(&self, may: bool) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        let (current, maximum) = (if may { None } else { Some(0) }, None);
+        prlimit(Some(pid), Resource::Fsize, Rlimit { current, maximum }).unwrap();
     }
 
     pub(crate) fn kill(&mut self) {
