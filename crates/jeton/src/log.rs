@@ -54,7 +54,8 @@ impl LogSettings {
             Format::Text => false,
             Format::Json => true,
         };
-        let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        // A line that cannot be written is lost; to complain about it on the same full disk would end the process.
+        let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
         // A second start keeps the first: there is nothing to do about it.
         let _ = if json {
             lines.json().flatten_event(true).try_init()
