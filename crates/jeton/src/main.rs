@@ -12,6 +12,7 @@ mod output;
 mod reach;
 mod sandbox;
 mod serve;
+mod stop;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@ mod ports;
 mod restart;
 mod rotation;
 mod serve;
+mod signals;
 mod stores;
 mod support;
 mod warm;
