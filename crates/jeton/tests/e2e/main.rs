@@ -18,3 +18,4 @@ mod stores;
 mod support;
 mod warm;
 mod wrong_input;
+mod wrong_use;
