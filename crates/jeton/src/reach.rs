@@ -50,8 +50,8 @@ impl Whereabouts {
     pub(crate) async fn data_plane(&self) -> anyhow::Result<Channel> {
         match (&self.endpoint, &self.socket) {
             (Some(address), _) => over_tcp(address).await,
-            (None, Some(path)) => over_unix(path).await,
-            (None, None) => over_unix(&self.running()?.grpc_socket).await,
+            (None, Some(path)) => over_unix(path, |_| Ok(())).await,
+            (None, None) => over_unix(&self.running()?.grpc_socket, |_| Ok(())).await,
         }
     }
 
@@ -61,15 +61,7 @@ impl Whereabouts {
             Some(path) => path.clone(),
             None => self.running()?.admin_socket,
         };
-        let own = rustix::process::geteuid().as_raw();
-        // The broker only closes the connection of another user, so that it is said here.
-        if let Ok(probe) = UnixStream::connect(&path).await
-            && let Ok(peer) = probe.peer_cred()
-            && peer.uid() != own
-        {
-            return Err(not_ours(&path, peer.uid(), own).into());
-        }
-        over_unix(&path).await
+        over_unix(&path, ours).await
     }
 
     fn running(&self) -> anyhow::Result<Endpoints> {
@@ -78,13 +70,6 @@ impl Whereabouts {
             other => Unreachable(other.to_string()).into(),
         })
     }
-}
-
-fn not_ours(path: &Path, owner: u32, own: u32) -> Refused {
-    Refused(format!(
-        "the broker at {} runs as user {owner} and lets in that user alone; you are user {own}",
-        path.display()
-    ))
 }
 
 async fn over_tcp(address: &str) -> anyhow::Result<Channel> {
@@ -97,14 +82,27 @@ async fn over_tcp(address: &str) -> anyhow::Result<Channel> {
     connected.map_err(|e| no_connection(address, &e))
 }
 
-async fn over_unix(path: &Path) -> anyhow::Result<Channel> {
+async fn over_unix(path: &Path, fits: fn(&UnixStream) -> io::Result<()>) -> anyhow::Result<Channel> {
     let target = path.to_owned();
     let connector = service_fn(move |_: Uri| {
         let target = target.clone();
-        async move { UnixStream::connect(target).await.map(TokioIo::new) }
+        async move {
+            let stream = UnixStream::connect(target).await?;
+            fits(&stream).map(|()| TokioIo::new(stream))
+        }
     });
     let connected = lazy_endpoint().connect_with_connector(connector).await;
     connected.map_err(|e| no_connection(&path.display().to_string(), &e))
+}
+
+/// The broker only closes the connection of another user, so that it is said here.
+fn ours(stream: &UnixStream) -> io::Result<()> {
+    admitted(stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw())
+}
+
+fn admitted(owner: u32, own: u32) -> io::Result<()> {
+    let text = || format!("the broker runs as user {owner} and lets in that user alone; you are user {own}");
+    if owner == own { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, text())) }
 }
 
 fn lazy_endpoint() -> Endpoint {
@@ -133,6 +131,8 @@ mod tests {
         let error = |kind: io::ErrorKind| no_connection("/run/data.sock", &io::Error::from(kind));
         assert!(error(io::ErrorKind::PermissionDenied).is::<Refused>());
         assert!(error(io::ErrorKind::ConnectionRefused).is::<Unreachable>());
-        assert!(not_ours(Path::new("/run/admin.sock"), 5, 6).to_string().contains("runs as user 5"));
+        assert!(admitted(5, 5).is_ok());
+        let other = no_connection("/run/admin.sock", &admitted(5, 6).unwrap_err());
+        assert!(other.is::<Refused>() && other.to_string().contains("runs as user 5"), "{other}");
     }
 }

@@ -40,6 +40,7 @@ enum Verb {
         change: Change,
     },
     /// Take over a client that exists, with its certificate or secret
+    #[command(group = clap::ArgGroup::new("material").required(true).args(["certificate", "secret_file"]))]
     Attach {
         /// The identity: billing, or identities/billing
         name: String,
@@ -56,12 +57,7 @@ enum Verb {
         #[arg(long, value_name = "FILE", requires = "certificate")]
         private_key: Option<PathBuf>,
         /// Its client secret (file)
-        #[arg(
-            long,
-            value_name = "FILE",
-            conflicts_with = "certificate",
-            required_unless_present = "certificate"
-        )]
+        #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
         #[command(flatten)]
         people: People,

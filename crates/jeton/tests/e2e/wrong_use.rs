@@ -84,7 +84,7 @@ async fn a_watch_ends_with_its_reader_and_with_its_broker() {
 }
 
 #[test]
-fn what_the_environment_and_the_streams_are_like_is_no_reason_to_panic() {
+fn wrong_arguments_a_strange_environment_and_full_streams_are_no_reason_to_panic() {
     let folder = tempfile::tempdir().unwrap();
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let jeton = |arguments: &[&str]| {
@@ -97,5 +97,8 @@ fn what_the_environment_and_the_streams_are_like_is_no_reason_to_panic() {
     assert!(code == Some(2) && error.contains("sealing.key_file"), "{error}");
     let (code, error) = failure(&jeton(&["completions", "bash"]).stdout(full()).output().unwrap());
     assert!(code == Some(1) && error.contains("No space left"), "{error}");
+    let attach = ["identity", "attach", "x", "--authority", "entra", "--client-id", "1"];
+    let (code, error) = failure(&jeton(&attach).output().unwrap());
+    assert!(code == Some(2) && error.contains("--certificate <FILE>|--secret-file <FILE>"), "{error}");
     assert_eq!(jeton(&["status"]).stderr(full()).output().unwrap().status.code(), Some(3));
 }
