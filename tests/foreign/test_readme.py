@@ -76,7 +76,7 @@ def test_the_python_program_of_the_readme_works(shell, broker, stubs):
 
 def test_the_lines_to_copy_of_the_tour_work(shell, broker, stubs):
     tour = open(broker["log"]).read()
-    line = re.search(r"^ +(jeton token get .*)$", tour, re.M).group(1)
+    line = re.search(r"^ +(\S*jeton token get .*)$", tour, re.M).group(1)
     assert shell(line).returncode == 0
     python = re.search(r"^  # Python.*?\n((?:  .*\n)+)", tour, re.M).group(1)
     program = "\n".join(line[2:] for line in python.splitlines())

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jeton_core::{
     AssignmentName, AssignmentScope, Identity, IdentityName, Member, Principal, PrincipalPattern, Role,
-    RoleAssignment, Target, TargetRequest, TargetRule, Uid, Wall, WorkloadName,
+    RoleAssignment, Target, TargetRule, Uid, Wall, WorkloadName,
 };
 
 use crate::{Access, AccessError, AccessRecorded, AccessWrite};
@@ -214,31 +214,28 @@ impl Access {
         }
     }
 
-    /// A canonical text as it is, anything else as a caller of the identity would write it.
+    /// In one spelling, the one that requests are compared with. A group's authorities are many: there it must be written so.
     fn target(&self, text: &str, identity: Option<&Identity>) -> Result<Arc<str>, AccessError> {
         if text.len() > 2048 || !text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
             return invalid("targets", "at most 2048 visible ASCII characters each");
         }
-        if text.starts_with("resource:") || text.starts_with("scope:") {
-            return Ok(text.into());
-        }
         let Some(identity) = identity else {
-            return invalid(
-                "targets",
-                format!(
-                    "{text:?} is not canonical; with a group of identities say resource:URI or scope:NAME"
-                ),
+            let canonical = Target::from_canonical(text).map(|_| text.into());
+            return canonical.map_or_else(
+                || {
+                    let text = format!(
+                        "{text:?} is not canonical; with a group of identities say resource:URI or scope:NAME"
+                    );
+                    invalid("targets", text)
+                },
+                Ok,
             );
         };
         let directory = self.shared.directory();
         let Some(authority) = directory.authority(identity.authority) else {
             return invalid("identity", "its authority is gone");
         };
-        let mut parts = text.split_whitespace().map(str::to_owned);
-        let as_scopes = TargetRequest { scopes: parts.by_ref().collect(), resources: vec![] };
-        let as_resource = TargetRequest { scopes: vec![], resources: vec![text.to_owned()] };
-        let resolved = Target::resolve(&as_scopes, &authority.profile)
-            .or_else(|e| Target::resolve(&as_resource, &authority.profile).map_err(|_| e));
-        resolved.map(|target| target.as_str().into()).or_else(|e| invalid("targets", e.to_string()))
+        let named = Target::named(text, &authority.profile);
+        named.map(|target| target.as_str().into()).or_else(|e| invalid("targets", e.to_string()))
     }
 }

@@ -45,7 +45,7 @@ pub enum HttpError {
     /// Nothing was sent: no connection, or no TLS.
     #[error("{host} cannot be reached: {cause}")]
     Unreachable {
-        /// Which host.
+        /// Which host, with its port where the URL names one.
         host: String,
         /// Why, without secrets.
         cause: String,
@@ -53,7 +53,7 @@ pub enum HttpError {
     /// Something was sent and no complete answer came.
     #[error("{host} gave no complete answer: {cause}")]
     Interrupted {
-        /// Which host.
+        /// Which host, with its port where the URL names one.
         host: String,
         /// Why, without secrets.
         cause: String,
@@ -151,8 +151,7 @@ impl Http {
         headers: &[(&'static str, String)],
         body: Bytes,
     ) -> Result<Answer, HttpError> {
-        let host =
-            url::Url::parse(url).ok().and_then(|u| u.host_str().map(str::to_owned)).unwrap_or_default();
+        let host = url::Url::parse(url).map(|u| host_and_port(&u)).unwrap_or_default();
         if !url.starts_with("https://") {
             return Err(HttpError::Invalid(format!(
                 "{url:?} is not an https URL; authorities are spoken to over TLS alone"
@@ -214,6 +213,12 @@ impl Answer {
 /// A header with a bearer token, or none.
 pub(crate) fn with_bearer(token: Option<&str>) -> Vec<(&'static str, String)> {
     token.map(|token| ("authorization", format!("Bearer {token}"))).into_iter().collect()
+}
+
+/// Without a user and a password, which the URL may hold.
+fn host_and_port(url: &url::Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn root_cause(error: &(dyn Error + 'static)) -> String {

@@ -66,6 +66,22 @@ pub enum TargetError {
     /// The profile takes no resources.
     #[error("resource {0:?} given, but this authority selects by scope alone")]
     NoResources(String),
+    /// A URI that could be either, where the two are different targets.
+    #[error("{0:?} could be a scope or a resource at this authority: say scope:{0} or resource:{0}")]
+    Ambiguous(String),
+}
+
+impl TargetRequest {
+    /// What a text with a prefix says: `scope:A B`, or `resource:URI A B`. None without a prefix.
+    pub fn prefixed(text: &str) -> Option<Self> {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        if let Some(rest) = text.strip_prefix("resource:") {
+            let mut resources = words(rest);
+            let scopes = resources.split_off(resources.len().min(1));
+            return Some(Self { scopes, resources });
+        }
+        text.strip_prefix("scope:").map(|rest| Self { scopes: words(rest), resources: vec![] })
+    }
 }
 
 /// What a token is for, canonical.
@@ -103,6 +119,25 @@ impl Target {
                 Some(resource) => Err(TargetError::NoResources(shorten(resource))),
                 None => general(request, profile),
             },
+        }
+    }
+
+    /// The target that a person means: with a prefix what that says, without one what a caller would write, scopes or a resource.
+    /// Refused where it could be both: a wrong guess would allow what nobody asks for, and not what is asked for.
+    pub fn named(text: &str, profile: &Profile) -> Result<Target, TargetError> {
+        if let Some(request) = TargetRequest::prefixed(text) {
+            return Target::resolve(&request, profile);
+        }
+        let scopes = text.split_whitespace().map(str::to_owned).collect();
+        let as_scopes = Target::resolve(&TargetRequest { scopes, resources: vec![] }, profile);
+        let as_resource = TargetRequest { scopes: vec![], resources: vec![text.to_owned()] };
+        match (as_scopes, Target::resolve(&as_resource, profile)) {
+            // The scopes of Entra's flow all end in "/.default", and no resource does.
+            (Ok(_), Ok(_)) if profile.target != TargetStyle::EntraDefault && is_uri(text) => {
+                Err(TargetError::Ambiguous(shorten(text)))
+            }
+            (Err(_), Ok(target)) => Ok(target),
+            (as_scopes, _) => as_scopes,
         }
     }
 
@@ -180,6 +215,11 @@ fn general(request: &TargetRequest, profile: &Profile) -> Result<Target, TargetE
 
 fn canonical<'a>(resource: &'a str, profile: &'a Profile) -> &'a str {
     profile.resource_aliases.iter().find(|(alias, _)| alias == resource).map_or(resource, |(_, to)| to)
+}
+
+/// Scopes such as `read:orders` are URIs too, by the letter; nobody means a resource by them.
+fn is_uri(text: &str) -> bool {
+    text.contains("://") || text.starts_with("urn:")
 }
 
 fn check_scope(scope: &str) -> Result<(), TargetError> {
@@ -302,6 +342,25 @@ mod tests {
             assert!(matches!(at_oidc(&[], &[resource]), Err(TargetError::Resource(_))), "{resource}");
         }
         assert!(matches!(at_oidc(&["a"; 33], &[]), Err(TargetError::TooMany(33))));
+    }
+
+    #[test]
+    fn what_a_person_means_is_what_a_caller_asks_for() {
+        let (entra, oidc) = (entra_profile(), oidc_profile());
+        for text in ["https://v.example", "https://v.example/.default", "scope:https://v.example/.default"] {
+            assert_eq!(Target::named(text, &entra).unwrap().as_str(), "resource:https://v.example");
+        }
+        for (text, target) in [
+            ("read:orders", "scope:read:orders"),
+            ("b a", "scope:a b"),
+            ("scope:b a", "scope:a b"),
+            ("scope:https://o.example", "scope:https://o.example"),
+            ("resource:https://o.example b a", "resource:https://o.example a b"),
+        ] {
+            assert_eq!(Target::named(text, &oidc).unwrap().as_str(), target);
+        }
+        let both = Target::named("https://o.example", &oidc).unwrap_err();
+        assert!(both.to_string().contains("resource:https://o.example"), "{both}");
     }
 
     #[test]

@@ -169,8 +169,10 @@ async fn listen(data_dir: &Path, file: &str, wanted: SocketAddr) -> Result<TcpLi
     }
     let listener =
         TcpListener::bind(address).await.map_err(|source| SandboxError::Address { address, source })?;
-    let port = listener.local_addr().map_err(failed)?.port();
-    write_private(&data_dir.join(file), port.to_string().as_bytes()).map_err(failed)?;
+    if wanted.port() == 0 {
+        let port = listener.local_addr().map_err(failed)?.port();
+        write_private(&data_dir.join(file), port.to_string().as_bytes()).map_err(failed)?;
+    }
     Ok(listener)
 }
 

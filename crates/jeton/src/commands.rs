@@ -9,14 +9,11 @@ pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod workload;
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, fs::File, io::Read, path::Path};
 
-use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
-use tonic::Status;
-use tonic_types::StatusExt;
 
-use crate::{output::Format, reach::Whereabouts};
+use crate::{exit::Misuse, output::Format, reach::Whereabouts};
 
 /// What every command takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -30,23 +27,6 @@ pub(crate) struct Common {
 
 /// Most entries fetched at once; lists go on until the end.
 const PAGE: i32 = 500;
-
-/// A refusal in words: what was wrong, what to do, and by which id the operator finds more.
-pub(crate) fn refusal(status: &Status) -> String {
-    let details = status.get_error_details();
-    let mut text = if status.message().is_empty() {
-        format!("{:?}", status.code())
-    } else {
-        status.message().to_owned()
-    };
-    if let Some(info) = details.error_info() {
-        text += &format!(" [{}]", info.reason);
-    }
-    if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
-        text += &format!("; try again in {} ms", delay.as_millis());
-    }
-    text
-}
 
 /// The id of a name: `billing` and `identities/billing` are both understood.
 fn id_of<'a>(name: &'a str, collection: &str) -> &'a str {
@@ -72,14 +52,41 @@ fn labels(given: &[(String, String)]) -> HashMap<String, String> {
     given.iter().cloned().collect()
 }
 
-fn read_text(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
+/// More than any certificate, secret or state file has; without a bound /dev/zero would fill the memory.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+fn read_text(path: &Path) -> Result<String, Misuse> {
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    read_bounded(file).map_err(|e| unreadable(path, &e))
+}
+
+/// A file, or standard input where it is called `-`.
+fn read_given(path: &Path) -> Result<String, Misuse> {
+    if path.as_os_str() == "-" {
+        read_bounded(std::io::stdin().lock()).map_err(|e| unreadable(Path::new("standard input"), &e))
+    } else {
+        read_text(path)
+    }
+}
+
+fn read_bounded(from: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    let read = from.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)? as u64;
+    if read > MAX_FILE_BYTES { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+}
+
+fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Misuse {
+    Misuse(format!("{} cannot be read: {error}", path.display()))
 }
 
 /// A secret from a file; the newline that editors add is not part of it.
-fn read_secret(path: &Path) -> anyhow::Result<SecretString> {
+fn read_secret(path: &Path) -> Result<SecretString, Misuse> {
     let text = SecretString::from(read_text(path)?);
     let trimmed = text.expose_secret().trim_end_matches(['\r', '\n']).to_owned();
-    anyhow::ensure!(!trimmed.is_empty(), "{} is empty", path.display());
-    Ok(trimmed.into())
+    if trimmed.is_empty() { Err(Misuse(format!("{} is empty", path.display()))) } else { Ok(trimmed.into()) }
+}
+
+/// The absolute path of a file that the broker itself reads, from its own working directory.
+fn absolute(path: &Path) -> Result<String, Misuse> {
+    path.canonicalize().map(|p| p.display().to_string()).map_err(|e| unreadable(path, &e))
 }

@@ -6,7 +6,7 @@
 mod settings;
 mod sources;
 
-use std::{fmt, path::PathBuf};
+use std::{ffi::OsString, fmt, path::PathBuf};
 
 use jeton_core::Problem;
 use toml::{Table, Value};
@@ -32,10 +32,10 @@ pub(crate) struct Sources {
 #[derive(Debug)]
 pub(crate) struct Faults(Vec<Fault>);
 
-impl Faults {
-    /// One fault that only the command can see.
-    pub(crate) fn one(key: &str, message: &str) -> Self {
-        Self(vec![Fault { origin: "configuration".into(), message: format!("{key}: {message}") }])
+/// One that shows only later.
+impl From<Problem> for Faults {
+    fn from(problem: Problem) -> Self {
+        Self(vec![located(problem, &Given::new())])
     }
 }
 
@@ -49,59 +49,76 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 impl Sources {
-    /// Reads and checks all sources, on top of `base`.
-    pub(crate) fn load(&self, base: &Settings) -> Result<Settings, Faults> {
-        self.load_with(base, std::env::vars())
+    /// Reads and checks all sources, on top of `base`; `more` says what only the command can see.
+    pub(crate) fn load(
+        &self,
+        base: &Settings,
+        more: impl Fn(&Settings) -> Vec<Problem>,
+    ) -> Result<Settings, Faults> {
+        self.load_with(base, std::env::vars_os(), more)
     }
 
     fn load_with(
         &self,
         base: &Settings,
-        variables: impl Iterator<Item = (String, String)>,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+        more: impl Fn(&Settings) -> Vec<Problem>,
     ) -> Result<Settings, Faults> {
         let (mut given, mut faults) = (Given::new(), vec![]);
         if let Some(path) = &self.config {
             sources::from_file(path, &mut given, &mut faults);
         }
-        sources::from_environment(variables, &mut given);
+        sources::from_environment(variables, &mut given, &mut faults);
         sources::from_flags(&self.set, &mut given, &mut faults);
         if let Some(folder) = &self.data_dir {
             let value = Value::String(folder.display().to_string());
             given.insert("data_dir".into(), (value, Origin::Flag("--data-dir")));
         }
-        let merged = merge(base, &given, &mut faults);
+        let settings = merge(base, &given, &mut faults);
         // What could be merged is checked as well, so that all errors come in one go.
-        let settings = match merged.try_into::<Settings>() {
-            Ok(settings) => settings,
-            Err(e) => {
-                faults.push(Fault { origin: "configuration".into(), message: e.message().to_owned() });
-                return Err(Faults(faults));
-            }
-        };
-        faults.extend(settings.validate().into_iter().map(|problem| located(problem, &given)));
+        let problems = settings.validate().into_iter().chain(more(&settings));
+        faults.extend(problems.map(|problem| located(problem, &given)));
         if faults.is_empty() { Ok(settings) } else { Err(Faults(faults)) }
     }
 }
 
-/// Puts the given values over the defaults; unknown keys and wrong types become faults.
-fn merge(base: &Settings, given: &Given, faults: &mut Vec<Fault>) -> Table {
-    let mut table = base.to_table();
+/// Puts the given values over the defaults. Unknown keys, wrong types and values that a type does not hold become faults, and the
+/// default stays.
+fn merge(base: &Settings, given: &Given, faults: &mut Vec<Fault>) -> Settings {
+    let (mut settings, mut table) = (base.clone(), base.to_table());
     for (key, (value, origin)) in given {
         let fault = |message| Fault { origin: origin.to_string(), message };
-        match slot(&mut table, key) {
-            None => faults.push(fault(format!("unknown key {key}{}", nearest(base, key)))),
-            Some(Value::Table(_)) => faults.push(fault(format!("{key} is a section, not a value"))),
-            Some(known) => match fit(value, known) {
-                Some(value) => *known = value,
-                None => faults.push(fault(format!(
-                    "{key} must be {}, such as {known}; this is {}",
-                    described(known),
-                    described(value)
-                ))),
-            },
+        let Some(known) = slot(&mut table, key) else {
+            let message =
+                if key.is_empty() { "a key is missing before '='".into() } else { unknown(base, key) };
+            faults.push(fault(message));
+            continue;
+        };
+        if known.is_table() {
+            faults.push(fault(format!("{key} is a section, not a value")));
+            continue;
+        }
+        let Some(fitting) = fit(value, known) else {
+            let (is, this) = (described(known), described(value));
+            faults.push(fault(format!("{key} must be {is}, such as {known}; this is {this}")));
+            continue;
+        };
+        let default = std::mem::replace(known, fitting);
+        match table.clone().try_into() {
+            Ok(next) => settings = next,
+            Err(error) => {
+                let text = match value {
+                    Value::Integer(n) => format!("{key}: {n} is out of range; the default is {default}"),
+                    _ => format!("{key}: {}", error.message()),
+                };
+                faults.push(fault(text));
+                if let Some(known) = slot(&mut table, key) {
+                    *known = default;
+                }
+            }
         }
     }
-    table
+    settings
 }
 
 fn slot<'a>(table: &'a mut Table, dotted: &str) -> Option<&'a mut Value> {
@@ -135,7 +152,7 @@ fn described(value: &Value) -> &'static str {
     }
 }
 
-fn nearest(base: &Settings, key: &str) -> String {
+fn unknown(base: &Settings, key: &str) -> String {
     let leaf = key.rsplit('.').next().unwrap_or(key);
     let known = sources::leaves("", &base.to_table());
     let same_leaf = known.iter().map(|(k, _)| k).find(|k| k.rsplit('.').next() == Some(leaf));
@@ -144,15 +161,24 @@ fn nearest(base: &Settings, key: &str) -> String {
         let keys: Vec<_> = known.iter().filter_map(|(k, _)| k.strip_prefix(&section)).collect();
         (!keys.is_empty()).then(|| format!("; [{}] knows {}", section.trim_end_matches('.'), keys.join(", ")))
     };
-    match same_leaf {
+    let hint = match same_leaf {
         Some(found) => format!("; did you mean {found}?"),
         None => same_section().unwrap_or_default(),
-    }
+    };
+    format!("unknown key {key}{hint}")
 }
 
+/// A default is right by itself, so where one is refused it is because of what was given beside it.
 fn located(problem: Problem, given: &Given) -> Fault {
-    let origin =
-        given.get(&problem.key).map_or_else(|| "default".to_owned(), |(_, origin)| origin.to_string());
+    let section = problem.key.rsplit_once('.').map_or("", |(section, _)| section);
+    let beside = || {
+        let here = given.iter().filter(|(key, _)| key.rsplit_once('.').map_or("", |(s, _)| s) == section);
+        here.map(|(key, (_, origin))| format!("{origin}: {key}")).collect::<Vec<_>>().join(", ")
+    };
+    let origin = match given.get(&problem.key) {
+        Some((_, origin)) => origin.to_string(),
+        None => Some(beside()).filter(|b| !b.is_empty()).unwrap_or_else(|| "not given".to_owned()),
+    };
     Fault { origin, message: format!("{}: {}", problem.key, problem.message) }
 }
 
@@ -166,8 +192,8 @@ mod tests {
         std::fs::write(&path, file).unwrap();
         let set = set.iter().map(|s| (*s).to_owned()).collect();
         let sources = Sources { config: Some(path), set, data_dir: None };
-        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        sources.load_with(&Settings::default(), variables).map_err(|e| e.to_string())
+        let variables = variables.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+        sources.load_with(&Settings::default(), variables, |_| vec![]).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -193,6 +219,40 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part} in {error}");
         }
+    }
+
+    #[test]
+    fn a_value_that_its_type_does_not_hold_is_one_error_among_the_others() {
+        let file = "[engine]\nmax_entries = -5\ntick_ms = 1\n[log]\nformat = \"pretty\"\n";
+        let error = load(file, &[], &["=5"]).unwrap_err();
+        for part in [
+            "4 error(s)",
+            "jeton.toml:2: engine.max_entries: -5 is out of range",
+            "jeton.toml:3: engine.tick_ms: must be between",
+            "jeton.toml:5: log.format: unknown variant `pretty`, expected one of `auto`",
+            "--set: a key is missing",
+        ] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+    }
+
+    #[test]
+    fn a_default_that_what_was_given_made_wrong_is_shown_with_what_was_given() {
+        let error = load("[lifecycle.rotation]\nafter_seconds = 99999999\n", &[], &[]).unwrap_err();
+        assert!(
+            error.contains("jeton.toml:2: lifecycle.rotation.after_seconds: lifecycle.rotation.valid_for"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_an_error_if_it_is_ours() {
+        use std::os::unix::ffi::OsStringExt;
+        let variables = [("PATH", vec![0xff]), ("JETON__NODE__NAME", vec![0xff])];
+        let variables = variables.map(|(name, value)| (name.into(), OsString::from_vec(value)));
+        let loaded = Sources::default().load_with(&Settings::default(), variables.into_iter(), |_| vec![]);
+        let error = loaded.unwrap_err().to_string();
+        assert!(error.contains("1 error(s)") && error.contains("JETON__NODE__NAME: is not UTF-8"), "{error}");
     }
 
     #[test]

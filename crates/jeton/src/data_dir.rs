@@ -33,7 +33,7 @@ impl DataDir {
         let failed = |source| DataDirError::Io { path: path.display().to_string(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
-        fs::write(path.join(".gitignore"), "*\n").map_err(failed)?;
+        ignored(&path.join(".gitignore")).map_err(failed)?;
         let lock = lock(&path.join("lock"), &path)?;
         Ok(Self { path, _lock: lock })
     }
@@ -46,6 +46,14 @@ impl DataDir {
     /// A file or folder in it.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+/// A file that is there belongs to somebody who made this his data directory.
+fn ignored(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made?.write_all(b"*\n"),
     }
 }
 
@@ -100,5 +108,13 @@ mod tests {
         let data = DataDir::open(&folder.path().join("data")).unwrap();
         assert_eq!(fs::metadata(data.path()).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read_to_string(data.join(".gitignore")).unwrap(), "*\n");
+    }
+
+    #[test]
+    fn what_somebody_else_ignores_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".gitignore"), "target\n").unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        assert_eq!(fs::read_to_string(data.join(".gitignore")).unwrap(), "target\n");
     }
 }

@@ -6,14 +6,16 @@ mod tour;
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
+use jeton_authority::HttpError;
+use jeton_core::Problem;
 use jeton_sandbox::{Description, read_description};
 use jeton_server::door::{Listen, Listener};
 use jeton_store::SealingKey;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::Running,
@@ -21,8 +23,10 @@ use crate::{
     data_dir::{DataDir, write_private},
     endpoints::{DevEndpoints, OidcEndpoints, SandboxEndpoints, VaultEndpoint},
     sandbox::{self, Embedded},
-    serve,
+    serve, stop,
 };
+use provision::Demo;
+use tour::Tour;
 
 /// `jeton dev`
 #[derive(Debug, clap::Args)]
@@ -42,12 +46,16 @@ pub(crate) struct DevArguments {
 
 /// Runs until it is told to stop.
 pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
-    let mut settings = arguments.sources.load(&Settings::for_dev())?;
-    settings.log.start();
+    let stop = stop::on_signal()?;
     let temporary = if arguments.ephemeral { Some(tempfile::tempdir()?) } else { None };
+    let mut sources = arguments.sources;
     if let Some(folder) = &temporary {
-        settings.data_dir = folder.path().display().to_string();
+        sources.data_dir = Some(folder.path().to_owned());
     }
+    let settings = sources.load(&Settings::for_dev(), |settings| {
+        settings.sockets_that_do_not_fit().into_iter().chain(exposed(settings)).collect()
+    })?;
+    settings.log.start();
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
     let listener = listen(&settings, &data_dir, arguments.free_ports).await?;
     let (description, embedded) = match &arguments.sandbox {
@@ -58,7 +66,17 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
             (embedded.description.clone(), Some(embedded))
         }
     };
-    let served = serve_demo(&settings, &data_dir, listener, &description).await;
+    let tour = Tour::new(temporary.is_some());
+    let mut served = serve_demo(&settings, &data_dir, listener, &description, tour, &stop).await;
+    if let Some(folder) = &arguments.sandbox {
+        let unreachable = |cause: &(dyn std::error::Error + 'static)| {
+            matches!(cause.downcast_ref(), Some(HttpError::Unreachable { .. }))
+        };
+        let is_it = || {
+            format!("the sandbox of {} does not answer: is `jeton sandbox` running on it?", folder.display())
+        };
+        served = served.map_err(|e| if e.chain().any(unreachable) { e.context(is_it()) } else { e });
+    }
     if let Some(embedded) = embedded {
         tokio::task::spawn_blocking(move || embedded.stop()).await?;
     }
@@ -70,19 +88,28 @@ async fn serve_demo(
     data_dir: &DataDir,
     listener: Option<Listener>,
     description: &Description,
+    mut tour: Tour,
+    stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let sealing = sealing_key(settings, data_dir)?;
     let mut running = Running::start(settings, data_dir, sealing).await?;
-    let places = running.places(data_dir);
-    let mut tour = tour::Tour::default();
-    let provisioned = provision::provision(&running, data_dir, description, &mut tour).await;
-    let demo = match provisioned {
-        Ok(demo) => demo,
-        Err(error) => {
-            running.shutdown().await;
-            return Err(error);
-        }
+    let provisioning = provision::provision(&running, data_dir, description, &mut tour);
+    let opened = match stop.run_until_cancelled(provisioning).await {
+        Some(Ok(demo)) => open(&mut running, data_dir, listener, description, demo, &tour).await,
+        Some(Err(error)) => Err(error),
+        None => Ok(()),
     };
+    serve::until_stopped(running, data_dir, opened, stop).await
+}
+
+async fn open(
+    running: &mut Running,
+    data_dir: &DataDir,
+    listener: Option<Listener>,
+    description: &Description,
+    demo: Demo,
+    tour: &Tour,
+) -> anyhow::Result<()> {
     let dev = DevEndpoints {
         sandbox: sandbox_endpoints(description),
         vault: VaultEndpoint {
@@ -94,11 +121,17 @@ async fn serve_demo(
         workloads: demo.workloads,
         identities: demo.identities,
     };
-    let address = listener.as_ref().and_then(Listener::tcp_address);
+    let (places, address) = (running.places(data_dir), listener.as_ref().and_then(Listener::tcp_address));
     running.open(&places, listener).await?;
     serve::announce(data_dir, &places, address, Some(dev))?;
-    tour.finish(data_dir.path(), address, description)?;
-    serve::until_stopped(running, data_dir).await
+    tour.finish(data_dir.path(), &places, address, description)
+}
+
+/// Whoever reaches the TCP listener is let in.
+fn exposed(settings: &Settings) -> Option<Problem> {
+    let address = settings.data.address().filter(|address| !address.ip().is_loopback())?;
+    let text = format!("{address} is not a loopback address, and TCP callers are not authenticated");
+    Some(Problem::new("data.listen", text))
 }
 
 /// The data plane's TCP listener, before anything is made: a port that is taken is the first thing to hear of.
@@ -107,20 +140,22 @@ async fn listen(
     data_dir: &DataDir,
     free_ports: bool,
 ) -> anyhow::Result<Option<Listener>> {
+    let Some(mut address) = settings.data.address() else { return Ok(None) };
     let kept = data_dir.join("grpc.port");
-    let address = match settings.data.address() {
-        None => return Ok(None),
-        Some(_) if free_ports => {
-            let port = fs::read_to_string(&kept).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-            SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    if free_ports {
+        address
+            .set_port(fs::read_to_string(&kept).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0));
+    }
+    let listener = Listener::bind(&Listen::Tcp(address)).await.with_context(|| {
+        if free_ports {
+            format!(
+                "the port that this data directory drew is not free; without {} it draws another",
+                kept.display()
+            )
+        } else {
+            "data.listen is not free; --free-ports draws another port".to_owned()
         }
-        Some(address) => address,
-    };
-    anyhow::ensure!(
-        address.ip().is_loopback(),
-        "data.listen: {address} is not a loopback address, and TCP callers are not authenticated"
-    );
-    let listener = Listener::bind(&Listen::Tcp(address)).await?;
+    })?;
     if let (true, Some(bound)) = (free_ports, listener.tcp_address()) {
         write_private(&kept, bound.port().to_string().as_bytes())?;
     }

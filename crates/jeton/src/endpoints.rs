@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -79,6 +80,19 @@ pub(crate) struct DevIdentity {
     pub(crate) vault_access: bool,
 }
 
+/// Why no running broker is found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Missing {
+    #[error(
+        "no broker is running on {0}: start one with `jeton dev`, or name its directory with --data-dir, or its listener with --endpoint, --socket or --admin-socket"
+    )]
+    NotRunning(String),
+    #[error("{0}")]
+    Denied(String),
+    #[error("{0}")]
+    Unreadable(String),
+}
+
 impl Endpoints {
     /// Writes the file, whole or not at all.
     pub(crate) fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
@@ -95,20 +109,23 @@ impl Endpoints {
     }
 
     /// The running broker of a data directory. A file whose process is gone is as good as none.
-    pub(crate) fn find(data_dir: &Path) -> anyhow::Result<Endpoints> {
-        let none = || {
-            format!(
-                "no broker is running on {}: start one with `jeton dev`, or name its directory with --data-dir, or its listener with --endpoint, --socket or --admin-socket",
-                data_dir.display()
-            )
-        };
-        let text = fs::read(data_dir.join(FILE)).with_context(none)?;
+    pub(crate) fn find(data_dir: &Path) -> Result<Endpoints, Missing> {
+        let path = data_dir.join(FILE);
+        let none = || Missing::NotRunning(data_dir.display().to_string());
+        let text = fs::read(&path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => none(),
+            ErrorKind::PermissionDenied => Missing::Denied(format!(
+                "{} is not open to this user ({error}): ask the one who runs the broker",
+                path.display()
+            )),
+            _ => Missing::Unreadable(format!("{} cannot be read: {error}", path.display())),
+        })?;
         let found: Endpoints = serde_json::from_slice(&text)
-            .with_context(|| format!("{FILE} in {} is not readable", data_dir.display()))?;
+            .map_err(|error| Missing::Unreadable(format!("{} cannot be read: {error}", path.display())))?;
         let pid = i32::try_from(found.pid).ok().and_then(rustix::process::Pid::from_raw);
         let alive =
             pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH));
-        if alive { Ok(found) } else { Err(anyhow::anyhow!(none())) }
+        if alive { Ok(found) } else { Err(none()) }
     }
 }
 
@@ -134,5 +151,13 @@ mod tests {
         assert_eq!(Endpoints::find(folder.path()).unwrap().grpc.as_deref(), Some("127.0.0.1:7411"));
         endpoints(0x7fff_fff0).write(folder.path()).unwrap();
         assert!(Endpoints::find(folder.path()).unwrap_err().to_string().contains("jeton dev"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_a_broker_that_is_not_running() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Endpoints::find(folder.path()), Err(Missing::NotRunning(_))));
+        fs::create_dir(folder.path().join(FILE)).unwrap();
+        assert!(matches!(Endpoints::find(folder.path()), Err(Missing::Unreadable(_))));
     }
 }

@@ -12,8 +12,9 @@ mod output;
 mod reach;
 mod sandbox;
 mod serve;
+mod stop;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -58,12 +59,12 @@ enum Command {
     },
 }
 
-#[allow(clippy::print_stderr, reason = "this is where the program reports its errors")]
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", described(&error));
+            // A standard error that takes nothing is no reason to lose the exit code.
+            let _ = writeln!(std::io::stderr(), "error: {}", exit::described(&error));
             exit::code_of(&error)
         }
     }
@@ -86,24 +87,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Apply(arguments) => commands::apply::apply(arguments).await,
             Command::Export(arguments) => commands::apply::export(arguments).await,
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Arguments::command(), "jeton", &mut std::io::stdout());
-                Ok(())
+                let mut script = vec![];
+                clap_complete::generate(shell, &mut Arguments::command(), "jeton", &mut script);
+                output::text(&String::from_utf8_lossy(&script))
             }
         }
         .map(|()| ExitCode::SUCCESS)
     })
-}
-
-/// The whole chain of causes, on one line each where they say something new.
-fn described(error: &anyhow::Error) -> String {
-    if let Some(status) = error.chain().find_map(|cause| cause.downcast_ref::<tonic::Status>()) {
-        return commands::refusal(status);
-    }
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string).filter(|cause| !cause.is_empty()) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 
 /// `-o`
@@ -59,6 +60,27 @@ pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
+    }
+}
+
+/// Ends when whoever reads the output goes away (`| head`). Never, where it is no pipe.
+pub(crate) async fn reader_gone() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // On a thread of its own, which goes with the process: a task would keep the runtime from ending.
+    std::thread::spawn(move || {
+        let stdout = std::io::stdout();
+        let mut waited = [PollFd::new(&stdout, PollFlags::empty())];
+        let gone = PollFlags::ERR | PollFlags::HUP;
+        while poll(&mut waited, None).is_ok() {
+            if waited[0].revents().intersects(gone) {
+                // Nobody waits for it any more if the command is done.
+                let _ = tell.send(());
+                return;
+            }
+        }
+    });
+    if told.await.is_err() {
+        std::future::pending().await
     }
 }
 

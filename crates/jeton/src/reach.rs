@@ -1,6 +1,8 @@
 //! How the command line reaches a running broker: by its data directory, or by naming a listener.
 
 use std::{
+    error::Error,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoints, Missing};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than the broker's own longest wait for a token.
@@ -38,26 +40,35 @@ pub(crate) struct Whereabouts {
 #[error("{0}")]
 pub(crate) struct Unreachable(String);
 
+/// A broker is there, and does not let this user in.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(String);
+
 impl Whereabouts {
     /// A connection to the data plane.
     pub(crate) async fn data_plane(&self) -> anyhow::Result<Channel> {
         match (&self.endpoint, &self.socket) {
             (Some(address), _) => over_tcp(address).await,
-            (None, Some(path)) => over_unix(path).await,
-            (None, None) => over_unix(&self.running()?.grpc_socket).await,
+            (None, Some(path)) => over_unix(path, |_| Ok(())).await,
+            (None, None) => over_unix(&self.running()?.grpc_socket, |_| Ok(())).await,
         }
     }
 
     /// A connection to the admin plane.
     pub(crate) async fn admin_plane(&self) -> anyhow::Result<Channel> {
-        match &self.admin_socket {
-            Some(path) => over_unix(path).await,
-            None => over_unix(&self.running()?.admin_socket).await,
-        }
+        let path = match &self.admin_socket {
+            Some(path) => path.clone(),
+            None => self.running()?.admin_socket,
+        };
+        over_unix(&path, ours).await
     }
 
     fn running(&self) -> anyhow::Result<Endpoints> {
-        Endpoints::find(&self.data_dir).map_err(|e| Unreachable(e.to_string()).into())
+        Endpoints::find(&self.data_dir).map_err(|error| match error {
+            Missing::Denied(text) => Refused(text).into(),
+            other => Unreachable(other.to_string()).into(),
+        })
     }
 }
 
@@ -68,17 +79,30 @@ async fn over_tcp(address: &str) -> anyhow::Result<Channel> {
         async move { TcpStream::connect(target).await.map(TokioIo::new) }
     });
     let connected = lazy_endpoint().connect_with_connector(connector).await;
-    connected.map_err(|e| unreachable_at(address, &e))
+    connected.map_err(|e| no_connection(address, &e))
 }
 
-async fn over_unix(path: &Path) -> anyhow::Result<Channel> {
+async fn over_unix(path: &Path, fits: fn(&UnixStream) -> io::Result<()>) -> anyhow::Result<Channel> {
     let target = path.to_owned();
     let connector = service_fn(move |_: Uri| {
         let target = target.clone();
-        async move { UnixStream::connect(target).await.map(TokioIo::new) }
+        async move {
+            let stream = UnixStream::connect(target).await?;
+            fits(&stream).map(|()| TokioIo::new(stream))
+        }
     });
     let connected = lazy_endpoint().connect_with_connector(connector).await;
-    connected.map_err(|e| unreachable_at(&path.display().to_string(), &e))
+    connected.map_err(|e| no_connection(&path.display().to_string(), &e))
+}
+
+/// The broker only closes the connection of another user, so that it is said here.
+fn ours(stream: &UnixStream) -> io::Result<()> {
+    admitted(stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw())
+}
+
+fn admitted(owner: u32, own: u32) -> io::Result<()> {
+    let text = || format!("the broker runs as user {owner} and lets in that user alone; you are user {own}");
+    if owner == own { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, text())) }
 }
 
 fn lazy_endpoint() -> Endpoint {
@@ -86,11 +110,29 @@ fn lazy_endpoint() -> Endpoint {
     Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT)
 }
 
-fn unreachable_at(place: &str, error: &tonic::transport::Error) -> anyhow::Error {
-    let mut cause: &dyn std::error::Error = error;
+fn no_connection(place: &str, error: &(dyn Error + 'static)) -> anyhow::Error {
+    let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;
     }
+    if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
+        return Refused(format!("{place} is not open to this user ({cause})")).into();
+    }
     Unreachable(format!("no broker answers at {place} ({cause}): is it running? `jeton dev` starts one"))
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_does_not_let_us_in_is_not_a_broker_that_is_gone() {
+        let error = |kind: io::ErrorKind| no_connection("/run/data.sock", &io::Error::from(kind));
+        assert!(error(io::ErrorKind::PermissionDenied).is::<Refused>());
+        assert!(error(io::ErrorKind::ConnectionRefused).is::<Unreachable>());
+        assert!(admitted(5, 5).is_ok());
+        let other = no_connection("/run/admin.sock", &admitted(5, 6).unwrap_err());
+        assert!(other.is::<Refused>() && other.to_string().contains("runs as user 5"), "{other}");
+    }
 }

@@ -7,16 +7,13 @@ use std::{
 };
 
 use anyhow::Context;
-use jeton_sandbox::{Description, Sandbox, SandboxOptions};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::oneshot,
-};
+use jeton_sandbox::{Description, Sandbox, SandboxError, SandboxOptions};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Settings, Sources},
-    output,
+    output, stop,
 };
 
 /// `jeton sandbox`
@@ -31,21 +28,35 @@ pub(crate) struct SandboxArguments {
 
 /// Runs the sandbox until it is told to stop.
 pub(crate) async fn run(arguments: SandboxArguments) -> anyhow::Result<()> {
+    let stop = stop::on_signal()?;
     let base = Settings { data_dir: "./.jeton-sandbox".into(), ..Settings::default() };
-    let settings = arguments.sources.load(&base)?;
+    let settings = arguments.sources.load(&base, |_| vec![])?;
     settings.log.start();
     let options = options(&settings, PathBuf::from(&settings.data_dir), arguments.free_ports)?;
-    let mut sandbox = Sandbox::start(options).await?;
+    let Some(started) = stop.run_until_cancelled(Sandbox::start(options)).await else { return Ok(()) };
+    let mut sandbox = started.map_err(|error| advised(error, arguments.free_ports))?;
     let description = sandbox.description();
-    output::text(&format!("authority {}\nkey vault {}\n", description.url, description.vault.url))?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        error = sandbox.ended() => return Err(error.into()),
-    }
+    let told = output::text(&format!("authority {}\nkey vault {}\n", description.url, description.vault.url));
+    let outcome = match told {
+        Err(error) => Err(error),
+        Ok(()) => tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            error = sandbox.ended() => Err(error.into()),
+        },
+    };
     sandbox.shutdown().await;
-    Ok(())
+    outcome
+}
+
+/// What to do about a port that is taken depends on where it came from.
+pub(crate) fn advised(error: SandboxError, free_ports: bool) -> anyhow::Error {
+    let taken = matches!(error, SandboxError::Address { .. });
+    let error = anyhow::Error::from(error);
+    match (taken, free_ports) {
+        (true, true) => error.context("this data directory keeps the ports that it drew once, and what it holds names them: if one stays taken, choose another --data-dir"),
+        (true, false) => error.context("a port of [sandbox] is not free; --free-ports draws others for a new data directory"),
+        (false, _) => error,
+    }
 }
 
 /// Where a sandbox listens.
@@ -74,6 +85,7 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Starts it and waits until it listens.
     pub(crate) async fn start(options: SandboxOptions) -> anyhow::Result<Self> {
+        let free_ports = options.authority_listen.port() == 0;
         let (tell, told) = oneshot::channel();
         let stop = CancellationToken::new();
         let until = stop.clone();
@@ -93,7 +105,8 @@ impl Embedded {
         };
         let thread =
             thread::Builder::new().name("jeton-sandbox".into()).spawn(move || runtime.block_on(run))?;
-        let description = told.await.context("the sandbox ended before it listened")??;
+        let started = told.await.context("the sandbox ended before it listened")?;
+        let description = started.map_err(|error| advised(error, free_ports))?;
         Ok(Self { description, stop, thread })
     }
 

@@ -1,17 +1,17 @@
 //! `jeton serve` and `jeton check-config`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::Context;
+use jeton_core::Problem;
 use jeton_store::SealingKey;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Places, Running},
     config::{Faults, Settings, Sources},
     data_dir::DataDir,
     endpoints::{DevEndpoints, Endpoints},
-    output,
+    output, stop,
 };
 
 /// `jeton serve`
@@ -30,16 +30,19 @@ pub(crate) struct CheckArguments {
 
 /// Runs the broker until it is told to stop.
 pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
+    let stop = stop::on_signal()?;
     let settings = load(&arguments.sources)?;
     settings.log.start();
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
-    let sealing = sealing_key(&settings, data_dir.path())?;
+    let sealing = sealing_key(&settings).map_err(Faults::from)?;
     let mut running = Running::start(&settings, &data_dir, sealing).await?;
     let places = running.places(&data_dir);
-    running.open(&places, None).await?;
-    announce(&data_dir, &places, None, None)?;
-    tracing::info!(data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
-    until_stopped(running, &data_dir).await
+    let mut opened = running.open(&places, None).await;
+    if opened.is_ok() {
+        opened = announce(&data_dir, &places, None, None);
+        tracing::info!(data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
+    }
+    until_stopped(running, &data_dir, opened, &stop).await
 }
 
 /// Says everything that is wrong with a configuration.
@@ -49,31 +52,33 @@ pub(crate) fn check(arguments: &CheckArguments) -> anyhow::Result<()> {
 }
 
 fn load(sources: &Sources) -> Result<Settings, Faults> {
-    let settings = sources.load(&Settings::default())?;
-    if !settings.data.listen.is_empty() {
-        let text = "`serve` opens no TCP listener without authentication: callers come by the unix socket (data.socket)";
-        return Err(Faults::one("data.listen", text));
-    }
-    if settings.sealing.key_file.is_empty() {
-        let text = "name the file of the sealing key, outside of the data directory; `(umask 077; head -c 32 /dev/urandom > FILE)` makes one";
-        return Err(Faults::one("sealing.key_file", text));
-    }
-    Ok(settings)
+    sources.load(&Settings::default(), |settings| {
+        let mut problems = settings.sockets_that_do_not_fit();
+        if !settings.data.listen.is_empty() {
+            let text = "`serve` opens no TCP listener without authentication: callers come by the unix socket (data.socket)";
+            problems.push(Problem::new("data.listen", text));
+        }
+        problems.extend(sealing_key(settings).err());
+        problems
+    })
 }
 
-/// A key inside of the data directory would be in every copy of what it seals.
-fn sealing_key(settings: &Settings, data_dir: &Path) -> anyhow::Result<SealingKey> {
-    let path = PathBuf::from(&settings.sealing.key_file);
-    let real =
-        path.canonicalize().with_context(|| format!("the sealing key {} cannot be read", path.display()))?;
-    if real.starts_with(data_dir) {
-        let text = format!(
+fn sealing_key(settings: &Settings) -> Result<SealingKey, Problem> {
+    let wrong = |text: String| Problem::new("sealing.key_file", text);
+    if settings.sealing.key_file.is_empty() {
+        return Err(wrong("name the file of the sealing key, outside of the data directory; `(umask 077; head -c 32 /dev/urandom > FILE)` makes one".into()));
+    }
+    let path = Path::new(&settings.sealing.key_file);
+    let real = path.canonicalize().map_err(|e| wrong(format!("{} cannot be read: {e}", path.display())))?;
+    // In there it would be in every copy of what it seals.
+    let inside = Path::new(&settings.data_dir).canonicalize().is_ok_and(|folder| real.starts_with(folder));
+    if inside {
+        return Err(wrong(format!(
             "{} is inside of the data directory, where every backup of the data would hold its key: move it out",
             path.display()
-        );
-        return Err(Faults::one("sealing.key_file", &text).into());
+        )));
     }
-    Ok(SealingKey::load(&real)?)
+    SealingKey::load(&real).map_err(|e| wrong(e.to_string()))
 }
 
 /// Writes `endpoints.json`: everything listens.
@@ -94,21 +99,26 @@ pub(crate) fn announce(
     endpoints.write(data_dir.path())
 }
 
-/// Waits for SIGTERM or SIGINT, or for a task that dies; then stops in order.
-pub(crate) async fn until_stopped(mut running: Running, data_dir: &DataDir) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let died = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        what = running.ended() => Some(what),
+/// Waits until it is told to stop or a task dies, unless opening failed already; then stops in order.
+pub(crate) async fn until_stopped(
+    mut running: Running,
+    data_dir: &DataDir,
+    opened: anyhow::Result<()>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let outcome = match opened {
+        Err(error) => Err(error),
+        Ok(()) => tokio::select! {
+            // First: where it is cancelled before anything was opened, there is nothing else to wait for.
+            biased;
+            () = stop.cancelled() => Ok(()),
+            what = running.ended() => {
+                Err(anyhow::anyhow!("{what} ended on its own; this is a defect: please report it with the log"))
+            }
+        },
     };
     tracing::info!("stopping");
     Endpoints::remove(data_dir.path());
     running.shutdown().await;
-    match died {
-        Some(what) => {
-            Err(anyhow::anyhow!("{what} ended on its own; this is a defect: please report it with the log"))
-        }
-        None => Ok(()),
-    }
+    outcome
 }

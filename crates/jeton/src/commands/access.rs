@@ -1,5 +1,6 @@
 //! `jeton access`
 
+use jeton_core::TargetRequest;
 use jeton_proto::v1::{self, access_service_client::AccessServiceClient};
 use prost_types::{Duration, Timestamp};
 use tonic::transport::Channel;
@@ -50,7 +51,7 @@ struct Assign {
     /// identities/NAME, or a dotted group such as identities/payments.*
     #[arg(long)]
     identity: String,
-    /// A scope or resource, as callers spell it, or '*'; repeatable
+    /// For what: scope:NAME, resource:URI, '*', or as callers spell it where that is one thing; repeatable
     #[arg(long = "target", value_name = "TARGET", required = true)]
     targets: Vec<String>,
     /// The role
@@ -76,7 +77,7 @@ struct Assign {
 #[derive(Debug, clap::Args)]
 struct Explain {
     /// The correlation id of a denial
-    #[arg(long, value_name = "ID", conflicts_with_all = ["principal", "identity"], required_unless_present = "principal")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["principal", "identity"], required_unless_present = "principal", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     correlation: Option<String>,
     /// Who would ask
     #[arg(long)]
@@ -84,9 +85,9 @@ struct Explain {
     /// For which identity; the caller's own if absent
     #[arg(long, default_value = "")]
     identity: String,
-    /// For what: a scope, or canonical text such as resource:https://vault.example
-    #[arg(long, default_value = "")]
-    target: String,
+    /// For what: a scope, scope:NAME or resource:URI
+    #[arg(long)]
+    target: Option<String>,
     /// A scope; repeatable
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
@@ -167,14 +168,13 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
 
 fn request(explain: Explain) -> v1::ExplainRequest {
     let (mut scopes, mut resources) = (explain.scopes, explain.resources);
-    match explain.target.strip_prefix("resource:") {
-        Some(rest) => {
-            let mut parts = rest.split(' ').map(str::to_owned);
-            resources.extend(parts.next());
-            scopes.extend(parts);
-        }
-        None => {
-            scopes.extend(explain.target.trim_start_matches("scope:").split_whitespace().map(str::to_owned))
+    if let Some(text) = explain.target {
+        match TargetRequest::prefixed(&text) {
+            Some(target) => {
+                scopes.extend(target.scopes);
+                resources.extend(target.resources);
+            }
+            None => scopes.extend(text.split_whitespace().map(str::to_owned)),
         }
     }
     v1::ExplainRequest {

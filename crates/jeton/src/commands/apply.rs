@@ -5,15 +5,22 @@
 
 mod file;
 mod plan;
+mod planes;
+mod wanted;
 
-use std::{io::Read, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::{Common, read_text};
-use crate::output::{self, Format};
+use super::{Common, read_given};
+use crate::{
+    exit::Misuse,
+    output::{self, Format},
+};
 use file::StateFile;
-use plan::{Planes, plan};
+use plan::plan;
+use planes::Planes;
+use wanted::checked;
 
 /// `jeton apply`
 #[derive(Debug, clap::Args)]
@@ -26,7 +33,7 @@ pub(crate) struct ApplyArguments {
     /// Print the differences and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Also remove what is not in the file: role assignments, identities, workloads
+    /// Also remove what is not in the file: role assignments, identities, workloads and their system-assigned identities
     #[arg(long)]
     prune: bool,
 }
@@ -40,18 +47,11 @@ pub(crate) struct ExportArguments {
 
 /// Makes the state what the file says.
 pub(crate) async fn apply(arguments: ApplyArguments) -> anyhow::Result<()> {
-    let text = if arguments.file.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin().lock().read_to_string(&mut text)?;
-        text
-    } else {
-        read_text(&arguments.file)?
-    };
-    let wanted: StateFile =
-        toml::from_str(&text).with_context(|| format!("{} is not a state file", arguments.file.display()))?;
+    let file: StateFile = toml::from_str(&read_given(&arguments.file)?)
+        .map_err(|e| Misuse(format!("{} is not a state file: {e}", arguments.file.display())))?;
     let mut planes = Planes::open(&arguments.common.broker).await?;
     let present = planes.read().await?;
-    let steps = plan(&present, &wanted, arguments.prune)?;
+    let steps = plan(&present.state, &checked(file, &present, arguments.prune)?, arguments.prune);
     if steps.is_empty() {
         return output::text("nothing to change\n");
     }
@@ -70,7 +70,7 @@ pub(crate) async fn apply(arguments: ApplyArguments) -> anyhow::Result<()> {
 
 /// Prints the state as a file.
 pub(crate) async fn export(arguments: ExportArguments) -> anyhow::Result<()> {
-    let present = Planes::open(&arguments.common.broker).await?.read().await?;
+    let present = Planes::open(&arguments.common.broker).await?.read().await?.state;
     match arguments.common.output {
         Format::Table => output::text(&toml::to_string_pretty(&present)?),
         Format::Json => Format::Json.one(&present, |_| vec![]),

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use jeton_proto::v1::{
     self, authority_service_client::AuthorityServiceClient, create_authority_request::Registrar,
 };
 use secrecy::ExposeSecret;
 use tonic::transport::Channel;
 
-use super::{Common, PAGE, full, id_of, read_secret, read_text, shown};
+use super::{Common, PAGE, absolute, full, id_of, read_secret, read_text, shown};
+use crate::exit::Misuse;
 
 const COLLECTION: &str = "authorities/";
 
@@ -37,7 +39,7 @@ enum Verb {
         /// The authority
         name: String,
         /// For people
-        #[arg(long)]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         display_name: Option<String>,
         /// The whole profile (JSON file), as `get -o json` shows it
         #[arg(long, value_name = "FILE")]
@@ -141,15 +143,20 @@ pub(crate) async fn run(arguments: AuthorityArguments) -> anyhow::Result<()> {
         Verb::Create(create) => client.create_authority(request(*create)?).await?.into_inner().authority,
         Verb::Update { name, display_name, profile, registrar, request_id } => {
             use v1::update_authority_request::Registrar;
+            let registrar = match registrar.read()? {
+                (Some(certificate), _) => Some(Registrar::Certificate(certificate)),
+                (None, token) => token.map(Registrar::InitialAccessToken),
+            };
+            if display_name.is_none() && profile.is_none() && registrar.is_none() {
+                let text = "nothing to change: give --display-name, --profile or a registrar's files";
+                return Err(Misuse(text.into()).into());
+            }
             let request = v1::UpdateAuthorityRequest {
                 name: full(&name, COLLECTION),
                 display_name: display_name.unwrap_or_default(),
                 profile_json: profile.map(|path| read_text(&path)).transpose()?.unwrap_or_default(),
                 request_id,
-                registrar: match registrar.read()? {
-                    (Some(certificate), _) => Some(Registrar::Certificate(certificate)),
-                    (None, token) => token.map(Registrar::InitialAccessToken),
-                },
+                registrar,
             };
             client.update_authority(request).await?.into_inner().authority
         }
@@ -203,9 +210,7 @@ fn request(create: Create) -> anyhow::Result<v1::CreateAuthorityRequest> {
         (Some(certificate), _) => Some(Registrar::Certificate(certificate)),
         (None, token) => token.map(Registrar::InitialAccessToken),
     };
-    // The broker reads the file for as long as the authority is there, from its own working directory.
-    let ca_file =
-        create.ca_file.map(|path| path.canonicalize().map(|p| p.display().to_string())).transpose()?;
+    let ca_file = create.ca_file.map(|path| absolute(&path)).transpose()?;
     Ok(v1::CreateAuthorityRequest {
         authority_id: id_of(&create.name, COLLECTION).into(),
         kind: match create.kind {

@@ -11,6 +11,7 @@ use secrecy::ExposeSecret;
 use tonic::{Code, transport::Channel};
 
 use super::{Common, PAGE, full, id_of, label, labels, read_secret, read_text, shown};
+use crate::exit::{Misuse, NotYet};
 
 const COLLECTION: &str = "identities/";
 const POLL: Duration = Duration::from_millis(100);
@@ -39,6 +40,7 @@ enum Verb {
         change: Change,
     },
     /// Take over a client that exists, with its certificate or secret
+    #[command(group = clap::ArgGroup::new("material").required(true).args(["certificate", "secret_file"]))]
     Attach {
         /// The identity: billing, or identities/billing
         name: String,
@@ -55,12 +57,7 @@ enum Verb {
         #[arg(long, value_name = "FILE", requires = "certificate")]
         private_key: Option<PathBuf>,
         /// Its client secret (file)
-        #[arg(
-            long,
-            value_name = "FILE",
-            conflicts_with = "certificate",
-            required_unless_present = "certificate"
-        )]
+        #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
         #[command(flatten)]
         people: People,
@@ -242,7 +239,9 @@ pub(crate) async fn run(arguments: IdentityArguments) -> anyhow::Result<()> {
             let mut paths = vec![];
             paths.extend(people.display_name.as_ref().map(|_| "display_name".to_owned()));
             paths.extend((!people.labels.is_empty()).then(|| "labels".to_owned()));
-            anyhow::ensure!(!paths.is_empty(), "nothing to change: give --display-name or --label");
+            if paths.is_empty() {
+                return Err(Misuse("nothing to change: give --display-name or --label".into()).into());
+            }
             let request = v1::UpdateIdentityRequest {
                 name: full(&name, COLLECTION),
                 display_name: people.display_name.unwrap_or_default(),
@@ -282,8 +281,9 @@ pub(crate) async fn run(arguments: IdentityArguments) -> anyhow::Result<()> {
     let identity = identity.unwrap_or_default();
     let settled = match change.filter(|change| !change.no_wait) {
         Some(change) => settled(&mut client, identity, Duration::from_secs(change.timeout)).await?,
-        None => identity,
+        None => Some(identity),
     };
+    let Some(settled) = settled else { return Ok(()) };
     output.one(&shown::identity(&settled), facts)
 }
 
@@ -303,13 +303,14 @@ pub(super) async fn list(
     }
 }
 
-/// Waits until no work is under way; a deletion ends with the identity.
+/// Waits until no work is under way; a deletion ends with the identity, and there is none any more.
 pub(super) async fn settled(
     client: &mut Client,
     mut identity: v1::Identity,
     timeout: Duration,
-) -> anyhow::Result<v1::Identity> {
-    let end = std::time::Instant::now() + timeout;
+) -> anyhow::Result<Option<v1::Identity>> {
+    // One that no clock reaches is none.
+    let end = std::time::Instant::now().checked_add(timeout);
     // Hidden where standard error is no terminal.
     let progress = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
     loop {
@@ -324,27 +325,25 @@ pub(super) async fn settled(
         }
         progress.set_message(format!("{}: {} {}", identity.name, operation.kind, operation.step));
         if operation.kind.is_empty() || operation.step == "overlapped" {
-            return Ok(identity);
+            return Ok(Some(identity));
         }
-        if std::time::Instant::now() >= end {
+        if end.is_some_and(|end| std::time::Instant::now() >= end) {
             let error = if operation.last_error.is_empty() {
                 String::new()
             } else {
                 format!(": {}", operation.last_error)
             };
-            anyhow::bail!(
+            return Err(NotYet(format!(
                 "{} is still at work ({} {}){error}; the broker goes on with it",
-                identity.name,
-                operation.kind,
-                operation.step
-            );
+                identity.name, operation.kind, operation.step
+            ))
+            .into());
         }
         tokio::time::sleep(POLL).await;
         match client.get_identity(v1::GetIdentityRequest { name: identity.name.clone() }).await {
             Ok(found) => identity = found.into_inner().identity.unwrap_or_default(),
             Err(status) if status.code() == Code::NotFound && operation.kind == "delete" => {
-                identity.operation = None;
-                return Ok(identity);
+                return Ok(None);
             }
             Err(status) => return Err(status.into()),
         }

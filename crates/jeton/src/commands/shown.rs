@@ -4,8 +4,8 @@ use jeton_proto::v1::{self, credential::Kind};
 use prost_types::{Duration, Timestamp};
 use serde_json::{Map, Value, json};
 
-pub(super) fn time(at: Option<&Timestamp>) -> String {
-    at.map(ToString::to_string).unwrap_or_default()
+pub(super) fn time(at: Option<&Timestamp>) -> Option<String> {
+    at.map(ToString::to_string)
 }
 
 pub(super) fn seconds(duration: Option<&Duration>) -> Option<f64> {

@@ -1,8 +1,7 @@
 //! `jeton token`
 
-use std::{io::Read, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use aws_lc_rs::digest::{SHA256, digest};
 use jeton_proto::v1::{
     self, batch_get_tokens_result::Outcome, status_service_client::StatusServiceClient,
@@ -12,9 +11,13 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt;
+use tonic::{Status, transport::Channel};
 
-use super::{Common, PAGE, full, read_secret, read_text, shown};
-use crate::output::{self, Format};
+use super::{Common, PAGE, full, read_given, read_secret, shown};
+use crate::{
+    exit::{self, Misuse},
+    output::{self, Format},
+};
 
 /// `jeton token`
 #[derive(Debug, clap::Args)]
@@ -114,12 +117,13 @@ pub(crate) async fn run(arguments: TokenArguments) -> anyhow::Result<()> {
             }
             output.many(
                 &all,
-                &["identity", "target", "state", "expires at", "refresh at", "last error"],
+                &["identity", "target", "claims", "state", "expires at", "refresh at", "last error"],
                 |t| {
                     let text = |name: &str| t[name].as_str().unwrap_or_default().to_owned();
                     vec![
                         text("identity"),
                         text("target"),
+                        text("claims"),
                         text("state"),
                         text("expires_at"),
                         text("refresh_at"),
@@ -136,11 +140,11 @@ pub(crate) async fn run(arguments: TokenArguments) -> anyhow::Result<()> {
             print(output, &shown::token(&response))
         }
         Verb::Batch { file } => {
-            let entries: Vec<Entry> = serde_json::from_str(&read_file(&file)?).with_context(|| {
-                format!(
-                    "{} is no JSON list of objects with identity, scopes, resources and claims",
+            let entries: Vec<Entry> = serde_json::from_str(&read_given(&file)?).map_err(|e| {
+                Misuse(format!(
+                    "{} is no JSON list of objects with identity, scopes, resources and claims: {e}",
                     file.display()
-                )
+                ))
             })?;
             let requests = entries.into_iter().map(Entry::request).collect();
             let mut client = TokenServiceClient::new(broker.data_plane().await?);
@@ -154,27 +158,12 @@ pub(crate) async fn run(arguments: TokenArguments) -> anyhow::Result<()> {
             })
         }
         Verb::Watch { what, count } => {
-            let add = v1::WatchTokensAdd { id: "1".into(), request: Some(what.request()) };
-            let first = v1::WatchTokensRequest { action: Some(Action::Add(add)) };
-            // The request side stays open for as long as the watch shall last.
-            let requests = tokio_stream::once(first).chain(tokio_stream::pending());
-            let mut events = TokenServiceClient::new(broker.data_plane().await?)
-                .watch_tokens(requests)
-                .await?
-                .into_inner();
-            let mut seen = 0;
-            while count.is_none_or(|most| seen < most) {
-                let Some(event) = events.next().await.transpose()? else { break };
-                seen += 1;
-                let value = match event.event {
-                    Some(Event::Token(response)) => shown::token(&response),
-                    Some(Event::Failure(failure)) => shown::failure(&failure),
-                    Some(Event::Moving(_)) => json!({"moving": true}),
-                    None => continue,
-                };
-                output::text(&format!("{value}\n"))?;
+            let client = TokenServiceClient::new(broker.data_plane().await?);
+            // A reader that goes away ends the watch at once, and not only when there is something to print.
+            tokio::select! {
+                watched = watch(client, what.request(), count) => watched,
+                () = output::reader_gone() => Ok(()),
             }
-            Ok(())
         }
         Verb::ReportRejected { what, token_file } => {
             let token = read_secret(&token_file)?;
@@ -194,6 +183,37 @@ pub(crate) async fn run(arguments: TokenArguments) -> anyhow::Result<()> {
             })
         }
     }
+}
+
+async fn watch(
+    mut client: TokenServiceClient<Channel>,
+    request: v1::GetTokenRequest,
+    count: Option<u64>,
+) -> anyhow::Result<()> {
+    let add = v1::WatchTokensAdd { id: "1".into(), request: Some(request) };
+    let first = v1::WatchTokensRequest { action: Some(Action::Add(add)) };
+    // The request side stays open for as long as the watch shall last.
+    let requests = tokio_stream::once(first).chain(tokio_stream::pending());
+    let mut events = client.watch_tokens(requests).await?.into_inner();
+    let mut seen = 0;
+    while count.is_none_or(|most| seen < most) {
+        let Some(event) = events.next().await.transpose()? else { break };
+        seen += 1;
+        match event.event {
+            Some(Event::Token(response)) => output::text(&format!("{}\n", shown::token(&response)))?,
+            Some(Event::Failure(failure)) => {
+                output::text(&format!("{}\n", shown::failure(&failure)))?;
+                // Nothing more comes for what is denied or cannot be meant; anything else may pass.
+                let status = Status::new(failure.code.into(), failure.message);
+                if matches!(exit::of_status(&status), 2 | 4 | 5) {
+                    return Err(status.into());
+                }
+            }
+            Some(Event::Moving(_)) => output::text(&format!("{}\n", json!({"moving": true})))?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 fn print(output: Format, token: &Value) -> anyhow::Result<()> {
@@ -221,15 +241,6 @@ fn outcome(result: &v1::BatchGetTokensResult) -> Value {
         Some(Outcome::Failure(failure)) => shown::failure(failure),
         None => Value::Null,
     }
-}
-
-fn read_file(path: &std::path::Path) -> anyhow::Result<String> {
-    if path.as_os_str() != "-" {
-        return read_text(path);
-    }
-    let mut text = String::new();
-    std::io::stdin().lock().read_to_string(&mut text)?;
-    Ok(text)
 }
 
 impl What {

@@ -9,6 +9,7 @@ use prost_types::FieldMask;
 use tonic::transport::Channel;
 
 use super::{Common, PAGE, full, id_of, identity, label, labels, shown};
+use crate::exit::Misuse;
 
 const COLLECTION: &str = "workloads/";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -135,10 +136,10 @@ pub(crate) async fn run(arguments: WorkloadArguments) -> anyhow::Result<()> {
             paths.extend((!parts.principals.is_empty()).then(|| "principals".to_owned()));
             paths.extend(parts.display_name.as_ref().map(|_| "display_name".to_owned()));
             paths.extend((!parts.labels.is_empty()).then(|| "labels".to_owned()));
-            anyhow::ensure!(
-                !paths.is_empty(),
-                "nothing to change: give --principal, --display-name or --label"
-            );
+            if paths.is_empty() {
+                let text = "nothing to change: give --principal, --display-name or --label";
+                return Err(Misuse(text.into()).into());
+            }
             let request = v1::UpdateWorkloadRequest {
                 name: full(&name, COLLECTION),
                 display_name: parts.display_name.unwrap_or_default(),

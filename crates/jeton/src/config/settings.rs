@@ -13,6 +13,9 @@ use toml::Table;
 
 use crate::log::LogSettings;
 
+/// What `sun_path` holds beside its end.
+const MAX_SOCKET_PATH: usize = 107;
+
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -155,6 +158,28 @@ impl Settings {
         own.into_iter().chain(sections.into_iter().flat_map(named)).collect()
     }
 
+    /// A socket whose path the system does not take, before anything is made for it.
+    pub(crate) fn sockets_that_do_not_fit(&self) -> Vec<Problem> {
+        let usual = |name: &str| {
+            let folder = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone().into());
+            folder.join(name)
+        };
+        let sockets = [
+            ("data.socket", &self.data.socket, "data.sock"),
+            ("admin.socket", &self.admin.socket, "admin.sock"),
+        ];
+        let too_long = sockets.into_iter().filter_map(|(key, given, name)| {
+            let path = path_or(given, usual(name));
+            let length = path.as_os_str().len();
+            (length > MAX_SOCKET_PATH).then(|| {
+                let shown = path.display();
+                let text = format!("{shown} has {length} bytes, and a socket's path at most {MAX_SOCKET_PATH}: choose a shorter data directory, or a shorter path here");
+                Problem::new(key, text)
+            })
+        });
+        too_long.collect()
+    }
+
     /// The node's name.
     pub(crate) fn node_name(&self) -> String {
         if !self.node.name.is_empty() {
@@ -237,5 +262,15 @@ mod tests {
         settings.data.socket_mode = "rw".into();
         let keys: Vec<_> = settings.validate().into_iter().map(|p| p.key).collect();
         assert_eq!(keys, ["data.socket_mode", "engine.max_entries", "lifecycle.rotation.after_seconds"]);
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_a_socket_is_said_beforehand() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.sockets_that_do_not_fit(), []);
+        settings.data_dir = format!("/{}", "d".repeat(100));
+        settings.data.socket = "/run/data.sock".into();
+        let problems = settings.sockets_that_do_not_fit();
+        assert!(problems.len() == 1 && problems[0].key == "admin.socket", "{problems:?}");
     }
 }

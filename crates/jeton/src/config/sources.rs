@@ -3,9 +3,12 @@
 //! The sources are merged as plain tables before anything is typed, and every leaf remembers its origin. So an unknown key or a
 //! wrong type is reported with the file and line, the variable or the flag that brought it, and all of them at once.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{collections::BTreeMap, ffi::OsString, fmt, path::Path};
 
-use toml::{Table, Value};
+use toml::{
+    Table, Value,
+    de::{DeTable, DeValue},
+};
 
 /// The prefix of environment variables: `JETON__ENGINE__MAX_ENTRIES=1000`.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "JETON__";
@@ -51,15 +54,19 @@ pub(crate) fn from_file(path: &Path, given: &mut Given, faults: &mut Vec<Fault>)
         Ok(text) => text,
         Err(e) => return faults.push(Fault { origin: shown, message: format!("cannot be read: {e}") }),
     };
-    match text.parse::<Table>() {
-        Ok(table) => {
+    let line_at = |at: usize| text[..at].matches('\n').count() + 1;
+    let parsed = text.parse::<Table>().and_then(|table| Ok((table, DeTable::parse(&text)?)));
+    match parsed {
+        Ok((table, spanned)) => {
+            let mut places = BTreeMap::new();
+            places_of("", spanned.get_ref(), &mut places);
             for (key, value) in leaves("", &table) {
-                let line = line_of(&text, &key);
+                let line = places.get(&key).map_or(1, |at| line_at(*at));
                 given.insert(key, (value, Origin::File { path: shown.clone(), line }));
             }
         }
         Err(e) => {
-            let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+            let line = e.span().map_or(1, |span| line_at(span.start));
             faults.push(Fault {
                 origin: format!("{shown}:{line}"),
                 message: format!("not valid TOML: {}", e.message()),
@@ -68,12 +75,32 @@ pub(crate) fn from_file(path: &Path, given: &mut Given, faults: &mut Vec<Fault>)
     }
 }
 
+/// Where each key stands, by its dotted name.
+fn places_of(prefix: &str, table: &DeTable<'_>, places: &mut BTreeMap<String, usize>) {
+    for (key, value) in table.iter() {
+        let dotted = under(prefix, key.get_ref());
+        if let DeValue::Table(inner) = value.get_ref() {
+            places_of(&dotted, inner, places);
+        }
+        places.insert(dotted, key.span().start);
+    }
+}
+
 /// The leaves that environment variables give.
-pub(crate) fn from_environment(variables: impl Iterator<Item = (String, String)>, given: &mut Given) {
+pub(crate) fn from_environment(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    given: &mut Given,
+    faults: &mut Vec<Fault>,
+) {
     for (name, text) in variables {
-        if let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) {
-            let key = rest.to_lowercase().replace("__", ".");
-            given.insert(key, (scalar(&text), Origin::Environment(name)));
+        // A name with other characters is no key of ours, and is shown as far as it can be.
+        let name = name.to_string_lossy().into_owned();
+        let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+        let key = rest.to_lowercase().replace("__", ".");
+        let origin = Origin::Environment(name);
+        match text.to_str() {
+            Some(text) => drop(given.insert(key, (scalar(text), origin))),
+            None => faults.push(Fault { origin: origin.to_string(), message: "is not UTF-8".into() }),
         }
     }
 }
@@ -104,29 +131,17 @@ fn scalar(text: &str) -> Value {
 
 /// Every value that is no table, under its dotted key.
 pub(crate) fn leaves(prefix: &str, table: &Table) -> Vec<(String, Value)> {
-    let under = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
     table
         .iter()
         .flat_map(|(key, value)| match value {
-            Value::Table(inner) if !inner.is_empty() => leaves(&under(key), inner),
-            leaf => vec![(under(key), leaf.clone())],
+            Value::Table(inner) if !inner.is_empty() => leaves(&under(prefix, key), inner),
+            leaf => vec![(under(prefix, key), leaf.clone())],
         })
         .collect()
 }
 
-/// The line of a key, found in the text: the section's header, then the key below it.
-fn line_of(text: &str, dotted: &str) -> usize {
-    let (section, key) = dotted.rsplit_once('.').unwrap_or(("", dotted));
-    let mut inside = section.is_empty();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if let Some(header) = line.strip_prefix('[') {
-            inside = header.trim_end_matches(']').trim() == section;
-        } else if inside && line.split('=').next().map(str::trim) == Some(key) {
-            return number + 1;
-        }
-    }
-    1
+fn under(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
 }
 
 #[cfg(test)]
@@ -135,10 +150,11 @@ mod tests {
 
     #[test]
     fn an_environment_variable_names_section_and_key() {
-        let mut given = Given::new();
+        let (mut given, mut faults) = (Given::new(), vec![]);
         let variables =
             [("JETON__ENGINE__MAX_ENTRIES", "5"), ("PATH", "/bin"), ("JETON__NODE__NAME", "east-1")];
-        from_environment(variables.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter(), &mut given);
+        let variables = variables.map(|(k, v)| (k.into(), v.into()));
+        from_environment(variables.into_iter(), &mut given, &mut faults);
         assert_eq!(given["engine.max_entries"].0, Value::Integer(5));
         assert_eq!(given["node.name"].0, Value::String("east-1".into()));
         assert_eq!(given.len(), 2);
@@ -155,6 +171,21 @@ mod tests {
         let shown = path.display().to_string();
         assert_eq!(given["engine.max_entries"].1, Origin::File { path: shown.clone(), line: 6 });
         assert_eq!(given["node.name"].1, Origin::File { path: shown, line: 3 });
+    }
+
+    #[test]
+    fn a_key_is_found_however_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jeton.toml");
+        let text = "\nengine.max_entries = 5\nnode = { name = \"a\" }\n\n[log]\n\"filter\" = \"info\"\n";
+        std::fs::write(&path, text).unwrap();
+        let (mut given, mut faults) = (Given::new(), vec![]);
+        from_file(&path, &mut given, &mut faults);
+        let line = |key: &str| given[key].1.to_string().rsplit(':').next().unwrap().to_owned();
+        assert_eq!(["engine.max_entries", "node.name", "log.filter"].map(line), ["2", "3", "6"]);
+        std::fs::write(&path, "[node]\nname = \"a\"\nname = \"b\"\n").unwrap();
+        from_file(&path, &mut given, &mut faults);
+        assert!(faults[0].origin.ends_with("jeton.toml:3"), "{faults:?}");
     }
 
     #[test]

@@ -88,8 +88,13 @@ fn described(running: &Running) -> anyhow::Result<Demo> {
         let client_id = found.client_id.as_deref().unwrap_or_default().to_owned();
         identities.push(DevIdentity { name: name.into(), client_id, kind: kind.into(), vault_access });
     }
-    let workloads = vec![DevWorkload { name: WORKLOAD.into(), system_identity: SYSTEM.into() }];
-    Ok(Demo { workloads, identities })
+    let workload = directory.workload_named(&WORKLOAD.parse()?);
+    let workloads = workload.map(|found| {
+        let own = found.system_identity.and_then(|uid| directory.identity(uid));
+        let system_identity = own.map_or_else(String::new, |identity| identity.name.to_string());
+        DevWorkload { name: WORKLOAD.into(), system_identity }
+    });
+    Ok(Demo { workloads: workloads.into_iter().collect(), identities })
 }
 
 struct Provisioner<'a> {
@@ -180,7 +185,11 @@ impl Provisioner<'_> {
         }
         let registrar =
             RegistrarMaterial::InitialAccessToken(self.sandbox.initial_access_token.clone().into());
-        self.authority(name, Shape::Oidc, self.sandbox.oidc.issuer.clone(), None, registrar).await
+        let (start, issuer) = (Instant::now(), self.sandbox.oidc.issuer.clone());
+        self.authority(name, Shape::Oidc, issuer.clone(), None, registrar).await?;
+        let text = format!("{OIDC}: {issuer}, with dynamic registration (RFC 7591)");
+        self.tour.step("authority", &text, start.elapsed());
+        Ok(())
     }
 
     async fn authority(

@@ -5,15 +5,19 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use jeton_core::Identity;
 use jeton_sandbox::Description;
 
-use crate::output;
+use crate::{broker::Places, output};
 
 /// Shown line by line while things happen; later starts only say where things are.
-#[derive(Default)]
 pub(super) struct Tour {
     begun: bool,
+    ephemeral: bool,
 }
 
 impl Tour {
+    pub(super) fn new(ephemeral: bool) -> Self {
+        Self { begun: false, ephemeral }
+    }
+
     pub(super) fn begin(&mut self, sandbox: &Description) {
         self.begun = true;
         self.say(&format!(
@@ -48,28 +52,38 @@ impl Tour {
     pub(super) fn finish(
         &self,
         data_dir: &Path,
+        places: &Places,
         address: Option<SocketAddr>,
         sandbox: &Description,
     ) -> anyhow::Result<()> {
-        let (data, scope) = (data_dir.display(), &sandbox.vault.scope);
-        let tcp = address.map(|a| a.to_string()).unwrap_or_default();
-        let mut text = format!("\nready: gRPC on {tcp} and {data}/data.sock, admin on {data}/admin.sock\n");
+        let (socket, scope) = (places.data_socket.display(), &sandbox.vault.scope);
+        let tcp = address.map(|a| format!("{a} and ")).unwrap_or_default();
+        let mut text =
+            format!("\nready: gRPC on {tcp}{socket}, admin on {}\n", places.admin_socket.display());
         if self.begun {
+            // What `cargo run` starts is on no PATH.
+            let jeton = std::env::current_exe().unwrap_or_else(|_| "jeton".into());
+            let (jeton, data) = (quoted(&jeton), quoted(data_dir));
+            let channel = address.map_or_else(|| format!("unix:{socket}"), |a| a.to_string());
+            let plain =
+                address.map_or_else(|| format!("-unix {}", quoted(&places.data_socket)), |a| a.to_string());
+            let later =
+                if self.ephemeral { "nothing of it stays" } else { "the next start finds everything again" };
             text += &format!(
                 r#"
 try, in another terminal:
 
-  jeton token get --data-dir {data} --identity identities/billing --scope {scope}
+  {jeton} token get --data-dir {data} --identity identities/billing --scope {scope}
 
-  grpcurl -plaintext -d '{{"identity":"identities/billing","scopes":["{scope}"]}}' {tcp} jeton.v1.TokenService/GetToken
+  grpcurl -plaintext -d '{{"identity":"identities/billing","scopes":["{scope}"]}}' {plain} jeton.v1.TokenService/GetToken
 
   # Python, with stubs made by grpcio-tools from proto/
   import grpc
   from jeton.v1 import token_pb2, token_pb2_grpc
-  tokens = token_pb2_grpc.TokenServiceStub(grpc.insecure_channel("{tcp}"))
+  tokens = token_pb2_grpc.TokenServiceStub(grpc.insecure_channel("{channel}"))
   print(tokens.GetToken(token_pb2.GetTokenRequest(identity="identities/billing", scopes=["{scope}"])).token.expires_at)
 
-Ctrl-C stops it; the next start finds everything again.
+Ctrl-C stops it; {later}.
 "#
             );
         }
@@ -79,5 +93,23 @@ Ctrl-C stops it; the next start finds everything again.
     fn say(&self, text: &str) {
         // A terminal that went away is no reason to stop.
         let _ = output::text(text);
+    }
+}
+
+/// As a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        assert_eq!(quoted(Path::new("/tmp/a-b_1")), "/tmp/a-b_1");
+        assert_eq!(quoted(Path::new("/tmp/it's here")), r"'/tmp/it'\''s here'");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 mod access;
+mod apply;
 mod attach;
 mod command_line;
 mod faults;
@@ -13,7 +14,9 @@ mod ports;
 mod restart;
 mod rotation;
 mod serve;
+mod signals;
 mod stores;
 mod support;
 mod warm;
 mod wrong_input;
+mod wrong_use;

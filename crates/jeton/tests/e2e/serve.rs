@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use crate::support::{JETON, Process, World};
+use crate::support::{JETON, Process, World, ends_in_time, terminate, until};
 
 fn sealing_key(path: &Path) {
     fs::write(path, [7_u8; 32]).unwrap();
@@ -35,6 +35,24 @@ async fn serve_runs_without_a_sandbox_and_stops_in_order() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data_dir, key) = (folder.path().join("data"), folder.path().join("sealing.key"));
+    sealing_key(&key);
+    let set = format!("sealing.key_file={}", key.display());
+    let mut child = Command::new(JETON)
+        .args(["serve", "--data-dir", data_dir.to_str().unwrap(), "--set", &set])
+        .stderr(fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
+        .spawn()
+        .unwrap();
+    until("it listens", || data_dir.join("endpoints.json").exists());
+    let status = Command::new(JETON).args(["status", "--data-dir", data_dir.to_str().unwrap()]).output();
+    assert!(status.unwrap().status.success());
+    terminate(&child);
+    assert!(ends_in_time(&mut child).success());
+}
+
+#[test]
 fn serve_takes_no_sealing_key_inside_of_its_data_directory_and_no_tcp_listener() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
@@ -61,14 +79,33 @@ fn check_config_reports_every_error_at_once() {
         failure(&["check-config", "--config", config.to_str().unwrap(), "--set", "keys.max_queued=0"]);
     assert_eq!(code, Some(2));
     for part in [
-        "4 error(s)",
+        "5 error(s)",
         ":2: unknown key engine.max_entrys",
         ":3: engine.tick_ms",
         ":6: door.max_age_ms",
         "--set: keys.max_queued",
+        "not given: sealing.key_file",
     ] {
         assert!(error.contains(part), "{part} in {error}");
     }
+    // What only `serve` asks for comes together with the rest, and the sealing key is looked at.
+    let key = folder.path().join("sealing.key");
+    let set = format!("sealing.key_file={}", key.display());
+    let check = ["check-config", "--set", &set];
+    let with = |more: &[&str]| failure(&[&check, more].concat());
+    let (code, error) = with(&["--set", "data.listen=127.0.0.1:0", "--set", "engine.tick_ms=1"]);
+    assert_eq!(code, Some(2));
+    for part in ["3 error(s)", "--set: engine.tick_ms", "--set: data.listen", "--set: sealing.key_file"] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+    fs::write(&key, [7_u8; 5]).unwrap();
+    assert!(with(&[]).1.contains("sealing.key_file"), "it has another length");
+    sealing_key(&key);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(with(&[]).1.contains("sealing.key_file"), "others may read it");
+    sealing_key(&key);
+    assert_eq!(with(&[]).0, Some(0));
+    assert!(with(&["--data-dir", folder.path().to_str().unwrap()]).1.contains("move it out"));
     fs::write(&config, "[engine\n").unwrap();
     assert!(
         failure(&["check-config", "--config", config.to_str().unwrap()])
@@ -111,16 +148,10 @@ fn an_ephemeral_broker_leaves_nothing_behind() {
         .stdout(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    for _ in 0..600 {
-        if fs::read_to_string(&log).unwrap().contains("ready: gRPC on") {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    until("it is ready", || fs::read_to_string(&log).unwrap().contains("ready: gRPC on"));
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
-    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert!(child.wait().unwrap().success());
+    terminate(&child);
+    assert!(ends_in_time(&mut child).success());
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }
 

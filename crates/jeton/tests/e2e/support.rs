@@ -78,21 +78,53 @@ impl Process {
 
     /// Asks it to stop, as a supervisor does; how it ended.
     pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        self.terminate();
         self.ended()
     }
 
+    pub(crate) fn terminate(&self) {
+        terminate(&self.child);
+    }
+
     pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
+        ends_in_time(&mut self.child)
+    }
+
+    /// Waits for words that it prints.
+    pub(crate) fn says(&mut self, words: &str) {
         let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
+        while !self.log().contains(words) {
+            assert!(Instant::now() < end, "{words} in {}", self.log());
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("it does not end:\n{}", self.log());
     }
+}
+
+pub(crate) fn terminate(child: &Child) {
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+}
+
+/// Waits for what must come to hold.
+pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How a process ends that must.
+pub(crate) fn ends_in_time(child: &mut Child) -> std::process::ExitStatus {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    panic!("process {} does not end", child.id());
 }
 
 impl Drop for Process {

@@ -18,7 +18,8 @@ pub(crate) struct StateFile {
     pub(crate) role_assignments: Vec<Assignment>,
 }
 
-/// An authority. To make one, its kind and URL are needed; of one that is there, only the display name is changed.
+/// An authority. To make one, its kind and URL are needed; of one that is there, only the display name can be changed, and what is
+/// left out is as it is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Authority {
@@ -52,7 +53,7 @@ pub(crate) struct Workload {
     pub(crate) name: String,
     pub(crate) display_name: String,
     pub(crate) principals: Vec<String>,
-    /// The authority of its system-assigned identity; empty: it has none.
+    /// The authority of its system-assigned identity. Left out: as it is, and with `--prune` none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) system_identity_authority: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -70,7 +71,8 @@ pub(crate) struct Identity {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-/// A role assignment. It is never changed in place: one that differs is taken back and made again.
+/// A role assignment. It is never changed in place: one that differs is taken back and made again. The name tells which is which;
+/// targets are spelled as for `jeton access assign`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Assignment {
