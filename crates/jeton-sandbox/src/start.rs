@@ -249,3 +249,33 @@ fn describe(data_dir: &Path, authority: &TcpListener, vault: &TcpListener) -> io
 pub(crate) fn random_secret() -> String {
     crate::jwt::base64url(&rand::rng().random::<[u8; 32]>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read_description;
+
+    #[tokio::test]
+    async fn a_second_sandbox_on_a_folder_is_told_who_has_it_and_harms_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Sandbox::start(SandboxOptions::new(folder.path())).await.unwrap();
+        let second = Sandbox::start(SandboxOptions::new(folder.path())).await.unwrap_err().to_string();
+        assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
+        assert_eq!(read_description(folder.path()).unwrap().url, first.description().url);
+        first.shutdown().await;
+        Sandbox::start(SandboxOptions::new(folder.path())).await.unwrap().shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_description_whose_process_is_gone_describes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::start(SandboxOptions::new(folder.path())).await.unwrap();
+        let mut stale = sandbox.description().clone();
+        sandbox.shutdown().await;
+        // Above every id that the kernel gives out.
+        stale.pid = i32::MAX as u32;
+        fs::write(folder.path().join(FILE), serde_json::to_vec(&stale).unwrap()).unwrap();
+        let error = read_description(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("no sandbox runs on") && error.contains("is gone"), "{error}");
+    }
+}

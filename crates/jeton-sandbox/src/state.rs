@@ -260,3 +260,65 @@ pub(crate) fn machine_millis() -> i64 {
 pub(crate) fn sha256_hex(text: &str) -> String {
     digest(&SHA256, text.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_id_is_taken_once_and_a_refusal_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::open(folder.path()).await.unwrap();
+        assert!(state.use_once("client", "jti", 60).await.unwrap());
+        assert!(!state.use_once("client", "jti", -13).await.unwrap());
+        assert!(!state.use_once("client", "jti", 60).await.unwrap());
+        assert!(state.use_once("other", "jti", 60).await.unwrap());
+        assert!(state.use_once("client", "ended", -1).await.unwrap());
+        state.close().await;
+
+        let mut again = State::open(folder.path()).await.unwrap();
+        assert_eq!(again.used.len(), 2, "what has ended is forgotten");
+        assert!(!again.use_once("client", "jti", 60).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn settings_of_a_client_lie_over_those_of_all_and_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::open(folder.path()).await.unwrap();
+        state.name_settings("client", &json!({"latency_ms": 500})).await.unwrap().unwrap();
+        state.name_settings("", &json!({"token_lifetime_seconds": 33})).await.unwrap().unwrap();
+        state.name_settings("", &json!({"latency_ms": -1})).await.unwrap().unwrap_err();
+        state.close().await;
+
+        let state = State::open(folder.path()).await.unwrap();
+        let of = |client| {
+            let settings = state.settings(client);
+            (settings.latency_ms, settings.token_lifetime_seconds)
+        };
+        assert_eq!((of("client"), of("other")), ((500, Some(33)), (0, Some(33))));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_registered_is_counted_in_one_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::open(folder.path()).await.unwrap();
+        for n in 0..100 {
+            state.counts_of(&format!("stranger-{n}")).asked(&format!("scope-{n}"));
+        }
+        assert_eq!(state.counts.len(), 1);
+        let counts = state.counts_of("stranger");
+        assert_eq!((counts.total, counts.by_scope.len()), (100, MAX_SCOPES + 1));
+    }
+
+    #[tokio::test]
+    async fn only_its_owner_reads_the_database() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).await.unwrap();
+        state.commit(Changes::default().put(Kind::Used, "x", &1)).await.unwrap();
+        for name in ["sandbox.db", "sandbox.db-wal", "sandbox.db-shm"] {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+}
