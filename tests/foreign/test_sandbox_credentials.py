@@ -1,4 +1,4 @@
-"""Credentials at the Entra-shaped tenant: assertions with all the oddities of real clients, their times, secrets, and the tokens got."""
+"""Credentials at the Entra-shaped tenant: assertions with all the oddities of real clients, times, secrets, and the tokens got."""
 
 import base64
 import datetime
@@ -169,7 +169,8 @@ def test_a_token_has_the_claims_of_an_app_only_token(directory, certificate, aud
         token = answer.json()["access_token"]
         header = jwt.get_unverified_header(token)
         assert (header["typ"], header["alg"]) == ("JWT", "RS256") and header.keys() == {"typ", "alg", "kid"}
-        claims = jwt.decode(token, keys[header["kid"]].key, algorithms=["RS256"], audience=graph["appId"], issuer=sandbox["entra"]["issuer"])
+        signer, issuer = keys[header["kid"]].key, sandbox["entra"]["issuer"]
+        claims = jwt.decode(token, signer, algorithms=["RS256"], audience=graph["appId"], issuer=issuer)
         assert (claims["azp"], claims["azpacr"], claims["ver"]) == (app_id, proof, "2.0")
         assert claims["oid"] == claims["sub"] == principal["id"] and claims["tid"] == sandbox["entra"]["tenant"]
         assert all(type(claims[name]) is int for name in ("iat", "nbf", "exp"))

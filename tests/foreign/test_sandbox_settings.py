@@ -66,7 +66,10 @@ def test_a_fault_of_one_client_leaves_the_others_alone(directory, application, c
     assert (granted.status_code, granted.json()["expires_in"]) == (200, 3600)
 
 
-@pytest.mark.parametrize("status,code,error", [(503, 90033, "temporarily_unavailable"), (504, 90024, "temporarily_unavailable"), (500, 90006, "server_error")])
+@pytest.mark.parametrize(
+    "status,code,error",
+    [(503, 90033, "temporarily_unavailable"), (504, 90024, "temporarily_unavailable"), (500, 90006, "server_error")],
+)
 def test_a_transient_failure_at_entra_has_entras_body(directory, application, certificate, order, status, code, error):
     order(application["appId"], error=FAULT | {"status": status})
     refused(ask(directory, application, certificate), code, error, status)
@@ -142,8 +145,9 @@ def test_tokens_are_checked_by_the_clock_by_which_they_were_made(directory, appl
 
 def test_every_answer_is_dated_by_the_tenants_clock(directory, application, certificate, tenant, key, order):
     order(clock_offset_seconds=500)
-    entra, graph = directory.entra, directory.entra["graph"]
-    answers = [directory.http.get(url) for url in (entra["jwks_uri"], graph + "/applications", tenant.oidc["jwks_uri"], tenant.oidc["issuer"] + "/x")]
+    entra, oidc = directory.entra, tenant.oidc
+    urls = (entra["jwks_uri"], entra["graph"] + "/applications", oidc["jwks_uri"], oidc["issuer"] + "/x")
+    answers = [directory.http.get(url) for url in urls]
     answers += [tenant.register(jwks={"keys": [key.jwk]}), tenant.register(headers={})]
     assert all(abs(clock(answer) - 500) < 30 for answer in answers), [answer.headers["Date"] for answer in answers]
     order(application["appId"], clock_offset_seconds=-500, error=FAULT)

@@ -30,6 +30,50 @@ pub(super) async fn grant(
     basic_secret: Option<&str>,
     moment: Moment,
 ) -> Result<Granted, Refusal> {
+    well_formed(shared, tenant, client, form)?;
+    let application = state.application_by_app_id(client).filter(|a| moment.visible(a.created_ms)).cloned();
+    let application = application.ok_or_else(|| error::unknown_application(client, tenant))?;
+    let principal = state.principal_of(client).filter(|p| moment.visible(p.created_ms)).cloned();
+    let principal = principal.ok_or_else(|| error::unknown_application(client, tenant))?;
+    if !principal.enabled {
+        return Err(error::disabled(client));
+    }
+    let key = authenticate(shared, state, &application, form, basic_secret, moment).await?;
+    let (api, resource) = api_of(state, field(form, "scope").unwrap_or_default(), moment)?;
+    let granted = state.granted(&principal.id, &resource.id).filter(|g| moment.visible(g.created_ms));
+    let granted: Vec<&RoleGrant> = granted.collect();
+    if resource.assignment_required && granted.is_empty() {
+        return Err(error::not_assigned(client, &api.app_id));
+    }
+    let lifetime = moment.settings.token_lifetime_seconds.unwrap_or(DEFAULT_LIFETIME_SECONDS);
+    let now = moment.secs();
+    let mut claims = json!({
+        "aud": api.app_id, "iss": shared.description.entra.issuer, "iat": now, "nbf": now,
+        "exp": now.saturating_add_unsigned(lifetime),
+        "aio": random_secret(), "azp": client, "azpacr": if key.is_some() { "2" } else { "1" },
+        "oid": principal.id, "rh": format!("1.{}.", random_secret()), "sub": principal.id, "tid": tenant,
+        "uti": random_secret(), "ver": "2.0",
+    });
+    if let Some(roles) = roles(&granted, &api) {
+        claims["roles"] = roles;
+    }
+    if let Some(capabilities) = capabilities(form)? {
+        claims["xms_cc"] = capabilities;
+    }
+    let token = shared.signer.sign(&claims, "JWT").ok_or_else(error::server_error)?;
+    Ok((
+        json!({"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token}),
+        key,
+    ))
+}
+
+/// Whether the request is one that this endpoint reads, whoever asks.
+fn well_formed(
+    shared: &Shared,
+    tenant: &str,
+    client: &str,
+    form: &[(String, String)],
+) -> Result<(), Refusal> {
     if tenant != shared.description.entra.tenant {
         return Err(error::unknown_tenant(tenant));
     }
@@ -49,47 +93,15 @@ pub(super) async fn grant(
     if field(form, "resource").is_some() {
         return Err(error::resource_parameter());
     }
-    let application = state.application_by_app_id(client).filter(|a| moment.visible(a.created_ms)).cloned();
-    let application = application.ok_or_else(|| error::unknown_application(client, tenant))?;
-    let principal = state.principal_of(client).filter(|p| moment.visible(p.created_ms)).cloned();
-    let principal = principal.ok_or_else(|| error::unknown_application(client, tenant))?;
-    if !principal.enabled {
-        return Err(error::disabled(client));
-    }
-    let key = authenticate(shared, state, &application, form, basic_secret, moment).await?;
-    let (api, resource) = api_of(state, field(form, "scope").unwrap_or_default(), moment)?;
-    let granted = state.granted(&principal.id, &resource.id).filter(|g| moment.visible(g.created_ms));
-    let granted: Vec<&RoleGrant> = granted.collect();
-    if resource.assignment_required && granted.is_empty() {
-        return Err(error::not_assigned(client, &api.app_id));
-    }
-    let capabilities = capabilities(form)?;
-    let lifetime = moment.settings.token_lifetime_seconds.unwrap_or(DEFAULT_LIFETIME_SECONDS);
-    let now = moment.secs();
-    let mut claims = json!({
-        "aud": api.app_id, "iss": shared.description.entra.issuer, "iat": now, "nbf": now,
-        "exp": now.saturating_add_unsigned(lifetime),
-        "aio": random_secret(), "azp": client, "azpacr": if key.is_some() { "2" } else { "1" },
-        "oid": principal.id, "rh": format!("1.{}.", random_secret()), "sub": principal.id, "tid": tenant,
-        "uti": random_secret(), "ver": "2.0",
-    });
-    let mut roles: Vec<_> = granted
-        .iter()
-        .filter_map(|g| api.app_roles.iter().find(|r| r.id == g.role))
-        .map(|r| r.value.as_str())
-        .collect();
+    Ok(())
+}
+
+/// The values of the app roles; none rather than an empty list.
+fn roles(granted: &[&RoleGrant], api: &Application) -> Option<Value> {
+    let role = |grant: &&RoleGrant| api.app_roles.iter().find(|role| role.id == grant.role);
+    let mut roles: Vec<_> = granted.iter().filter_map(role).map(|role| role.value.as_str()).collect();
     roles.sort_unstable();
-    if !roles.is_empty() {
-        claims["roles"] = roles.into();
-    }
-    if let Some(capabilities) = capabilities {
-        claims["xms_cc"] = capabilities;
-    }
-    let token = shared.signer.sign(&claims, "JWT").ok_or_else(error::server_error)?;
-    Ok((
-        json!({"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token}),
-        key,
-    ))
+    (!roles.is_empty()).then(|| roles.into())
 }
 
 /// The key that proved the client; none if a secret did.
