@@ -11,6 +11,8 @@ import time
 import pytest
 import requests
 
+from entra import Certificate, Directory
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("JETON", ROOT / "target" / "debug" / "jeton"))
 DEADLINE_S = 120
@@ -46,6 +48,11 @@ class Process:
                 self.child.wait()
         self.log.close()
 
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+        self.log.close()
+
 
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory):
@@ -53,6 +60,26 @@ def sandbox(tmp_path_factory):
     process = Process([BINARY, "sandbox", "--data-dir", folder, "--free-ports"], folder / "sandbox.json", folder / "log.txt")
     yield process.info
     process.stop()
+
+
+@pytest.fixture(scope="module")
+def directory(sandbox, http):
+    return Directory(sandbox, http)
+
+
+@pytest.fixture(scope="module")
+def certificate():
+    return Certificate()
+
+
+@pytest.fixture(scope="module")
+def application(directory, certificate):
+    return directory.application(certificate)
+
+
+@pytest.fixture(scope="module")
+def audience(directory):
+    return directory.entra["token_endpoint"]
 
 
 @pytest.fixture(scope="session")
@@ -77,12 +104,33 @@ def stubs(tmp_path_factory):
     sys.path.remove(str(out))
 
 
-@pytest.fixture(scope="session")
-def http(sandbox):
+def session_for(sandbox):
     session = requests.Session()
     session.verify = sandbox["ca_file"]
     session.trust_env = False
     return session
+
+
+@pytest.fixture(scope="session")
+def http(sandbox):
+    return session_for(sandbox)
+
+
+@pytest.fixture
+def order(sandbox, http):
+    """Settings at the sandbox's control door, cleared again afterwards."""
+    door, ordered = sandbox["url"] + "/sandbox/settings", []
+
+    def put(client_id=None, expect=200, **members):
+        answer = http.put(door, json={"client_id": client_id, **members})
+        assert answer.status_code == expect, answer.text
+        if expect == 200:
+            ordered.append({"client_id": client_id, **dict.fromkeys(members)})
+        return answer.json()
+
+    yield put
+    for cleared in ordered:
+        assert http.put(door, json=cleared).status_code == 200
 
 
 def jeton(*arguments, check=True):

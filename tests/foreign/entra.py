@@ -71,18 +71,14 @@ class Directory:
         self.http = http
         self.entra = sandbox["entra"]
         self.sandbox = sandbox
-        administrator = sandbox["administrator"]
-        answer = http.post(
-            self.entra["token_endpoint"],
-            data={
-                "grant_type": "client_credentials",
-                "client_id": administrator["client_id"],
-                "client_secret": administrator["client_secret"],
-                "scope": self.entra["graph_scope"],
-            },
-        )
+        self.headers = {"Authorization": f"Bearer {self.token_for(self.entra['graph_scope'])}"}
+
+    def token_for(self, scope):
+        administrator = self.sandbox["administrator"]
+        form = {"client_id": administrator["client_id"], "client_secret": administrator["client_secret"]}
+        answer = self.token(scope=scope, **form)
         assert answer.status_code == 200, answer.text
-        self.headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        return answer.json()["access_token"]
 
     def call(self, method, path, expect, body=None):
         answer = self.http.request(method, self.entra["graph"] + path, json=body, headers=self.headers)
@@ -94,6 +90,9 @@ class Directory:
         made = self.call("POST", "/applications", 201, body)
         self.call("POST", "/servicePrincipals", 201, {"appId": made["appId"]})
         return made
+
+    def principal(self, app_id):
+        return self.call("GET", f"/servicePrincipals(appId='{app_id}')", 200)
 
     def secret(self, application, **times):
         body = {"passwordCredential": {"displayName": "s", **times}}
@@ -110,3 +109,13 @@ class Directory:
             client_assertion=assertion,
             **form,
         )
+
+
+def refused(answer, code, error, status=None):
+    body = answer.json()
+    assert body["error_codes"] == [code], body
+    assert body["error"] == error, body
+    assert f"AADSTS{code}" in body["error_description"]
+    assert {"trace_id", "correlation_id", "timestamp"} <= body.keys()
+    assert answer.status_code == (status or (401 if error == "invalid_client" else 400)), (answer.status_code, body)
+    assert "access_token" not in body

@@ -11,13 +11,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from conftest import ROOT
+from conftest import ROOT, jeton
 
 PRINTER = ROOT / "target" / "debug" / "examples" / "print_assertion"
 
 
-def printed():
-    lines = subprocess.run([str(PRINTER)], capture_output=True, text=True, check=True, timeout=120).stdout
+def printed(*arguments):
+    lines = subprocess.run([str(PRINTER), *arguments], capture_output=True, text=True, check=True, timeout=120).stdout
     return [json.loads(line) for line in lines.splitlines() if line.strip()]
 
 
@@ -72,3 +72,21 @@ def test_no_two_assertions_share_an_id(assertions):
     ids = [jwt.decode(a["assertion"], options={"verify_signature": False})["jti"] for a in assertions + printed()]
     assert len(set(ids)) == len(ids)
     assert all(len(base64.urlsafe_b64decode(i + "==")) >= 16 for i in ids)
+
+
+@pytest.mark.parametrize(
+    "authority,algorithm,reference,claims,life",
+    [
+        ("entra", "PS256", "x5t#S256", {"aud", "iss", "sub", "jti", "iat", "nbf", "exp"}, 600),
+        ("oidc", "ES256", "kid", {"aud", "iss", "sub", "jti", "iat", "exp"}, 60),
+    ],
+)
+def test_the_ready_profiles_make_what_their_authorities_take(broker, authority, algorithm, reference, claims, life):
+    shown = jeton("authority", "get", authority, "--data-dir", broker["data_dir"], "-o", "json").stdout
+    profile = json.loads(shown)["profile"]
+    (it,) = printed(json.dumps({"key": profile["key"], "assertion": profile["assertion"]}))
+    header, jwk = jwt.get_unverified_header(it["assertion"]), jwt.PyJWK.from_json(it["jwk"], algorithm=algorithm)
+    assert header["alg"] == algorithm and reference in header
+    decoded = jwt.decode(it["assertion"], jwk.key, algorithms=[algorithm], audience=profile["token_endpoint"])
+    assert decoded.keys() == claims and decoded["exp"] - decoded["iat"] == life
+    assert isinstance(decoded["aud"], str) and 4 <= time.time() - decoded["iat"] < 60

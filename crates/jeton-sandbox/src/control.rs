@@ -6,8 +6,9 @@ use axum::{Router, body::Bytes, extract::State as Extract, routing::get};
 use serde_json::{Value, json};
 
 use crate::{
-    model::Settings,
+    entra, oidc,
     reply::{Reply, json as reply},
+    settings::Settings,
     start::Shared,
     state::{Counts, State},
 };
@@ -62,38 +63,38 @@ fn jwks(metadata: &Value) -> impl Iterator<Item = &Value> {
 }
 
 async fn settings(Extract(shared): Extract<Arc<Shared>>) -> Reply {
-    shown("", &shared.state.lock().await.settings(""))
+    let state = shared.state.lock().await;
+    shown(&state, "", state.settings(""))
 }
 
-/// Members that are absent stay as they are.
+/// Members that are absent stay as they are; null clears one.
 async fn change(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Reply {
-    let wrong =
-        |message: String| reply(400, &json!({"error": "invalid_settings", "error_description": message}));
-    let Ok(Value::Object(mut asked)) = serde_json::from_slice(&body) else {
+    let failed =
+        |status, error, message| reply(status, &json!({"error": error, "error_description": message}));
+    let wrong = |message: String| failed(400, "invalid_settings", message);
+    let Ok(Value::Object(mut members)) = serde_json::from_slice(&body) else {
         return wrong("expected a JSON object".into());
     };
-    let client = asked.remove("client_id").and_then(|c| c.as_str().map(str::to_owned)).unwrap_or_default();
-    let mut state = shared.state.lock().await;
-    let Ok(mut merged) = serde_json::to_value(state.settings(&client)) else {
-        return wrong("settings".into());
+    let client = match members.remove("client_id") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(client)) if !client.is_empty() => client,
+        Some(_) => return wrong("client_id must be a client's id, or null for all".into()),
     };
-    for (name, value) in asked {
-        match (merged.get_mut(&name), value) {
-            (None, _) => return wrong(format!("unknown member {name:?}")),
-            (Some(Value::Object(known)), Value::Object(given)) => known.extend(given),
-            (Some(known), value) => *known = value,
-        }
-    }
-    match serde_json::from_value::<Settings>(merged) {
-        Ok(settings) => match state.set_settings(&client, settings).await {
-            Ok(()) => shown(&client, &settings),
-            Err(e) => reply(503, &json!({"error": "unavailable", "error_description": e.to_string()})),
-        },
-        Err(e) => wrong(e.to_string()),
+    let mut state = shared.state.lock().await;
+    match state.name_settings(&client, &Value::Object(members)).await {
+        Ok(Ok(settings)) => shown(&state, &client, settings),
+        Ok(Err(message)) => wrong(message),
+        Err(e) => failed(503, "unavailable", e.to_string()),
     }
 }
 
-fn shown(client: &str, settings: &Settings) -> Reply {
+fn shown(state: &State, client: &str, mut settings: Settings) -> Reply {
+    let by_default = if state.clients.contains_key(client) {
+        oidc::DEFAULT_LIFETIME_SECONDS
+    } else {
+        entra::DEFAULT_LIFETIME_SECONDS
+    };
+    settings.token_lifetime_seconds.get_or_insert(by_default);
     let mut body = serde_json::to_value(settings).unwrap_or_default();
     body["client_id"] = if client.is_empty() { Value::Null } else { client.into() };
     reply(200, &body)

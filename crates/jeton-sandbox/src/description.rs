@@ -5,6 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::SandboxError;
@@ -107,13 +111,18 @@ impl fmt::Debug for Description {
 
 /// The sandbox that runs on a data directory.
 pub fn read_description(data_dir: &Path) -> Result<Description, SandboxError> {
-    let path = data_dir.join(FILE);
-    let missing = |e: &dyn fmt::Display| {
+    let missing = |why: &dyn fmt::Display| {
         SandboxError::NotRunning(format!(
-            "no sandbox runs on {}: {e}; `jeton sandbox --data-dir` starts one",
+            "no sandbox runs on {}: {why}; `jeton sandbox --data-dir` starts one",
             data_dir.display()
         ))
     };
-    let text = std::fs::read(&path).map_err(|e| missing(&e))?;
-    serde_json::from_slice(&text).map_err(|e| missing(&e))
+    let text = std::fs::read(data_dir.join(FILE)).map_err(|e| missing(&e))?;
+    let found: Description = serde_json::from_slice(&text).map_err(|e| missing(&e))?;
+    let pid = i32::try_from(found.pid).ok().and_then(Pid::from_raw);
+    if pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH)) {
+        Ok(found)
+    } else {
+        Err(missing(&format_args!("process {}, which did, is gone", found.pid)))
+    }
 }

@@ -2,6 +2,7 @@
 
 mod assertion;
 mod error;
+mod grant;
 mod signer;
 
 use std::{sync::Arc, time::Duration};
@@ -9,32 +10,30 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Bytes,
-    extract::{Path, State as Extract},
-    http::{HeaderMap, header},
+    extract::{DefaultBodyLimit, Path, State as Extract, rejection::BytesRejection},
+    http::HeaderMap,
     routing::{get, post},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
-use rand::Rng;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    model::{Application, Settings},
-    reply::{Reply, field, form, json as reply, text, with_header},
+    reply::{FORM, Reply, basic, field, form, has_type, json as reply, with_header},
+    settings::Settings,
     start::Shared,
-    state::{State, machine_millis, sha256_hex},
+    state::{State, machine_millis},
 };
-use error::Refusal;
+pub(crate) use grant::DEFAULT_LIFETIME_SECONDS;
 pub(crate) use signer::Signer;
 
-const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-const DEFAULT_LIFETIME_SECONDS: u64 = 3600;
+const MAX_BODY: usize = 64 * 1024;
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(token))
         .route("/{tenant}/v2.0/.well-known/openid-configuration", get(discovery))
         .route("/{tenant}/discovery/v2.0/keys", get(keys))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 
 /// The time of a client's requests, as this tenant sees it.
@@ -66,196 +65,73 @@ impl Moment {
     }
 }
 
+/// The claims of a token that this tenant issued for an audience, and its client's moment. None if it expired by this tenant's clock.
+pub(crate) fn accepted(
+    shared: &Shared,
+    state: &State,
+    token: &str,
+    audience: &str,
+) -> Option<(Value, Moment)> {
+    let claims = shared.signer.claims(token, &shared.description.entra.issuer, audience)?;
+    let moment = Moment::of(state, claims["azp"].as_str()?);
+    (claims["exp"].as_i64()? > moment.secs()).then_some((claims, moment))
+}
+
 async fn token(
     Extract(shared): Extract<Arc<Shared>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Reply {
-    let form = form(&body);
-    let request_id = headers
-        .get("client-request-id")
-        .and_then(|h| h.to_str().ok())
-        .filter(|id| Uuid::try_parse(id).is_ok());
-    let correlation = request_id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
-    let basic = basic(&headers);
-    let client =
-        field(&form, "client_id").map(str::to_owned).or_else(|| basic.as_ref().map(|(id, _)| id.clone()));
-    let (client, secret) = (client.unwrap_or_default(), basic.map(|(_, secret)| secret));
-    let moment = {
-        let mut state = shared.state.lock().await;
-        let counts = state.counts.entry(client.clone()).or_default();
-        counts.total += 1;
-        *counts.by_scope.entry(field(&form, "scope").unwrap_or_default().to_owned()).or_default() += 1;
-        Moment::of(&state, &client)
+    let correlation = correlation(&headers);
+    let Ok(body) = body else {
+        let now = Moment::of(&*shared.state.lock().await, "").secs();
+        return with_header(error::too_large().reply(&correlation, now), "client-request-id", &correlation);
     };
-    if let Some(fault) = faults(&moment.settings).await {
-        shared.state.lock().await.counts.entry(client).or_default().refused += 1;
-        return Moment::of(&*shared.state.lock().await, "").dated(fault);
-    }
+    // A body of another type is not read, so its first parameter is missing.
+    let form = if has_type(&headers, FORM) { form(&body) } else { vec![] };
+    let (basic_id, secret) = basic(&headers).unzip();
+    let client = field(&form, "client_id").map(str::to_owned).or(basic_id).unwrap_or_default();
+    let settings = {
+        let mut state = shared.state.lock().await;
+        state.counts_of(&client).asked(field(&form, "scope").unwrap_or_default());
+        state.settings(&client)
+    };
+    let fails = settings.strike().await;
     let mut state = shared.state.lock().await;
     let moment = Moment::of(&state, &client);
-    let outcome = grant(&shared, &mut state, &tenant, &client, &form, secret.as_deref(), moment);
-    let counts = state.counts.entry(client).or_default();
-    let answer = match outcome {
+    let outcome = if fails {
+        Err(error::fault(settings.error.status))
+    } else {
+        grant::grant(&shared, &mut state, &tenant, &client, &form, secret.as_deref(), moment).await
+    };
+    let mut answer = match outcome {
         Ok((body, key)) => {
-            counts.ok += 1;
-            counts.signed_with.extend(key.filter(|k| !counts.signed_with.contains(k)));
+            state.counts_of(&client).granted(key);
             reply(200, &body)
         }
         Err(refusal) => {
-            counts.refused += 1;
+            state.counts_of(&client).refused += 1;
             refusal.reply(&correlation, moment.secs())
         }
     };
+    if fails {
+        answer = with_header(answer, "retry-after", &settings.error.retry_after_seconds.to_string());
+    }
     moment.dated(with_header(answer, "client-request-id", &correlation))
 }
 
-/// Latency, hanging, errors: what the control door ordered.
-pub(crate) async fn faults(settings: &Settings) -> Option<Reply> {
-    let wait = Duration::from_millis(settings.latency_ms)
-        + Duration::from_secs_f64(settings.hang_seconds.clamp(0.0, 3_600.0));
-    if !wait.is_zero() {
-        tokio::time::sleep(wait).await;
-    }
-    if settings.error.rate <= 0.0 || rand::rng().random::<f64>() >= settings.error.rate {
-        return None;
-    }
-    let answer = match settings.error.status {
-        429 => text(429, "Too Many Requests"),
-        status => reply(
-            status,
-            &json!({"error": "temporarily_unavailable", "error_description": "AADSTS90033: A transient error has occurred. Please try again.", "error_codes": [90033]}),
-        ),
-    };
-    Some(with_header(answer, "retry-after", &settings.error.retry_after_seconds.to_string()))
-}
-
-type Granted = (Value, Option<String>);
-
-fn grant(
-    shared: &Shared,
-    state: &mut State,
-    tenant: &str,
-    client: &str,
-    form: &[(String, String)],
-    basic_secret: Option<&str>,
-    moment: Moment,
-) -> Result<Granted, Refusal> {
-    if tenant != shared.description.entra.tenant {
-        return Err(error::unknown_tenant(tenant));
-    }
-    for required in ["grant_type", "scope"] {
-        field(form, required).ok_or_else(|| error::missing_parameter(required))?;
-    }
-    if client.is_empty() {
-        return Err(error::missing_parameter("client_id"));
-    }
-    let grant_type = field(form, "grant_type").unwrap_or_default();
-    if grant_type != "client_credentials" {
-        return Err(error::unsupported_grant(grant_type));
-    }
-    if field(form, "resource").is_some() {
-        return Err(error::resource_parameter());
-    }
-    let application = state.application_by_app_id(client).filter(|a| moment.visible(a.created_ms)).cloned();
-    let application = application.ok_or_else(|| error::unknown_application(client, tenant))?;
-    let principal = state.principal_of(client).filter(|p| moment.visible(p.created_ms)).cloned();
-    let principal = principal.ok_or_else(|| error::unknown_application(client, tenant))?;
-    if !principal.enabled {
-        return Err(error::disabled(client));
-    }
-    let key = authenticate(shared, state, &application, form, basic_secret, moment)?;
-    let api = api_of(state, field(form, "scope").unwrap_or_default())?;
-    let capabilities = capabilities(form)?;
-    let roles = state.roles(&principal.id, &api, |created| moment.visible(created));
-    let lifetime = moment.settings.token_lifetime_seconds.unwrap_or(DEFAULT_LIFETIME_SECONDS);
-    let now = moment.secs();
-    let mut claims = json!({
-        "aud": api.app_id, "iss": shared.description.entra.issuer, "iat": now, "nbf": now,
-        "exp": now + i64::try_from(lifetime).unwrap_or(i64::MAX / 2),
-        "aio": crate::start::random_secret(), "azp": client, "azpacr": if key.is_some() { "2" } else { "1" },
-        "oid": principal.id, "sub": principal.id, "tid": tenant, "uti": crate::start::random_secret(), "ver": "2.0",
-    });
-    if !roles.is_empty() {
-        claims["roles"] = roles.into();
-    }
-    if let Some(capabilities) = capabilities {
-        claims["xms_cc"] = capabilities;
-    }
-    let token = shared.signer.sign(&claims, "JWT").ok_or_else(error::server_error)?;
-    Ok((
-        json!({"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token}),
-        key,
-    ))
-}
-
-/// The key that proved the client; none if a secret did.
-fn authenticate(
-    shared: &Shared,
-    state: &mut State,
-    application: &Application,
-    form: &[(String, String)],
-    basic_secret: Option<&str>,
-    moment: Moment,
-) -> Result<Option<String>, Refusal> {
-    if let Some(assertion) = field(form, "client_assertion") {
-        if field(form, "client_assertion_type") != Some(ASSERTION_TYPE) {
-            return Err(error::missing_parameter("client_assertion_type"));
-        }
-        let checked = assertion::check(assertion, application, &shared.description.entra, moment)?;
-        let first = state.use_once(&application.app_id, &checked.jti, checked.expires, moment.secs());
-        if moment.settings.reject_replay && !first {
-            return Err(error::replayed());
-        }
-        return Ok(Some(checked.key));
-    }
-    let Some(secret) = field(form, "client_secret").or(basic_secret) else {
-        return Err(error::no_credential());
-    };
-    let sha256 = sha256_hex(secret);
-    match application.secrets.iter().find(|s| s.sha256 == sha256) {
-        None => Err(error::wrong_secret(&application.app_id)),
-        Some(found) if found.not_after <= moment.secs() => Err(error::expired_secret(&application.app_id)),
-        Some(_) => Ok(None),
-    }
-}
-
-/// The one API that a scope names.
-fn api_of(state: &State, scope: &str) -> Result<Application, Refusal> {
-    let scopes: Vec<_> = scope.split_whitespace().collect();
-    let [scope] = scopes[..] else { return Err(error::several_scopes(scope)) };
-    let Some(resource) = scope.strip_suffix("/.default") else { return Err(error::not_default(scope)) };
-    let named =
-        |a: &&Application| a.app_id == resource || a.identifier_uris.iter().any(|uri| uri == resource);
-    state.applications.values().find(named).cloned().ok_or_else(|| error::unknown_resource(resource))
-}
-
-/// `xms_cc` of a claims request; a text that is no JSON object is refused.
-fn capabilities(form: &[(String, String)]) -> Result<Option<Value>, Refusal> {
-    let Some(claims) = field(form, "claims") else { return Ok(None) };
-    let parsed: Value = serde_json::from_str(claims).map_err(|_| error::malformed_claims())?;
-    if !parsed.is_object() {
-        return Err(error::malformed_claims());
-    }
-    let values = &parsed["access_token"]["xms_cc"]["values"];
-    Ok(values.is_array().then(|| values.clone()))
-}
-
-/// HTTP Basic, with both parts form-encoded (RFC 6749 section 2.3.1).
-pub(crate) fn basic(headers: &HeaderMap) -> Option<(String, String)> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let encoded = value.strip_prefix("Basic ").or_else(|| value.strip_prefix("basic "))?;
-    let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
-    let (id, secret) = text.split_once(':')?;
-    let plain = |part: &str| form(format!("x={part}").as_bytes()).into_iter().next().map(|(_, value)| value);
-    Some((plain(id)?, plain(secret)?))
+/// The caller's own id of a request, or a new one.
+pub(crate) fn correlation(headers: &HeaderMap) -> String {
+    let given = headers.get("client-request-id").and_then(|h| h.to_str().ok());
+    given.filter(|id| Uuid::try_parse(id).is_ok()).map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
 async fn discovery(Extract(shared): Extract<Arc<Shared>>, Path(tenant): Path<String>) -> Reply {
     let entra = &shared.description.entra;
     if tenant != entra.tenant {
-        return error::unknown_tenant(&tenant).reply(&Uuid::new_v4().to_string(), machine_millis() / 1_000);
+        let now = Moment::of(&*shared.state.lock().await, "").secs();
+        return error::unknown_tenant(&tenant).reply(&Uuid::new_v4().to_string(), now);
     }
     reply(
         200,

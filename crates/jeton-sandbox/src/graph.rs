@@ -5,6 +5,7 @@
 //! needs no role for that.
 
 mod applications;
+mod assignments;
 mod keys;
 mod principals;
 mod query;
@@ -16,14 +17,15 @@ use axum::{
     Router,
     body::Bytes,
     extract::{Request, State as Extract},
-    http::Method,
+    http::{Method, request::Parts},
     routing::any,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    entra::Moment,
+    dates::date,
+    entra::{Moment, accepted, correlation},
     model::Application,
     reply::{Reply, bearer, json as reply, with_header},
     start::Shared,
@@ -73,8 +75,9 @@ impl GraphError {
         Self::new(503, "Service_Unavailable", error.to_string())
     }
 
-    fn reply(&self) -> Reply {
-        let inner = json!({"date": "", "request-id": Uuid::new_v4().to_string(), "client-request-id": Uuid::new_v4().to_string()});
+    fn reply(&self, request_id: &str, client_request_id: &str, moment: Moment) -> Reply {
+        let date = date(moment.secs());
+        let inner = json!({"date": date, "request-id": request_id, "client-request-id": client_request_id});
         reply(
             self.status,
             &json!({"error": {"code": self.code, "message": self.message, "innerError": inner}}),
@@ -115,36 +118,64 @@ struct Call {
     body: Value,
     moment: Moment,
     base: String,
+    /// Of what was called, without its query.
+    url: String,
 }
 
 async fn call(Extract(shared): Extract<Arc<Shared>>, request: Request) -> Reply {
     let (parts, body) = request.into_parts();
-    let bytes = axum::body::to_bytes(body, MAX_BODY).await.unwrap_or_else(|_| Bytes::new());
+    let bytes = axum::body::to_bytes(body, MAX_BODY).await;
+    let (request_id, client_request_id) = (Uuid::new_v4().to_string(), correlation(&parts.headers));
     let mut state = shared.state.lock().await;
-    let caller = match caller(&shared, &state, bearer(&parts.headers)) {
-        Ok(caller) => caller,
-        Err(error) => return error.reply(),
+    let (moment, outcome) = match caller(&shared, &state, bearer(&parts.headers)) {
+        Ok((caller, moment)) => {
+            let outcome = match read(&shared, &parts, bytes, moment) {
+                Ok(call) => dispatch(&mut state, &caller, &call).await,
+                Err(error) => Err(error),
+            };
+            (moment, outcome)
+        }
+        Err(error) => (Moment::of(&state, ""), Err(error)),
     };
-    let moment = Moment::of(&state, &caller.app_id);
-    let prefer = parts.headers.get("prefer").and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let call = Call {
-        method: parts.method,
-        path: segments(parts.uri.path()),
-        query: Query::parse(parts.uri.query().unwrap_or_default()),
-        create_if_missing: prefer.contains("create-if-missing"),
-        body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        moment,
-        base: shared.description.entra.graph.clone(),
-    };
-    let answer = dispatch(&mut state, &caller, &call).await.unwrap_or_else(|error| error.reply());
-    moment.dated(with_header(answer, "request-id", &Uuid::new_v4().to_string()))
+    let answer = outcome.unwrap_or_else(|error| error.reply(&request_id, &client_request_id, moment));
+    let answer = with_header(answer, "request-id", &request_id);
+    moment.dated(with_header(answer, "client-request-id", &client_request_id))
 }
 
-fn caller(shared: &Shared, state: &State, token: Option<&str>) -> Result<Caller, GraphError> {
+fn read(
+    shared: &Shared,
+    parts: &Parts,
+    body: Result<Bytes, axum::Error>,
+    moment: Moment,
+) -> Result<Call, GraphError> {
+    let prefer = parts.headers.get("prefer").and_then(|h| h.to_str().ok()).unwrap_or_default();
+    let body = if matches!(parts.method, Method::GET | Method::DELETE) {
+        Value::Null
+    } else {
+        let bytes =
+            body.map_err(|_| GraphError::new(413, "RequestEntityTooLarge", "The request is too large."))?;
+        let read = serde_json::from_slice(&bytes).ok().filter(Value::is_object);
+        read.ok_or_else(|| {
+            GraphError::bad("Unable to read JSON request payload: a JSON object is expected.")
+        })?
+    };
+    let (base, path) = (shared.description.entra.graph.clone(), parts.uri.path());
+    Ok(Call {
+        method: parts.method.clone(),
+        path: segments(path),
+        query: Query::parse(parts.uri.query().unwrap_or_default())?,
+        create_if_missing: prefer.contains("create-if-missing"),
+        body,
+        moment,
+        url: format!("{base}{}", path.trim_start_matches("/v1.0")),
+        base,
+    })
+}
+
+fn caller(shared: &Shared, state: &State, token: Option<&str>) -> Result<(Caller, Moment), GraphError> {
     let refused = |message| GraphError::new(401, "InvalidAuthenticationToken", message);
     let token = token.ok_or_else(|| refused("Access token is empty."))?;
-    let claims = shared.signer.claims(token, &shared.description.entra.issuer, seed::GRAPH_APP_ID);
-    let claims = claims
+    let (claims, moment) = accepted(shared, state, token, seed::GRAPH_APP_ID)
         .ok_or_else(|| refused("Access token validation failure. Invalid audience, signature or time."))?;
     let text = |claim: &str| claims[claim].as_str().unwrap_or_default().to_owned();
     let app_id = text("azp");
@@ -157,7 +188,7 @@ fn caller(shared: &Shared, state: &State, token: Option<&str>) -> Result<Caller,
         .flatten()
         .filter_map(|r| r.as_str().map(str::to_owned))
         .collect();
-    Ok(Caller { app_id, principal: text("oid"), roles })
+    Ok((Caller { app_id, principal: text("oid"), roles }, moment))
 }
 
 async fn dispatch(state: &mut State, caller: &Caller, call: &Call) -> Answer {
@@ -183,22 +214,24 @@ fn segments(path: &str) -> Vec<String> {
 }
 
 /// The value in `collection(key='value')`.
-fn keyed<'a>(segment: &'a str, key: &str) -> Option<&'a str> {
+fn keyed(segment: &str, key: &str) -> Option<String> {
     let inner = segment.split_once('(')?.1.strip_suffix(')')?;
     let (name, value) = inner.split_once('=')?;
-    (name.trim() == key).then(|| value.trim().trim_matches('\''))
+    if name.trim() == key { query::literal(value) } else { None }
 }
 
+/// The next values after those that were seen, in the order of their ids.
 fn page(call: &Call, collection: &str, mut values: Vec<Value>) -> Reply {
-    let (skip, top) = (call.query.skip, call.query.top.unwrap_or(100));
-    let more = values.len() > skip + top;
-    values = values.into_iter().skip(skip).take(top).collect();
+    let top = call.query.top.unwrap_or(100);
+    values.retain(|value| value["id"].as_str() > call.query.after.as_deref());
+    let more = values.len() > top;
+    values.truncate(top);
+    let last = values.last().and_then(|value| value["id"].as_str()).unwrap_or_default();
+    let next = more.then(|| format!("{}?{}", call.url, call.query.next(last)));
     let mut body =
         json!({"@odata.context": format!("{}/$metadata#{collection}", call.base), "value": values});
-    if more {
-        let filter = call.query.raw_filter.as_ref().map_or_else(String::new, |f| format!("&$filter={f}"));
-        body["@odata.nextLink"] =
-            format!("{}/{collection}?$top={top}&$skiptoken={}{filter}", call.base, skip + top).into();
+    if let Some(next) = next {
+        body["@odata.nextLink"] = next.into();
     }
     reply(200, &body)
 }

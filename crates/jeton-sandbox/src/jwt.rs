@@ -7,6 +7,8 @@ use aws_lc_rs::signature::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 
+use crate::dates::LAST_SECOND;
+
 /// A JWT as it came.
 pub(crate) struct Received {
     pub(crate) header: Value,
@@ -40,9 +42,8 @@ impl Received {
     /// NumericDate as an integer, a float or a numeric string.
     pub(crate) fn time(&self, claim: &str) -> Option<i64> {
         match &self.claims[claim] {
-            Value::Number(n) => n.as_i64().or_else(|| n.as_f64().map(|f| f as i64)),
-            Value::String(s) => s.trim().parse::<f64>().ok().map(|f| f as i64),
-            _ => None,
+            Value::String(text) => within(text.trim().parse().ok()?),
+            value => numeric_date(value),
         }
     }
 
@@ -78,6 +79,16 @@ impl Received {
     }
 }
 
+/// NumericDate (RFC 7519 section 2): a number of seconds, whole or not.
+pub(crate) fn numeric_date(value: &Value) -> Option<i64> {
+    within(value.as_f64()?)
+}
+
+/// Whole seconds. Further than the calendar reaches is as far as it reaches, so that no sum of dates overflows.
+fn within(seconds: f64) -> Option<i64> {
+    seconds.is_finite().then_some((seconds as i64).clamp(-LAST_SECOND, LAST_SECOND))
+}
+
 fn rsa_parameters(algorithm: &str) -> Option<&'static RsaParameters> {
     match algorithm {
         "PS256" => Some(&RSA_PSS_2048_8192_SHA256),
@@ -91,10 +102,39 @@ pub(crate) fn normalized(text: &str) -> String {
     text.trim_end_matches('=').replace('+', "-").replace('/', "_")
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(normalized(text)).ok()
 }
 
 pub(crate) fn base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_numeric_date_is_whole_seconds_within_the_calendar() {
+        for (value, expected) in [
+            (json!(12), Some(12)),
+            (json!(12.9), Some(12)),
+            (json!(i64::MAX), Some(LAST_SECOND)),
+            (json!(i64::MIN), Some(-LAST_SECOND)),
+            (json!(1e300), Some(LAST_SECOND)),
+            (json!("12"), None),
+            (json!(null), None),
+        ] {
+            assert_eq!(numeric_date(&value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_endless_time_is_none() {
+        let claims = json!({"good": "12.9", "endless": "inf", "nothing": "NaN"});
+        let jwt = Received { header: json!({}), claims, message: String::new(), signature: vec![] };
+        assert_eq!((jwt.time("good"), jwt.time("endless"), jwt.time("nothing")), (Some(12), None, None));
+    }
 }

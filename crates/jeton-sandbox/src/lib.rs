@@ -5,6 +5,7 @@
 
 mod certificates;
 mod control;
+mod dates;
 mod description;
 mod entra;
 mod files;
@@ -14,6 +15,7 @@ mod model;
 mod oidc;
 mod reply;
 mod serve;
+mod settings;
 mod start;
 mod state;
 mod vault;

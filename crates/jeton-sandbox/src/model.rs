@@ -53,6 +53,9 @@ pub(crate) struct ServicePrincipal {
     pub(crate) id: String,
     pub(crate) app_id: String,
     pub(crate) enabled: bool,
+    /// Whether only clients that have an app role on it get tokens for it.
+    #[serde(default)]
+    pub(crate) assignment_required: bool,
     pub(crate) created_ms: i64,
 }
 
@@ -74,37 +77,4 @@ pub(crate) struct OidcClient {
     pub(crate) metadata: Value,
     pub(crate) access_token_sha256: String,
     pub(crate) secret_sha256: Option<String>,
-}
-
-/// What the control door can change.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Settings {
-    pub(crate) token_lifetime_seconds: Option<u64>,
-    pub(crate) latency_ms: u64,
-    pub(crate) hang_seconds: f64,
-    pub(crate) reject_replay: bool,
-    pub(crate) error: Fault,
-    pub(crate) clock_offset_seconds: i64,
-    pub(crate) propagation_delay_seconds: f64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Fault {
-    pub(crate) rate: f64,
-    pub(crate) status: u16,
-    pub(crate) retry_after_seconds: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            token_lifetime_seconds: None,
-            latency_ms: 0,
-            hang_seconds: 0.0,
-            reject_replay: false,
-            error: Fault { rate: 0.0, status: 429, retry_after_seconds: 2 },
-            clock_offset_seconds: 0,
-            propagation_delay_seconds: 0.0,
-        }
-    }
 }

@@ -2,6 +2,7 @@
 //! does.
 
 mod authenticate;
+mod metadata;
 mod registration;
 
 use std::sync::Arc;
@@ -9,22 +10,23 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Bytes,
-    extract::State as Extract,
-    http::HeaderMap,
-    routing::{get, post},
+    extract::{DefaultBodyLimit, Request, State as Extract, rejection::BytesRejection},
+    http::{HeaderMap, header},
+    routing::{any, get, post},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    entra::{Moment, faults},
+    entra::Moment,
     graph::ORDERS_API,
     model::OidcClient,
-    reply::{Reply, field, form, json as reply},
+    reply::{FORM, Reply, field, form, has_type, json as reply, repeated, with_header},
     start::{Shared, random_secret},
     state::State,
 };
 
-const DEFAULT_LIFETIME_SECONDS: u64 = 600;
+pub(crate) const DEFAULT_LIFETIME_SECONDS: u64 = 600;
+const MAX_BODY: usize = 56 * 1024;
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -32,6 +34,23 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/oidc/jwks", get(keys))
         .route("/oidc/token", post(token))
         .merge(registration::routes())
+        .route("/oidc/{*rest}", any(unrecognized))
+        .method_not_allowed_fallback(unrecognized)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+}
+
+async fn unrecognized(request: Request) -> Reply {
+    let path = request.uri().path().trim_start_matches("/oidc");
+    let told = format!("unrecognized route or not allowed method ({} on {path})", request.method());
+    OidcError::new(404, "invalid_request", told).reply()
+}
+
+/// A body of the one type that a route takes.
+fn of_type(headers: &HeaderMap, kind: &str, body: Result<Bytes, BytesRejection>) -> Result<Bytes, OidcError> {
+    if !has_type(headers, kind) {
+        return Err(OidcError::invalid_request(format!("only {kind} content-type bodies are supported")));
+    }
+    body.map_err(|_| OidcError::new(413, "invalid_request", "request entity too large"))
 }
 
 /// An OAuth error (RFC 6749 section 5.2).
@@ -56,6 +75,19 @@ impl OidcError {
         Self::new(400, "invalid_request", description)
     }
 
+    /// Whoever tried Basic is told so (RFC 6749 section 5.2).
+    fn to_client(&self, headers: &HeaderMap, issuer: &str) -> Reply {
+        let tried = headers.get(header::AUTHORIZATION).and_then(|h| h.to_str().ok()).unwrap_or_default();
+        if self.status != 401 || !tried.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic")) {
+            return self.reply();
+        }
+        let challenge = format!(
+            "Basic realm=\"{issuer}\", error=\"{}\", error_description=\"{}\"",
+            self.error, self.description
+        );
+        with_header(self.reply(), "www-authenticate", &challenge)
+    }
+
     fn reply(&self) -> Reply {
         let mut body = json!({"error": self.error, "error_description": self.description});
         if let Some(scope) = &self.scope {
@@ -65,55 +97,62 @@ impl OidcError {
     }
 }
 
-async fn token(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Reply {
-    let form = form(&body);
-    let client_id = authenticate::claimed_client(&form, &headers);
+async fn token(
+    Extract(shared): Extract<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Reply {
+    let form = of_type(&headers, FORM, body).map(|body| form(&body));
+    let read = form.as_deref().unwrap_or_default();
+    let client_id = authenticate::claimed_client(read, &headers);
     let settings = {
         let mut state = shared.state.lock().await;
-        let counts = state.counts.entry(client_id.clone()).or_default();
-        counts.total += 1;
-        *counts.by_scope.entry(field(&form, "scope").unwrap_or_default().to_owned()).or_default() += 1;
+        state.counts_of(&client_id).asked(field(read, "scope").unwrap_or_default());
         state.settings(&client_id)
     };
-    let fault = faults(&settings).await;
+    let fails = settings.strike().await;
     let mut state = shared.state.lock().await;
     let moment = Moment::of(&state, &client_id);
-    if let Some(fault) = fault {
-        state.counts.entry(client_id).or_default().refused += 1;
-        return moment.dated(fault);
-    }
-    let outcome = grant(&shared, &mut state, &form, &headers, moment);
-    let counts = state.counts.entry(client_id).or_default();
-    let answer = match outcome {
+    let outcome = match form {
+        _ if fails => Err(fault(settings.error.status)),
+        Ok(form) => grant(&shared, &mut state, &form, &headers, moment).await,
+        Err(error) => Err(error),
+    };
+    let mut answer = match outcome {
         Ok((body, key)) => {
-            counts.ok += 1;
-            counts.signed_with.extend(key.filter(|k| !counts.signed_with.contains(k)));
+            state.counts_of(&client_id).granted(key);
             reply(200, &body)
         }
         Err(error) => {
-            counts.refused += 1;
-            error.reply()
+            state.counts_of(&client_id).refused += 1;
+            error.to_client(&headers, &shared.description.oidc.issuer)
         }
     };
+    if fails {
+        answer = with_header(answer, "retry-after", &settings.error.retry_after_seconds.to_string());
+    }
     moment.dated(answer)
 }
 
-fn grant(
+/// A failure of the provider's own.
+fn fault(status: u16) -> OidcError {
+    match status {
+        429 | 503 => OidcError::new(status, "temporarily_unavailable", "the server is overloaded, try later"),
+        _ => OidcError::new(status, "server_error", "oops! something went wrong"),
+    }
+}
+
+async fn grant(
     shared: &Shared,
     state: &mut State,
     form: &[(String, String)],
     headers: &HeaderMap,
     moment: Moment,
 ) -> Result<(Value, Option<String>), OidcError> {
-    let mut names: Vec<_> = form.iter().map(|(name, _)| name).collect();
-    names.sort();
-    if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
-        return Err(OidcError::invalid_request(format!(
-            "'{}' parameter must not be provided twice",
-            twice[0]
-        )));
+    if let Some(name) = repeated(form) {
+        return Err(OidcError::invalid_request(format!("'{name}' parameter must not be provided twice")));
     }
-    let (client, key) = authenticate::authenticate(shared, state, form, headers, moment)?;
+    let (client, key) = authenticate::authenticate(shared, state, form, headers, moment).await?;
     match field(form, "grant_type") {
         Some("client_credentials") => {}
         Some(_) => {
@@ -162,15 +201,12 @@ fn jwt(
     let now = moment.secs();
     let mut claims = json!({
         "jti": random_secret(), "sub": client.client_id, "client_id": client.client_id, "iat": now,
-        "exp": now + i64::try_from(lifetime).unwrap_or(i64::MAX / 2), "iss": shared.description.oidc.issuer, "aud": resource,
+        "exp": now.saturating_add_unsigned(lifetime), "iss": shared.description.oidc.issuer, "aud": resource,
     });
     if !scopes.is_empty() {
         claims["scope"] = scopes.join(" ").into();
     }
-    shared
-        .signer
-        .sign(&claims, "at+jwt")
-        .ok_or_else(|| OidcError::new(500, "server_error", "oops! something went wrong"))
+    shared.signer.sign(&claims, "at+jwt").ok_or_else(|| fault(500))
 }
 
 async fn discovery(Extract(shared): Extract<Arc<Shared>>) -> Reply {

@@ -1,13 +1,15 @@
 //! Starting and stopping: listeners, first content, `sandbox.json`.
 
 use std::{
-    fs, io,
+    fs::{self, File, TryLockError},
+    io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use axum::{extract::State as Extract, http::header, middleware::map_response_with_state};
 use rand::Rng;
 use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use uuid::Uuid;
@@ -16,15 +18,14 @@ use crate::{
     certificates::{CA_FILE, server_config},
     control,
     description::{Administrator, Description, EntraTenant, FILE, OidcTenant, VaultPlace},
-    entra::{self, Signer},
-    files::{kept, private_dir, write_private},
-    graph, serve,
+    entra::{self, Moment, Signer},
+    files::{kept, private_dir, private_file, write_private},
+    graph, oidc,
+    reply::Reply,
+    serve,
     state::State,
     vault,
 };
-
-/// Largest request body of the token and registration endpoints; Graph has its own bound.
-const MAX_BODY: usize = 64 * 1024;
 
 /// Where the sandbox keeps its things, and where it listens.
 #[derive(Debug, Clone)]
@@ -52,6 +53,14 @@ pub enum SandboxError {
     /// None runs there.
     #[error("{0}")]
     NotRunning(String),
+    /// Another one runs there.
+    #[error("{folder} is in use by the sandbox of process {holder}: stop that one, or choose another folder")]
+    InUse {
+        /// Where.
+        folder: String,
+        /// The process.
+        holder: String,
+    },
     /// An address is taken.
     #[error("{address} is taken by another program: stop that one, or choose another port ({source})")]
     Address {
@@ -88,6 +97,7 @@ pub struct Sandbox {
     shared: Arc<Shared>,
     data_dir: PathBuf,
     listeners: Vec<JoinHandle<()>>,
+    _lock: File,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -103,6 +113,9 @@ impl Sandbox {
         let failed = |source| SandboxError::Folder { folder: folder.clone(), source };
         private_dir(&options.data_dir).map_err(failed)?;
         let data_dir = options.data_dir.canonicalize().map_err(failed)?;
+        let lock = lock(&data_dir)?;
+        // Of one that was killed.
+        let _ = fs::remove_file(data_dir.join(FILE));
         let authority = listen(&data_dir, "authority.port", options.authority_listen).await?;
         let vault = listen(&data_dir, "vault.port", options.vault_listen).await?;
         let tls = server_config(&data_dir).map_err(failed)?;
@@ -111,19 +124,15 @@ impl Sandbox {
         let mut state = State::open(&data_dir).await?;
         graph::furnish(&mut state, &description).await?;
         let shared = Arc::new(Shared { state: Mutex::new(state), description, signer });
-        let doors =
-            entra::routes().merge(crate::oidc::routes()).merge(graph::routes()).merge(control::routes());
+        let doors = entra::routes().merge(oidc::routes()).merge(graph::routes()).merge(control::routes());
+        let doors = doors.layer(map_response_with_state(Arc::clone(&shared), dated));
         let listeners = vec![
-            tokio::spawn(serve::run(
-                authority,
-                Arc::clone(&tls),
-                limited(doors).with_state(Arc::clone(&shared)),
-            )),
+            tokio::spawn(serve::run(authority, Arc::clone(&tls), doors.with_state(Arc::clone(&shared)))),
             tokio::spawn(serve::run(vault, tls, vault::routes().with_state(Arc::clone(&shared)))),
         ];
         let text = serde_json::to_vec_pretty(&shared.description).unwrap_or_default();
         write_private(&data_dir.join(FILE), &text).map_err(failed)?;
-        Ok(Self { shared, data_dir, listeners })
+        Ok(Self { shared, data_dir, listeners, _lock: lock })
     }
 
     /// Where everything is.
@@ -153,8 +162,30 @@ impl Sandbox {
     }
 }
 
-fn limited(doors: axum::Router<Arc<Shared>>) -> axum::Router<Arc<Shared>> {
-    doors.layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+/// What does not follow a client's own clock tells the tenant's.
+async fn dated(Extract(shared): Extract<Arc<Shared>>, answer: Reply) -> Reply {
+    if answer.headers().contains_key(header::DATE) {
+        return answer;
+    }
+    Moment::of(&*shared.state.lock().await, "").dated(answer)
+}
+
+/// One sandbox at a time on a folder. The lock ends with the file, or with the process.
+fn lock(folder: &Path) -> Result<File, SandboxError> {
+    let name = folder.display().to_string();
+    let failed = |source| SandboxError::Folder { folder: name.clone(), source };
+    let mut file = private_file(&folder.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(failed)?;
+            return Err(SandboxError::InUse { folder: name, holder });
+        }
+    }
+    file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed)?;
+    Ok(file)
 }
 
 /// Listens; a port that was drawn is kept in a file, so that the URLs stay the same.
@@ -219,4 +250,34 @@ fn describe(data_dir: &Path, authority: &TcpListener, vault: &TcpListener) -> io
 
 pub(crate) fn random_secret() -> String {
     crate::jwt::base64url(&rand::rng().random::<[u8; 32]>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read_description;
+
+    #[tokio::test]
+    async fn a_second_sandbox_on_a_folder_is_told_who_has_it_and_harms_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Sandbox::start(SandboxOptions::new(folder.path())).await.unwrap();
+        let second = Sandbox::start(SandboxOptions::new(folder.path())).await.unwrap_err().to_string();
+        assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
+        assert_eq!(read_description(folder.path()).unwrap().url, first.description().url);
+        first.shutdown().await;
+        Sandbox::start(SandboxOptions::new(folder.path())).await.unwrap().shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_description_whose_process_is_gone_describes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::start(SandboxOptions::new(folder.path())).await.unwrap();
+        let mut stale = sandbox.description().clone();
+        sandbox.shutdown().await;
+        // Above every id that the kernel gives out.
+        stale.pid = i32::MAX as u32;
+        fs::write(folder.path().join(FILE), serde_json::to_vec(&stale).unwrap()).unwrap();
+        let error = read_description(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("no sandbox runs on") && error.contains("is gone"), "{error}");
+    }
 }

@@ -10,15 +10,23 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use sqlx::{
     Row, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::model::{Application, OidcClient, RoleGrant, ServicePrincipal, Settings};
+use crate::{
+    files::private_file,
+    model::{Application, OidcClient, RoleGrant, ServicePrincipal},
+    settings::{Settings, merge},
+};
 
-/// Remembered ids of assertions; older ones have expired by then.
+/// Remembered ids of assertions. When they are full, no more are taken.
 const MAX_REMEMBERED: usize = 1_000_000;
+/// Scopes counted apart for one client; the rest is counted as one.
+const MAX_SCOPES: usize = 32;
+const MAX_SCOPE_BYTES: usize = 1_024;
 
 /// Requests of one client at the token endpoints.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -31,16 +39,32 @@ pub(crate) struct Counts {
     pub(crate) signed_with: Vec<String>,
 }
 
+impl Counts {
+    pub(crate) fn asked(&mut self, scope: &str) {
+        self.total += 1;
+        let apart = self.by_scope.contains_key(scope)
+            || self.by_scope.len() < MAX_SCOPES && scope.len() <= MAX_SCOPE_BYTES;
+        *self.by_scope.entry(if apart { scope } else { "others" }.to_owned()).or_default() += 1;
+    }
+
+    /// The key that signed, if one did.
+    pub(crate) fn granted(&mut self, key: Option<String>) {
+        self.ok += 1;
+        self.signed_with.extend(key.filter(|k| !self.signed_with.contains(k)));
+    }
+}
+
 pub(crate) struct State {
     db: SqlitePool,
     pub(crate) applications: BTreeMap<String, Application>,
     pub(crate) principals: BTreeMap<String, ServicePrincipal>,
     pub(crate) grants: BTreeMap<String, RoleGrant>,
     pub(crate) clients: BTreeMap<String, OidcClient>,
-    settings: BTreeMap<String, Settings>,
+    /// The members that are named for a client; under no name, for all.
+    settings: BTreeMap<String, Value>,
     pub(crate) counts: HashMap<String, Counts>,
-    /// (client, jti) and when it may be forgotten.
-    used: HashMap<(String, String), i64>,
+    /// Digests of (client, jti), and when they may be forgotten, in seconds by this machine.
+    used: BTreeMap<String, i64>,
 }
 
 /// A kind of document.
@@ -51,6 +75,7 @@ pub(crate) enum Kind {
     Grant,
     Client,
     Settings,
+    Used,
 }
 
 impl Kind {
@@ -61,6 +86,7 @@ impl Kind {
             Self::Grant => "grant",
             Self::Client => "client",
             Self::Settings => "settings",
+            Self::Used => "used",
         }
     }
 }
@@ -83,25 +109,29 @@ impl Changes {
 
 impl State {
     pub(crate) async fn open(data_dir: &Path) -> Result<Self, sqlx::Error> {
+        let file = data_dir.join("sandbox.db");
+        // The files beside it get its permissions.
+        private_file(&file).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
-            .filename(data_dir.join("sandbox.db"))
-            .create_if_missing(true)
+            .filename(file)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
         let db = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
         sqlx::query("CREATE TABLE IF NOT EXISTS documents (kind TEXT, id TEXT, body TEXT NOT NULL, PRIMARY KEY (kind, id)) STRICT")
             .execute(&db)
             .await?;
-        Ok(Self {
+        let mut state = Self {
             applications: load(&db, Kind::Application).await?,
             principals: load(&db, Kind::Principal).await?,
             grants: load(&db, Kind::Grant).await?,
             clients: load(&db, Kind::Client).await?,
             settings: load(&db, Kind::Settings).await?,
             counts: HashMap::new(),
-            used: HashMap::new(),
+            used: load(&db, Kind::Used).await?,
             db,
-        })
+        };
+        state.forget_expired(machine_millis() / 1_000).await?;
+        Ok(state)
     }
 
     /// Commits all changes or none.
@@ -123,23 +153,73 @@ impl State {
         self.db.close().await;
     }
 
-    /// The settings in force for a client: its own, or those for all.
+    /// The settings in force for a client: what is named for it, over what is named for all.
     pub(crate) fn settings(&self, client: &str) -> Settings {
-        self.settings.get(client).or_else(|| self.settings.get("")).copied().unwrap_or_default()
+        self.layered(client, self.settings.get(client)).unwrap_or_default()
     }
 
-    pub(crate) async fn set_settings(&mut self, client: &str, settings: Settings) -> Result<(), sqlx::Error> {
-        self.commit(Changes::default().put(Kind::Settings, client, &settings)).await?;
-        self.settings.insert(client.to_owned(), settings);
+    fn layered(&self, client: &str, own: Option<&Value>) -> Result<Settings, String> {
+        let general = self.settings.get("").filter(|_| !client.is_empty());
+        Settings::layered(general.into_iter().chain(own))
+    }
+
+    /// Names members for a client, or for all; or says what is wrong with them.
+    pub(crate) async fn name_settings(
+        &mut self,
+        client: &str,
+        members: &Value,
+    ) -> Result<Result<Settings, String>, sqlx::Error> {
+        let mut own = self.settings.get(client).cloned().unwrap_or_else(|| json!({}));
+        merge(&mut own, members);
+        let settings = match self.layered(client, Some(&own)) {
+            Ok(settings) => settings,
+            Err(wrong) => return Ok(Err(wrong)),
+        };
+        self.commit(Changes::default().put(Kind::Settings, client, &own)).await?;
+        self.settings.insert(client.to_owned(), own);
+        Ok(Ok(settings))
+    }
+
+    /// Takes an assertion's id, which is on disk before this returns; false if it was taken before. It is kept as long as the
+    /// assertion can be used. A refusal changes nothing.
+    pub(crate) async fn use_once(
+        &mut self,
+        client: &str,
+        jti: &str,
+        seconds: i64,
+    ) -> Result<bool, sqlx::Error> {
+        let now = machine_millis() / 1_000;
+        let id = sha256_hex(&format!("{client} {jti}"));
+        if self.used.get(&id).is_some_and(|end| *end > now) {
+            return Ok(false);
+        }
+        if self.used.len() >= MAX_REMEMBERED {
+            self.forget_expired(now).await?;
+            if self.used.len() >= MAX_REMEMBERED {
+                return Ok(false);
+            }
+        }
+        let until = now.saturating_add(seconds);
+        // In memory first: whoever gives up while this is written down has used it up all the same.
+        self.used.insert(id.clone(), until);
+        self.commit(Changes::default().put(Kind::Used, &id, &until)).await?;
+        Ok(true)
+    }
+
+    async fn forget_expired(&mut self, now: i64) -> Result<(), sqlx::Error> {
+        let expired = self.used.iter().filter(|(_, end)| **end <= now);
+        let changes = expired.fold(Changes::default(), |changes, (id, _)| changes.remove(Kind::Used, id));
+        self.commit(changes).await?;
+        self.used.retain(|_, end| *end > now);
         Ok(())
     }
 
-    /// Remembers an assertion's id; false if it was used before.
-    pub(crate) fn use_once(&mut self, client: &str, jti: &str, until: i64, now: i64) -> bool {
-        if self.used.len() >= MAX_REMEMBERED {
-            self.used.retain(|_, end| *end > now);
-        }
-        self.used.insert((client.to_owned(), jti.to_owned()), until).is_none_or(|end| end <= now)
+    /// The counts of a client that is known; those of all others are one, so that they take no room.
+    pub(crate) fn counts_of(&mut self, client: &str) -> &mut Counts {
+        let known = self.counts.contains_key(client)
+            || self.clients.contains_key(client)
+            || self.application_by_app_id(client).is_some();
+        self.counts.entry(if known { client.to_owned() } else { String::new() }).or_default()
     }
 
     pub(crate) fn application_by_app_id(&self, app_id: &str) -> Option<&Application> {
@@ -150,24 +230,13 @@ impl State {
         self.principals.values().find(|p| p.app_id == app_id)
     }
 
-    /// The values of the app roles that a service principal has on an API.
-    pub(crate) fn roles(
-        &self,
-        principal: &str,
-        api: &Application,
-        visible: impl Fn(i64) -> bool,
-    ) -> Vec<String> {
-        let Some(resource) = self.principal_of(&api.app_id) else { return vec![] };
-        let granted = self
-            .grants
-            .values()
-            .filter(|g| g.principal == principal && g.resource == resource.id && visible(g.created_ms));
-        let mut roles: Vec<_> = granted
-            .filter_map(|g| api.app_roles.iter().find(|r| r.id == g.role))
-            .map(|r| r.value.clone())
-            .collect();
-        roles.sort();
-        roles
+    /// What a service principal was granted on an API.
+    pub(crate) fn granted<'a>(
+        &'a self,
+        principal: &'a str,
+        resource: &'a str,
+    ) -> impl Iterator<Item = &'a RoleGrant> {
+        self.grants.values().filter(move |g| g.principal == principal && g.resource == resource)
     }
 }
 
@@ -190,4 +259,66 @@ pub(crate) fn machine_millis() -> i64 {
 
 pub(crate) fn sha256_hex(text: &str) -> String {
     digest(&SHA256, text.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_id_is_taken_once_and_a_refusal_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::open(folder.path()).await.unwrap();
+        assert!(state.use_once("client", "jti", 60).await.unwrap());
+        assert!(!state.use_once("client", "jti", -13).await.unwrap());
+        assert!(!state.use_once("client", "jti", 60).await.unwrap());
+        assert!(state.use_once("other", "jti", 60).await.unwrap());
+        assert!(state.use_once("client", "ended", -1).await.unwrap());
+        state.close().await;
+
+        let mut again = State::open(folder.path()).await.unwrap();
+        assert_eq!(again.used.len(), 2, "what has ended is forgotten");
+        assert!(!again.use_once("client", "jti", 60).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn settings_of_a_client_lie_over_those_of_all_and_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::open(folder.path()).await.unwrap();
+        state.name_settings("client", &json!({"latency_ms": 500})).await.unwrap().unwrap();
+        state.name_settings("", &json!({"token_lifetime_seconds": 33})).await.unwrap().unwrap();
+        state.name_settings("", &json!({"latency_ms": -1})).await.unwrap().unwrap_err();
+        state.close().await;
+
+        let state = State::open(folder.path()).await.unwrap();
+        let of = |client| {
+            let settings = state.settings(client);
+            (settings.latency_ms, settings.token_lifetime_seconds)
+        };
+        assert_eq!((of("client"), of("other")), ((500, Some(33)), (0, Some(33))));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_registered_is_counted_in_one_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::open(folder.path()).await.unwrap();
+        for n in 0..100 {
+            state.counts_of(&format!("stranger-{n}")).asked(&format!("scope-{n}"));
+        }
+        assert_eq!(state.counts.len(), 1);
+        let counts = state.counts_of("stranger");
+        assert_eq!((counts.total, counts.by_scope.len()), (100, MAX_SCOPES + 1));
+    }
+
+    #[tokio::test]
+    async fn only_its_owner_reads_the_database() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).await.unwrap();
+        state.commit(Changes::default().put(Kind::Used, "x", &1)).await.unwrap();
+        for name in ["sandbox.db", "sandbox.db-wal", "sandbox.db-shm"] {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
 }

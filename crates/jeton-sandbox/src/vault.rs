@@ -11,6 +11,7 @@ use axum::{
 use serde_json::json;
 
 use crate::{
+    entra::accepted,
     graph::{VAULT_API, VAULT_ROLE},
     reply::{Reply, bearer, json as reply, with_header},
     start::Shared,
@@ -43,17 +44,12 @@ async fn secret(shared: &Shared, name: &str, version: &str, headers: &HeaderMap)
     let Some(token) = bearer(headers) else {
         return challenge(shared, "AKV10000: Request is missing a Bearer token.");
     };
-    let api = shared
-        .state
-        .lock()
-        .await
-        .applications
-        .values()
-        .find(|a| a.identifier_uris.iter().any(|u| u == VAULT_API))
-        .map(|a| a.app_id.clone());
-    let Some(claims) =
-        shared.signer.claims(token, &shared.description.entra.issuer, &api.unwrap_or_default())
-    else {
+    let accepted = {
+        let state = shared.state.lock().await;
+        let api = state.applications.values().find(|a| a.identifier_uris.iter().any(|u| u == VAULT_API));
+        api.and_then(|api| accepted(shared, &state, token, &api.app_id))
+    };
+    let Some((claims, _)) = accepted else {
         return challenge(shared, "AKV10032: Invalid token: wrong issuer, audience, signature or time.");
     };
     let roles = claims["roles"].as_array().cloned().unwrap_or_default();

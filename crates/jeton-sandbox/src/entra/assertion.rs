@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Clocks may differ by this much.
-const SKEW_SECONDS: i64 = 300;
+pub(super) const SKEW_SECONDS: i64 = 300;
 
 pub(super) struct Checked {
     /// SHA-256 thumbprint of the certificate that signed.
@@ -65,9 +65,12 @@ fn key_of<'a>(jwt: &Received, application: &'a Application, moment: Moment) -> R
     };
     let found = application.keys.iter().filter(|key| moment.visible(key.created_ms)).find(fits);
     let key = found.ok_or_else(|| error::unknown_key(&shown))?;
-    if key.not_after <= moment.secs() || key.not_before > moment.secs() + SKEW_SECONDS {
-        return Err(error::lapsed_key(&shown));
+    if key.not_after <= moment.secs() {
+        return Err(error::expired_key(&shown, key));
+    }
+    if key.not_before > moment.secs() + SKEW_SECONDS {
+        return Err(error::early_key(&shown, key));
     }
     let der = STANDARD.decode(&key.certificate).unwrap_or_default();
-    if jwt.verifies_with_certificate(&der) { Ok(key) } else { Err(error::bad_signature(&shown)) }
+    if jwt.verifies_with_certificate(&der) { Ok(key) } else { Err(error::bad_signature(&shown, key)) }
 }

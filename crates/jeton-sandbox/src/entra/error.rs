@@ -3,7 +3,12 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::reply::{Reply, json as reply};
+use crate::{
+    dates::{american, timestamp},
+    jwt,
+    model::Key,
+    reply::{Reply, json as reply, text},
+};
 
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -15,6 +20,10 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(super) fn reply(&self, correlation: &str, now: i64) -> Reply {
+        // Throttling is told in plain text where clients ask for themselves.
+        if self.status == 429 {
+            return text(429, "Too Many Requests");
+        }
         let trace = Uuid::new_v4().to_string();
         let timestamp = timestamp(now);
         let body: Value = json!({
@@ -28,20 +37,6 @@ impl Refusal {
             "correlation_id": correlation,
         });
         reply(self.status, &body)
-    }
-}
-
-/// `2026-01-01 00:00:00Z`
-fn timestamp(now: i64) -> String {
-    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(now).unwrap_or(0));
-    let date = httpdate::fmt_http_date(at);
-    // "Thu, 01 Jan 2026 00:00:00 GMT"
-    let parts: Vec<_> = date.split_whitespace().collect();
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = months.iter().position(|m| Some(m) == parts.get(2)).unwrap_or(0) + 1;
-    match parts[..] {
-        [_, day, _, year, time, _] => format!("{year}-{month:02}-{day} {time}Z"),
-        _ => date,
     }
 }
 
@@ -69,6 +64,29 @@ pub(super) fn missing_parameter(name: &str) -> Refusal {
         900144,
         format!("The request body must contain the following parameter: '{name}'."),
     )
+}
+
+pub(super) fn invalid_parameter(name: &str) -> Refusal {
+    bad("invalid_request", 90100, format!("The '{name}' parameter is empty or not valid."))
+}
+
+pub(super) fn repeated_parameter(name: &str) -> Refusal {
+    bad(
+        "invalid_request",
+        9002313,
+        format!("Invalid request. Request is malformed or invalid: the parameter '{name}' is there twice."),
+    )
+}
+
+pub(super) fn too_large() -> Refusal {
+    Refusal {
+        status: 413,
+        ..bad(
+            "invalid_request",
+            9002313,
+            "Invalid request. Request is malformed or invalid: it is too large.",
+        )
+    }
 }
 
 pub(super) fn unsupported_grant(given: &str) -> Refusal {
@@ -131,30 +149,41 @@ pub(super) fn algorithm(given: &str) -> Refusal {
 }
 
 pub(super) fn unknown_key(thumbprint: &str) -> Refusal {
+    of_certificate("is not registered on application", "The key was not found.", thumbprint, None)
+}
+
+pub(super) fn expired_key(thumbprint: &str, key: &Key) -> Refusal {
+    of_certificate("is expired on application", "The key used is expired.", thumbprint, Some(key))
+}
+
+pub(super) fn early_key(thumbprint: &str, key: &Key) -> Refusal {
+    of_certificate("is not yet valid on application", "The key used is not yet valid.", thumbprint, Some(key))
+}
+
+fn of_certificate(fault: &str, reason: &str, thumbprint: &str, found: Option<&Key>) -> Refusal {
+    let reason = reasons(reason, thumbprint, found);
     client(
         700027,
-        format!(
-            "The certificate with identifier used to sign the client assertion is not registered on application. [Reason - The key was not found., Thumbprint of key used by client: '{thumbprint}']"
-        ),
+        format!("The certificate with identifier used to sign the client assertion {fault}. {reason}"),
     )
 }
 
-pub(super) fn lapsed_key(thumbprint: &str) -> Refusal {
-    client(
-        700027,
-        format!(
-            "The certificate with identifier used to sign the client assertion is expired on application. [Reason - The key used is expired., Thumbprint of key used by client: '{thumbprint}']"
-        ),
-    )
+pub(super) fn bad_signature(thumbprint: &str, key: &Key) -> Refusal {
+    let reason = reasons(
+        "The provided signature value did not match the expected signature value.",
+        thumbprint,
+        Some(key),
+    );
+    client(700027, format!("Client assertion failed signature validation. {reason}"))
 }
 
-pub(super) fn bad_signature(thumbprint: &str) -> Refusal {
-    client(
-        700027,
-        format!(
-            "Client assertion failed signature validation. [Reason - The provided signature value did not match the expected signature value., Thumbprint of key used by client: '{thumbprint}']"
-        ),
-    )
+fn reasons(reason: &str, thumbprint: &str, found: Option<&Key>) -> String {
+    let hex: String =
+        jwt::decode(thumbprint).unwrap_or_default().iter().map(|b| format!("{b:02X}")).collect();
+    let found = found.map_or_else(String::new, |key| {
+        format!(", Found key 'Start={}, End={}'", american(key.not_before), american(key.not_after))
+    });
+    format!("[Reason - {reason}, Thumbprint of key used by client: '{hex}'{found}]")
 }
 
 pub(super) fn time_range(now: i64, from: Option<i64>, until: i64) -> Refusal {
@@ -191,12 +220,22 @@ pub(super) fn replayed() -> Refusal {
     client(700028, "Client assertion was used before; assertions are single-use here.")
 }
 
-pub(super) fn several_scopes(scope: &str) -> Refusal {
+pub(super) fn malformed_scope(scope: &str) -> Refusal {
     bad(
         "invalid_scope",
         70011,
         format!(
-            "The provided value for the input parameter 'scope' is not valid. The scope {scope} is not valid: exactly one resource can be asked for."
+            "The provided request must include a 'scope' input parameter. The provided value for the input parameter 'scope' is not valid. The scope '{scope}' is not valid."
+        ),
+    )
+}
+
+pub(super) fn several_resources(scope: &str) -> Refusal {
+    bad(
+        "invalid_scope",
+        700022,
+        format!(
+            "The provided value for the input parameter 'scope' is not valid because it contains more than one resource: '{scope}'."
         ),
     )
 }
@@ -221,15 +260,33 @@ pub(super) fn unknown_resource(resource: &str) -> Refusal {
     )
 }
 
+pub(super) fn disabled_resource(resource: &str) -> Refusal {
+    bad("invalid_resource", 50001, format!("The resource named {resource} is disabled in the tenant."))
+}
+
+pub(super) fn not_assigned(app: &str, resource: &str) -> Refusal {
+    bad(
+        "invalid_grant",
+        501051,
+        format!("Application '{app}' is not assigned to a role for the application '{resource}'."),
+    )
+}
+
 pub(super) fn malformed_claims() -> Refusal {
     bad("invalid_request", 900144, "The request parameter 'claims' is not a JSON object.")
 }
 
 pub(super) fn server_error() -> Refusal {
-    Refusal {
-        status: 500,
-        error: "server_error",
-        code: 90033,
-        text: "A transient error has occurred.".into(),
-    }
+    fault(500)
+}
+
+/// A failure of the authority's own, as its status tells.
+pub(super) fn fault(status: u16) -> Refusal {
+    let (error, code) = match status {
+        429 => ("temporarily_unavailable", 90055),
+        503 => ("temporarily_unavailable", 90033),
+        504 => ("temporarily_unavailable", 90024),
+        _ => ("server_error", 90006),
+    };
+    Refusal { status, error, code, text: "A transient error has occurred. Please try again.".into() }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Answer, Call, Caller, GraphError, keyed, keys, page};
+use super::{Answer, Call, Caller, GraphError, keyed, keys, page, principals};
 use crate::{
     model::Application,
     reply::{empty, json as reply},
@@ -29,7 +29,7 @@ pub(super) async fn route(
         && rest.is_empty()
         && let Some(unique_name) = keyed(first, "uniqueName")
     {
-        return upsert(state, caller, call, unique_name).await;
+        return upsert(state, caller, call, &unique_name).await;
     }
     let (segment, rest) = match (first, rest) {
         ("applications", [id, rest @ ..]) => (*id, rest),
@@ -45,7 +45,9 @@ pub(super) async fn route(
         return Err(GraphError::denied());
     }
     match (method, rest) {
-        ("GET", []) => Ok(reply(200, &call.query.selected(shown(&found)))),
+        ("GET", []) => {
+            Ok(reply(200, &call.query.selected(shown(&found, call.query.selects("keyCredentials")))))
+        }
         ("PATCH", []) => change(state, call, found).await,
         ("DELETE", []) => delete(state, &found).await,
         ("POST", ["addPassword"]) => keys::add_password(state, call, found).await,
@@ -57,8 +59,8 @@ pub(super) async fn route(
 /// What has spread by now, under its id, its app id or its unique name.
 fn find(state: &State, segment: &str, call: &Call) -> Option<Application> {
     let found = match (keyed(segment, "appId"), keyed(segment, "uniqueName")) {
-        (Some(app_id), _) => state.application_by_app_id(app_id),
-        (_, Some(name)) => state.applications.values().find(|a| a.unique_name.as_deref() == Some(name)),
+        (Some(app_id), _) => state.application_by_app_id(&app_id),
+        (_, Some(name)) => state.applications.values().find(|a| a.unique_name.as_ref() == Some(&name)),
         _ => state.applications.get(segment),
     };
     found.filter(|a| call.moment.visible(a.created_ms)).cloned()
@@ -68,10 +70,10 @@ async fn create(state: &mut State, caller: &Caller, call: &Call, unique_name: Op
     if !caller.creates() {
         return Err(GraphError::denied());
     }
-    let Some(display_name) = call.body["displayName"].as_str().filter(|n| !n.is_empty() && n.len() <= 256)
-    else {
-        return Err(GraphError::bad("Property 'displayName' is required, at most 256 characters."));
-    };
+    let display_name = display_name(&call.body["displayName"])?;
+    if unique_name.is_some_and(str::is_empty) {
+        return Err(GraphError::bad("Property 'uniqueName' must not be empty."));
+    }
     if !call.body["passwordCredentials"].is_null() {
         return Err(GraphError::bad(
             "passwordCredentials are not allowed in a create request; use addPassword.",
@@ -80,7 +82,7 @@ async fn create(state: &mut State, caller: &Caller, call: &Call, unique_name: Op
     let application = Application {
         id: Uuid::new_v4().to_string(),
         app_id: Uuid::new_v4().to_string(),
-        display_name: display_name.to_owned(),
+        display_name,
         unique_name: unique_name.map(str::to_owned),
         identifier_uris: vec![],
         app_roles: vec![],
@@ -90,7 +92,7 @@ async fn create(state: &mut State, caller: &Caller, call: &Call, unique_name: Op
         created_ms: machine_millis(),
         built_in: false,
     };
-    let body = shown(&application);
+    let body = shown(&application, false);
     save(state, application).await?;
     Ok(reply(201, &body))
 }
@@ -106,8 +108,8 @@ async fn upsert(state: &mut State, caller: &Caller, call: &Call, unique_name: &s
 }
 
 async fn change(state: &mut State, call: &Call, mut application: Application) -> Answer {
-    if let Some(name) = call.body["displayName"].as_str() {
-        application.display_name = name.to_owned();
+    if let Some(name) = call.body.get("displayName") {
+        application.display_name = display_name(name)?;
     }
     if !call.body["keyCredentials"].is_null() {
         application.keys = keys::credentials(&call.body["keyCredentials"], &application.keys)?;
@@ -116,32 +118,29 @@ async fn change(state: &mut State, call: &Call, mut application: Application) ->
     Ok(empty(204))
 }
 
+fn display_name(value: &Value) -> Result<String, GraphError> {
+    let name = value.as_str().filter(|name| !name.is_empty() && name.chars().count() <= 256);
+    name.map(str::to_owned).ok_or_else(|| {
+        GraphError::bad("Property 'displayName' is required, a text of at most 256 characters.")
+    })
+}
+
 async fn delete(state: &mut State, application: &Application) -> Answer {
     if application.built_in {
         return Err(GraphError::denied());
     }
-    let principals: Vec<_> =
+    let principals =
         state.principals.values().filter(|p| p.app_id == application.app_id).map(|p| p.id.clone()).collect();
-    let grants: Vec<_> =
-        state.grants.values().filter(|g| principals.contains(&g.principal)).map(|g| g.id.clone()).collect();
-    let mut changes = Changes::default().remove(Kind::Application, &application.id);
-    for id in &principals {
-        changes = changes.remove(Kind::Principal, id);
-    }
-    for id in &grants {
-        changes = changes.remove(Kind::Grant, id);
-    }
-    state.commit(changes).await.map_err(|e| GraphError::unavailable(&e))?;
+    let changes = Changes::default().remove(Kind::Application, &application.id);
+    principals::forget(state, changes, principals).await?;
     state.applications.remove(&application.id);
-    principals.iter().for_each(|id| drop(state.principals.remove(id)));
-    grants.iter().for_each(|id| drop(state.grants.remove(id)));
     Ok(empty(204))
 }
 
 fn list(state: &State, caller: &Caller, call: &Call) -> crate::reply::Reply {
     let reached =
         state.applications.values().filter(|a| caller.reaches(a) && call.moment.visible(a.created_ms));
-    let all = reached.map(shown).filter(|a| call.query.filter.as_ref().is_none_or(|f| f.matches(a)));
+    let all = reached.map(|a| shown(a, false)).filter(|a| call.query.finds(a));
     page(call, "applications", all.map(|a| call.query.selected(a)).collect())
 }
 
@@ -152,13 +151,13 @@ pub(super) async fn save(state: &mut State, application: Application) -> Result<
     Ok(())
 }
 
-fn shown(application: &Application) -> Value {
+fn shown(application: &Application, keys_selected: bool) -> Value {
     json!({
         "id": application.id, "appId": application.app_id, "displayName": application.display_name,
         "uniqueName": application.unique_name, "identifierUris": application.identifier_uris,
         "signInAudience": "AzureADMyOrg", "api": {"requestedAccessTokenVersion": 2},
         "appRoles": application.app_roles.iter().map(|r| json!({"id": r.id, "value": r.value, "isEnabled": true, "allowedMemberTypes": ["Application"]})).collect::<Vec<_>>(),
-        "keyCredentials": application.keys.iter().map(keys::shown).collect::<Vec<_>>(),
+        "keyCredentials": application.keys.iter().map(|k| keys::shown(k, keys_selected)).collect::<Vec<_>>(),
         "passwordCredentials": application.secrets.iter().map(|s| json!({"keyId": s.key_id, "displayName": s.display_name, "hint": s.hint})).collect::<Vec<_>>(),
     })
 }

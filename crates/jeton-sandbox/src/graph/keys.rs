@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Answer, Call, Caller, GraphError, applications::save};
 use crate::{
+    dates::{date, seconds},
     jwt::{Received, base64url, normalized},
     model::{Application, Key, Secret},
     reply::{empty, json as reply},
@@ -28,14 +29,8 @@ pub(super) async fn add(
 ) -> Answer {
     prove(caller, call, &application)?;
     let key = key(&call.body["keyCredential"])?;
-    if application.keys.len() >= MAX_KEYS {
-        return Err(GraphError::new(
-            403,
-            "Directory_QuotaExceeded",
-            "The application has too many key credentials.",
-        ));
-    }
-    let body = shown(&key);
+    within_quota(application.keys.len() + 1)?;
+    let body = shown(&key, false);
     application.keys.push(key);
     save(state, application).await?;
     Ok(reply(200, &body))
@@ -117,7 +112,15 @@ pub(super) fn credentials(value: &Value, present: &[Key]) -> Result<Vec<Key>, Gr
     let stays = |entry: &Value| {
         present.iter().find(|k| entry["key"].is_null() && entry["keyId"] == k.key_id.as_str())
     };
+    within_quota(entries.len())?;
     entries.iter().map(|entry| stays(entry).map_or_else(|| key(entry), |k| Ok(k.clone()))).collect()
+}
+
+fn within_quota(keys: usize) -> Result<(), GraphError> {
+    if keys <= MAX_KEYS {
+        return Ok(());
+    }
+    Err(GraphError::new(403, "Directory_QuotaExceeded", "The application has too many key credentials."))
 }
 
 fn key(value: &Value) -> Result<Key, GraphError> {
@@ -144,10 +147,11 @@ fn key(value: &Value) -> Result<Key, GraphError> {
     })
 }
 
-pub(super) fn shown(key: &Key) -> Value {
+/// The certificate itself only where it was selected.
+pub(super) fn shown(key: &Key, selected: bool) -> Value {
     json!({
         "keyId": key.key_id, "displayName": key.display_name, "type": "AsymmetricX509Cert", "usage": "Verify",
-        "key": key.certificate, "customKeyIdentifier": key.x5t,
+        "key": selected.then_some(&key.certificate), "customKeyIdentifier": key.x5t,
         "startDateTime": date(key.not_before), "endDateTime": date(key.not_after),
     })
 }
@@ -181,54 +185,11 @@ pub(super) async fn add_password(state: &mut State, call: &Call, mut application
 
 pub(super) async fn remove_password(state: &mut State, call: &Call, mut application: Application) -> Answer {
     let key_id = call.body["keyId"].as_str().unwrap_or_default();
+    let before = application.secrets.len();
     application.secrets.retain(|s| s.key_id != key_id);
+    if application.secrets.len() == before {
+        return Err(GraphError::bad(format!("No password credential found with keyId '{key_id}'.")));
+    }
     save(state, application).await?;
     Ok(empty(204))
-}
-
-/// Whole seconds of a date such as `2026-01-01T00:00:00Z`.
-fn seconds(text: &str) -> Option<i64> {
-    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    // Days from civil, with the year starting in March.
-    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let era = y.div_euclid(400);
-    let days = era * 146_097 + (y.rem_euclid(400)) * 365 + y.rem_euclid(400) / 4 - y.rem_euclid(400) / 100
-        + (153 * m + 2) / 5
-        + day
-        - 1
-        - 719_468;
-    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
-}
-
-fn date(seconds: i64) -> String {
-    x509_parser::time::ASN1Time::from_timestamp(seconds).map_or_else(
-        |_| String::new(),
-        |t| {
-            let t = t.to_datetime();
-            format!(
-                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-                t.year(),
-                u8::from(t.month()),
-                t.day(),
-                t.hour(),
-                t.minute(),
-                t.second()
-            )
-        },
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_survive_both_ways() {
-        for at in [0, 951_782_400, 1_767_225_600, 1_798_761_599] {
-            assert_eq!(seconds(&date(at)), Some(at), "{}", date(at));
-        }
-        assert_eq!(seconds("soon"), None);
-    }
 }

@@ -1,9 +1,13 @@
-//! Service principals and their app role assignments.
+//! Service principals.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Answer, Call, Caller, GraphError, keyed, page};
+use super::{
+    Answer, Call, Caller, GraphError,
+    assignments::{self, Side},
+    keyed, page,
+};
 use crate::{
     model::{RoleGrant, ServicePrincipal},
     reply::{empty, json as reply},
@@ -30,7 +34,7 @@ pub(super) async fn route(
         _ => (first, rest),
     };
     let found = match keyed(segment, "appId") {
-        Some(app_id) => state.principal_of(app_id),
+        Some(app_id) => state.principal_of(&app_id),
         None => state.principals.get(segment),
     };
     let found = found
@@ -39,19 +43,15 @@ pub(super) async fn route(
         .ok_or_else(|| GraphError::not_found(segment))?;
     match (method, rest) {
         ("GET", []) if caller.creates() => Ok(reply(200, &call.query.selected(shown(state, &found)))),
-        ("PATCH", []) if reaches(state, caller, &found) => enable(state, call, found).await,
-        ("DELETE", []) if reaches(state, caller, &found) => delete(state, &found).await,
-        ("GET", ["appRoleAssignments"]) if caller.creates() => {
-            let granted = state
-                .grants
-                .values()
-                .filter(|g| g.principal == found.id)
-                .map(|g| grant_shown(state, g))
-                .collect();
-            Ok(page(call, "appRoleAssignments", granted))
+        ("PATCH", []) if reaches(state, caller, &found) => change(state, call, found).await,
+        ("DELETE", []) if reaches(state, caller, &found) => {
+            forget(state, Changes::default(), vec![found.id]).await?;
+            Ok(empty(204))
         }
-        ("POST", ["appRoleAssignments" | "appRoleAssignedTo"]) => grant(state, caller, call).await,
-        ("DELETE", ["appRoleAssignments" | "appRoleAssignedTo", id]) => revoke(state, caller, id).await,
+        (_, [side, rest @ ..]) => match Side::named(side) {
+            Some(side) => assignments::route(state, caller, call, method, &found, side, rest).await,
+            None => Err(GraphError::bad(format!("Resource not found for the segment '{side}'."))),
+        },
         _ => Err(GraphError::denied()),
     }
 }
@@ -82,6 +82,7 @@ async fn create(state: &mut State, caller: &Caller, call: &Call) -> Answer {
         id: Uuid::new_v4().to_string(),
         app_id: app_id.to_owned(),
         enabled: true,
+        assignment_required: false,
         created_ms: machine_millis(),
     };
     let body = shown(state, &made);
@@ -89,11 +90,18 @@ async fn create(state: &mut State, caller: &Caller, call: &Call) -> Answer {
     Ok(reply(201, &body))
 }
 
-async fn enable(state: &mut State, call: &Call, mut principal: ServicePrincipal) -> Answer {
-    if let Some(enabled) = call.body["accountEnabled"].as_bool() {
-        principal.enabled = enabled;
-        save(state, principal).await?;
+async fn change(state: &mut State, call: &Call, mut principal: ServicePrincipal) -> Answer {
+    for (name, member) in [
+        ("accountEnabled", &mut principal.enabled),
+        ("appRoleAssignmentRequired", &mut principal.assignment_required),
+    ] {
+        if let Some(value) = call.body.get(name) {
+            *member = value
+                .as_bool()
+                .ok_or_else(|| GraphError::bad(format!("Property '{name}' must be a Boolean.")))?;
+        }
     }
+    save(state, principal).await?;
     Ok(empty(204))
 }
 
@@ -104,71 +112,26 @@ async fn save(state: &mut State, principal: ServicePrincipal) -> Result<(), Grap
     Ok(())
 }
 
-async fn delete(state: &mut State, principal: &ServicePrincipal) -> Answer {
-    state
-        .commit(Changes::default().remove(Kind::Principal, &principal.id))
-        .await
-        .map_err(|e| GraphError::unavailable(&e))?;
-    state.principals.remove(&principal.id);
-    Ok(empty(204))
+/// Removes service principals, with what was granted to them and on them, and whatever else changes with that.
+pub(super) async fn forget(
+    state: &mut State,
+    mut changes: Changes,
+    principals: Vec<String>,
+) -> Result<(), GraphError> {
+    let concerned = |g: &&RoleGrant| principals.contains(&g.principal) || principals.contains(&g.resource);
+    let grants: Vec<_> = state.grants.values().filter(concerned).map(|g| g.id.clone()).collect();
+    changes = principals.iter().fold(changes, |changes, id| changes.remove(Kind::Principal, id));
+    changes = grants.iter().fold(changes, |changes, id| changes.remove(Kind::Grant, id));
+    state.commit(changes).await.map_err(|e| GraphError::unavailable(&e))?;
+    principals.iter().for_each(|id| drop(state.principals.remove(id)));
+    grants.iter().for_each(|id| drop(state.grants.remove(id)));
+    Ok(())
 }
 
 fn list(state: &State, caller: &Caller, call: &Call) -> crate::reply::Reply {
     let seen = state.principals.values().filter(|p| caller.creates() && call.moment.visible(p.created_ms));
-    let all =
-        seen.map(|p| shown(state, p)).filter(|p| call.query.filter.as_ref().is_none_or(|f| f.matches(p)));
+    let all = seen.map(|p| shown(state, p)).filter(|p| call.query.finds(p));
     page(call, "servicePrincipals", all.map(|p| call.query.selected(p)).collect())
-}
-
-async fn grant(state: &mut State, caller: &Caller, call: &Call) -> Answer {
-    if !caller.may("AppRoleAssignment.ReadWrite.All") {
-        return Err(GraphError::denied());
-    }
-    let text = |name: &str| call.body[name].as_str().unwrap_or_default().to_owned();
-    let (principal, resource, role) = (text("principalId"), text("resourceId"), text("appRoleId"));
-    let api = state.principals.get(&resource).and_then(|p| state.application_by_app_id(&p.app_id));
-    let api = api.ok_or_else(|| GraphError::not_found(&resource))?;
-    if !state.principals.contains_key(&principal) {
-        return Err(GraphError::not_found(&principal));
-    }
-    if !api.app_roles.iter().any(|r| r.id == role) {
-        return Err(GraphError::bad(format!(
-            "Permission being assigned was not found on application: '{role}'."
-        )));
-    }
-    let same = |g: &&RoleGrant| g.principal == principal && g.resource == resource && g.role == role;
-    if state.grants.values().find(same).is_some() {
-        return Err(GraphError::bad("Permission being assigned already exists on the object."));
-    }
-    let made = RoleGrant {
-        id: Uuid::new_v4().simple().to_string(),
-        principal,
-        resource,
-        role,
-        created_ms: machine_millis(),
-    };
-    let body = grant_shown(state, &made);
-    state
-        .commit(Changes::default().put(Kind::Grant, &made.id, &made))
-        .await
-        .map_err(|e| GraphError::unavailable(&e))?;
-    state.grants.insert(made.id.clone(), made);
-    Ok(reply(201, &body))
-}
-
-async fn revoke(state: &mut State, caller: &Caller, id: &str) -> Answer {
-    if !caller.may("AppRoleAssignment.ReadWrite.All") {
-        return Err(GraphError::denied());
-    }
-    if !state.grants.contains_key(id) {
-        return Err(GraphError::not_found(id));
-    }
-    state
-        .commit(Changes::default().remove(Kind::Grant, id))
-        .await
-        .map_err(|e| GraphError::unavailable(&e))?;
-    state.grants.remove(id);
-    Ok(empty(204))
 }
 
 fn shown(state: &State, principal: &ServicePrincipal) -> Value {
@@ -180,22 +143,8 @@ fn shown(state: &State, principal: &ServicePrincipal) -> Value {
             .collect::<Vec<_>>()
     });
     json!({
-        "id": principal.id, "appId": principal.app_id, "accountEnabled": principal.enabled, "appRoleAssignmentRequired": false,
+        "id": principal.id, "appId": principal.app_id, "accountEnabled": principal.enabled, "appRoleAssignmentRequired": principal.assignment_required,
         "displayName": application.map(|a| a.display_name.clone()), "appRoles": roles.unwrap_or_default(),
         "servicePrincipalNames": application.map(|a| [vec![a.app_id.clone()], a.identifier_uris.clone()].concat()).unwrap_or_default(),
-    })
-}
-
-fn grant_shown(state: &State, grant: &RoleGrant) -> Value {
-    let name = |id: &str| {
-        state
-            .principals
-            .get(id)
-            .and_then(|p| state.application_by_app_id(&p.app_id))
-            .map(|a| a.display_name.clone())
-    };
-    json!({
-        "id": grant.id, "principalType": "ServicePrincipal", "principalId": grant.principal, "resourceId": grant.resource,
-        "appRoleId": grant.role, "principalDisplayName": name(&grant.principal), "resourceDisplayName": name(&grant.resource),
     })
 }

@@ -49,6 +49,7 @@ pub(crate) async fn furnish(state: &mut State, description: &Description) -> Res
         id: Uuid::new_v4().to_string(),
         app_id: a.app_id,
         enabled: true,
+        assignment_required: false,
         created_ms: 0,
     });
     let grants = GRAPH_ROLES[1..].iter().map(|(role, _)| RoleGrant {

@@ -5,10 +5,11 @@ use serde_json::Value;
 
 use super::OidcError;
 use crate::{
-    entra::{Moment, basic},
-    jwt::Received,
+    description::OidcTenant,
+    entra::Moment,
+    jwt::{Received, numeric_date},
     model::OidcClient,
-    reply::field,
+    reply::{basic, field},
     start::Shared,
     state::{State, sha256_hex},
 };
@@ -16,8 +17,8 @@ use crate::{
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Clocks may differ by this much.
 const SKEW_SECONDS: i64 = 15;
-/// No assertion may end later from now, beside the skew.
-const MAX_AHEAD_SECONDS: i64 = 60;
+/// No assertion may live longer, and none may end later from now, beside the skew.
+const MAX_LIFE_SECONDS: i64 = 60;
 
 /// The client that a request says it comes from, for counting.
 pub(super) fn claimed_client(form: &[(String, String)], headers: &HeaderMap) -> String {
@@ -31,7 +32,7 @@ pub(super) fn claimed_client(form: &[(String, String)], headers: &HeaderMap) -> 
 }
 
 /// The client, and the key that proved it if one did.
-pub(super) fn authenticate(
+pub(super) async fn authenticate(
     shared: &Shared,
     state: &mut State,
     form: &[(String, String)],
@@ -45,7 +46,7 @@ pub(super) fn authenticate(
                 "client authentication must only be provided using one mechanism",
             ));
         }
-        return by_assertion(shared, state, form, assertion, moment);
+        return by_assertion(shared, state, form, assertion, moment).await;
     }
     let by_basic = basic.is_some();
     let posted = || Some((field(form, "client_id")?.to_owned(), field(form, "client_secret")?.to_owned()));
@@ -59,7 +60,7 @@ pub(super) fn authenticate(
     if takes && right { Ok((client.clone(), None)) } else { Err(OidcError::invalid_client()) }
 }
 
-fn by_assertion(
+async fn by_assertion(
     shared: &Shared,
     state: &mut State,
     form: &[(String, String)],
@@ -82,28 +83,40 @@ fn by_assertion(
         return Err(OidcError::invalid_request("client_id mismatch"));
     }
     let client = state.clients.get(&client_id).cloned().ok_or_else(OidcError::invalid_client)?;
-    let oidc = &shared.description.oidc;
-    let now = moment.secs();
+    let ends = fits(&jwt, &client, &shared.description.oidc, moment.secs());
+    let (key, ends) = signed_by(&jwt, &client.metadata).zip(ends).ok_or_else(OidcError::invalid_client)?;
+    // Taken before the rest of the request is looked at: a refused scope spends the assertion too.
+    let first = state.use_once(&client_id, jwt.text("jti"), ends + SKEW_SECONDS - moment.secs()).await;
+    match first {
+        Ok(true) => Ok((client, Some(key))),
+        Ok(false) => Err(OidcError::invalid_client()),
+        Err(_) => Err(super::fault(503)),
+    }
+}
+
+/// When the assertion ends, if its claims fit the client, the tenant and the time. Times are numbers here, never strings.
+fn fits(jwt: &Received, client: &OidcClient, oidc: &OidcTenant, now: i64) -> Option<i64> {
+    let time = |claim: &str| match &jwt.claims[claim] {
+        Value::Null => Some(None),
+        value => numeric_date(value).map(Some),
+    };
+    let (issued, from, ends) = (time("iat")?, time("nbf")?, time("exp")??);
     let audience = match &jwt.claims["aud"] {
         Value::String(one) => vec![one.as_str()],
         Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
         _ => vec![],
     };
-    let jti = jwt.text("jti");
-    let expires = jwt.claims["exp"].as_f64().map(|exp| exp as i64).ok_or_else(OidcError::invalid_client)?;
-    let from = jwt.claims["nbf"].as_f64().map(|nbf| nbf as i64);
     let fits = client.metadata["token_endpoint_auth_method"] == "private_key_jwt"
-        && jwt.text("iss") == client_id
+        // No extension is understood here, so none may be critical (RFC 7515 section 4.1.11).
+        && jwt.header.get("crit").is_none()
+        && jwt.text("iss") == client.client_id
         && audience.iter().any(|a| *a == oidc.issuer || *a == oidc.token_endpoint)
-        && !jti.is_empty()
-        && expires + SKEW_SECONDS > now
-        && expires <= now + MAX_AHEAD_SECONDS + SKEW_SECONDS
+        && !jwt.text("jti").is_empty()
+        && ends + SKEW_SECONDS > now
+        && ends <= now + MAX_LIFE_SECONDS + SKEW_SECONDS
+        && issued.is_none_or(|issued| ends - issued <= MAX_LIFE_SECONDS)
         && from.is_none_or(|from| from <= now + SKEW_SECONDS);
-    let key = signed_by(&jwt, &client.metadata).filter(|_| fits).ok_or_else(OidcError::invalid_client)?;
-    if !state.use_once(&client_id, jti, expires + SKEW_SECONDS, now) {
-        return Err(OidcError::invalid_client());
-    }
-    Ok((client, Some(key)))
+    fits.then_some(ends)
 }
 
 /// The kid of the registered key that signed.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Bytes,
-    extract::{Path, State as Extract},
+    extract::{Path, State as Extract, rejection::BytesRejection},
     http::HeaderMap,
     routing::{get, post},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::OidcError;
+use super::{OidcError, metadata, of_type};
 use crate::{
     model::OidcClient,
     reply::{Reply, bearer, empty, json as reply},
@@ -27,32 +27,24 @@ const FORBIDDEN: [&str; 4] = [
     "client_secret_expires_at",
     "client_id_issued_at",
 ];
-/// Members of a private JWK (RFC 7518 section 6).
-const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "k"];
-const KNOWN: [&str; 9] = [
-    "client_name",
-    "grant_types",
-    "response_types",
-    "redirect_uris",
-    "token_endpoint_auth_method",
-    "token_endpoint_auth_signing_alg",
-    "jwks",
-    "scope",
-    "client_uri",
-]; // fmt: skip
-
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/oidc/reg", post(create))
         .route("/oidc/reg/{client_id}", get(read).put(update).delete(remove))
 }
 
-async fn create(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Reply {
+async fn create(
+    Extract(shared): Extract<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Reply {
     if bearer(&headers) != Some(&shared.description.initial_access_token) {
         return invalid_token();
     }
     let mut state = shared.state.lock().await;
-    let metadata = match parse(&body).and_then(|given| checked(&given, &shared)) {
+    let metadata = match parse(&headers, body)
+        .and_then(|given| metadata::checked(&given, &shared.description.oidc.scopes))
+    {
         Ok(metadata) => metadata,
         Err(error) => return error.reply(),
     };
@@ -83,13 +75,13 @@ async fn update(
     Extract(shared): Extract<Arc<Shared>>,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Reply {
     let mut state = shared.state.lock().await;
     let Some(mut client) = authorized(&state, &id, &headers).map(|(client, _)| client.clone()) else {
         return invalid_token();
     };
-    let metadata = match parse(&body).and_then(|given| changed(&given, &id, &shared)) {
+    let metadata = match parse(&headers, body).and_then(|given| changed(&given, &client, &shared)) {
         Ok(metadata) => metadata,
         Err(error) => return error.reply(),
     };
@@ -98,7 +90,10 @@ async fn update(
     client.metadata = metadata;
     client.metadata["client_id_issued_at"] = issued_at;
     client.access_token_sha256 = sha256_hex(&access_token);
-    let shown = shown(&shared, &client, &access_token, None);
+    // One that had no use for a secret before gets one now.
+    let secret = if client.secret_sha256.is_none() { secret_for(&client.metadata) } else { None };
+    client.secret_sha256 = secret.as_deref().map(sha256_hex).or(client.secret_sha256);
+    let shown = shown(&shared, &client, &access_token, secret.as_deref());
     match save(&mut state, client).await {
         Ok(()) => reply(200, &shown),
         Err(error) => error.reply(),
@@ -123,54 +118,30 @@ fn authorized<'a>(state: &'a State, id: &str, headers: &'a HeaderMap) -> Option<
     Some((client, token))
 }
 
-fn parse(body: &[u8]) -> Result<Value, OidcError> {
-    let parsed: Option<Value> = serde_json::from_slice(body).ok().filter(Value::is_object);
+fn parse(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Value, OidcError> {
+    let body = of_type(headers, "application/json", body)?;
+    let parsed: Option<Value> = serde_json::from_slice(&body).ok().filter(Value::is_object);
     parsed.ok_or_else(|| OidcError::invalid_request("failed to parse the request body"))
 }
 
-/// A PUT carries the whole document, its own client id, and nothing that only the server sets.
-fn changed(given: &Value, id: &str, shared: &Shared) -> Result<Value, OidcError> {
+/// A PUT carries the whole document, its own client id and secret, and nothing that only the server sets.
+fn changed(given: &Value, client: &OidcClient, shared: &Shared) -> Result<Value, OidcError> {
     if let Some(name) = FORBIDDEN.iter().find(|name| !given[**name].is_null()) {
         return Err(OidcError::invalid_request(format!("request MUST NOT include the {name} field")));
     }
-    if given["client_id"] != id {
-        return Err(OidcError::invalid_request(
-            "provided client_id does not match the authenticated client's one",
-        ));
+    let other = |name: &str| {
+        let text = format!("provided {name} does not match the authenticated client's one");
+        Err(OidcError::invalid_request(text))
+    };
+    if given["client_id"] != client.client_id.as_str() {
+        return other("client_id");
     }
-    checked(given, shared)
-}
-
-fn checked(given: &Value, shared: &Shared) -> Result<Value, OidcError> {
-    let wrong = |text: &str| Err(OidcError::new(400, "invalid_client_metadata", text));
-    let mut metadata = json!({});
-    for name in KNOWN.iter().filter(|name| !given[**name].is_null()) {
-        metadata[*name] = given[*name].clone();
+    if !given["client_secret"].is_null()
+        && given["client_secret"].as_str().map(sha256_hex) != client.secret_sha256
+    {
+        return other("client_secret");
     }
-    if !given["redirect_uris"].is_array() {
-        return Err(OidcError::new(400, "invalid_redirect_uri", "redirect_uris is mandatory property"));
-    }
-    if !given["response_types"].is_array() {
-        return wrong("response_types can only contain 'code id_token', 'code', 'id_token', or 'none'");
-    }
-    if given["grant_types"] != json!(["client_credentials"]) {
-        return wrong("grant_types can only contain 'client_credentials'");
-    }
-    let scopes = given["scope"].as_str().unwrap_or_default();
-    if scopes.split_whitespace().any(|s| !shared.description.oidc.scopes.iter().any(|known| known == s)) {
-        return wrong("scope must only contain Authorization Server supported scope values");
-    }
-    if given["token_endpoint_auth_method"] == "private_key_jwt" {
-        let Some(keys) = given["jwks"]["keys"].as_array() else {
-            return wrong("jwks or jwks_uri is mandatory for this client");
-        };
-        let public =
-            |key: &Value| key["kty"].is_string() && PRIVATE.iter().all(|member| key[*member].is_null());
-        if !keys.iter().all(public) {
-            return wrong("client JSON Web Key Set is invalid: keys must be public and asymmetric");
-        }
-    }
-    Ok(metadata)
+    metadata::checked(given, &shared.description.oidc.scopes)
 }
 
 fn secret_for(metadata: &Value) -> Option<String> {

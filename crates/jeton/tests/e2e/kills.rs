@@ -105,6 +105,7 @@ async fn everything_is_there(world: &World, acknowledged: &BTreeSet<String>, kil
     let clients = stats["by_client"].as_object().unwrap().iter();
     let there: BTreeSet<_> =
         clients.filter(|(_, c)| c["keys"] != json!([])).map(|(id, _)| id.clone()).collect();
+    assert_eq!(stats["applications"], there.len(), "one was made and never got its key: {stats}");
     assert!(known.is_subset(&there), "not at the sandbox: {:?}", known.difference(&there));
     // What the broker does not know can only be the fruit of a registration whose answer a kill swallowed, and is listed.
     let orphans = world.broker.jeton(&["status", "-o", "json"]);
