@@ -242,6 +242,32 @@ async fn a_peer_that_cancels_without_end_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn callers_that_leave_take_nobody_along_on_their_connection() {
+    let door = open(DoorSettings::default()).await;
+    let mut peer = peer(door.address).await;
+    let mut staying = vec![];
+    let mut leaving = vec![];
+    for n in 0..80 {
+        peer.send = peer.send.clone().ready().await.unwrap();
+        let (answer, stream) = peer.send.send_request(request("1500"), true).unwrap();
+        if n % 2 == 0 {
+            staying.push(answer);
+        } else {
+            leaving.push((answer, stream));
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    for (answer, mut stream) in leaving {
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+    }
+    for answer in staying {
+        assert_eq!(answer.await.unwrap().headers()["grpc-status"], "0");
+    }
+    assert_eq!((door.stats)().cancelled, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unary_request_has_an_end_and_a_stream_has_none() {
     let door = open(DoorSettings { request_deadline_ms: 200, ..DoorSettings::default() }).await;
     let mut peer = peer(door.address).await;

@@ -55,7 +55,7 @@ pub(crate) fn of_status(status: &Status) -> u8 {
     match Meaning::of(status) {
         Meaning::BrokeOff(_) => 3,
         Meaning::NoAnswer => 7,
-        Meaning::OtherPlane | Meaning::TooLarge => 2,
+        Meaning::OtherPlane => 2,
         Meaning::Said => match status.code() {
             Code::Ok => 0,
             Code::InvalidArgument | Code::OutOfRange => 2,
@@ -94,7 +94,6 @@ fn refusal(status: &Status) -> String {
         Meaning::OtherPlane => {
             return "this is the broker's other plane: tokens are on the data plane (--socket, --endpoint), everything else is on the admin plane (--admin-socket)".into();
         }
-        Meaning::TooLarge => format!("{}: send less in one request", status.message()),
         Meaning::Said if status.message().is_empty() => format!("{:?}", status.code()),
         Meaning::Said => status.message().to_owned(),
     };
@@ -113,7 +112,6 @@ enum Meaning {
     BrokeOff(String),
     NoAnswer,
     OtherPlane,
-    TooLarge,
     Said,
 }
 
@@ -126,7 +124,6 @@ impl Meaning {
         match (causes().last(), status.code()) {
             (Some(cause), _) => Self::BrokeOff(cause.to_string()),
             (None, Code::Unimplemented) => Self::OtherPlane,
-            (None, _) if status.message().contains("message length too large") => Self::TooLarge,
             (None, _) => Self::Said,
         }
     }
