@@ -185,7 +185,7 @@ impl Inner {
             message,
         };
         let client_id =
-            identity.client_id.as_ref().ok_or_else(|| permanent("the identity has no client id".into()))?;
+            identity.registered_client().ok_or_else(|| permanent("the identity has no client id".into()))?;
         let target = Target::resolve(&authority.profile.verify_target, &authority.profile);
         let target =
             target.map_err(|e| permanent(format!("the profile's verify_target cannot be asked for: {e}")))?;

@@ -1,12 +1,13 @@
 //! Dynamic registration and its management (RFC 7591, RFC 7592).
 //!
 //! What comes back is never what was sent, so every PUT is a whole document of our own making. The registration access token is
-//! replaced at each PUT and cannot be had again, so it goes back to the caller, who writes it down first.
+//! replaced at each PUT and cannot be had again, so it goes back to the caller, who writes it down first. Where that failed once,
+//! a client that refuses the token is one that nobody manages any more.
 
 use http::Method;
 use jeton_core::{Authority, Credential, Identity, Registrar, Registration};
-use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass, SecretId, SecretKind};
-use secrecy::SecretString;
+use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass, SecretId, SecretKind, StoreError};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use crate::{
@@ -71,20 +72,30 @@ impl Inner {
         identity: &Identity,
         keys: &[&Credential],
     ) -> Result<Registered, RegistryError> {
-        let (url, token) = self.managed(identity).await?;
+        let url = client_uri(identity).ok_or_else(|| {
+            let told = "the registration cannot be changed, because the authority gave no registration_client_uri; the key in use stays \
+                valid. Delete the identity and create it anew before its certificate ends";
+            error(RegistryErrorClass::Permanent, told)
+        })?;
+        let token = self.access_token(identity).await?;
         let mut body = document(scope, authority, identity, keys)?;
-        body["client_id"] = identity.client_id.as_deref().unwrap_or_default().into();
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
+        body["client_id"] = identity.registered_client().map_or("", |id| id).into();
+        let http = self.http(authority).map_err(|e| from_http(&e, true))?;
         let answer =
-            http.json(Method::PUT, &url, &[bearer(&token)], &body).await.map_err(|e| from_http(&e, false))?;
+            http.json(Method::PUT, url, &[bearer(&token)], &body).await.map_err(|e| from_http(&e, true))?;
         match answer.status {
             200 => Ok(Registered { registration_access_token: rotated(&answer), ..Registered::default() }),
+            401 if identity.is_in_doubt() => Err(unmanageable()),
             401 => Err(error(
                 RegistryErrorClass::Permanent,
                 "the registration access token is not accepted any more, so the registration cannot be changed; the key in use stays valid. \
-                 Create the identity anew when it suits, or have the authority's administrator issue a new token",
+                 Delete the identity and create it anew before its certificate ends",
             )),
-            _ => Err(self.error_of(&answer, "changing the registration", false)),
+            503 | 400..=499 => Err(self.error_of(&answer, "changing the registration", false)),
+            _ => Err(RegistryError {
+                class: RegistryErrorClass::Unknown,
+                ..self.error_of(&answer, "changing the registration", true)
+            }),
         }
     }
 
@@ -97,13 +108,15 @@ impl Inner {
             // Never registered, or listed as a suspected orphan.
             return Ok(());
         }
-        let (url, token) = self.managed(identity).await?;
+        let url = client_uri(identity).ok_or_else(unmanageable)?;
+        let token = self.access_token(identity).await?;
         let http = self.http(authority).map_err(|e| from_http(&e, false))?;
         let answer = http
-            .json(Method::DELETE, &url, &[bearer(&token)], &Value::Null)
+            .json(Method::DELETE, url, &[bearer(&token)], &Value::Null)
             .await
             .map_err(|e| from_http(&e, false))?;
         match answer.status {
+            401 if identity.is_in_doubt() => Err(unmanageable()),
             // A client that is gone answers 401 (RFC 7592 section 2.3).
             200 | 204 | 401 | 404 => Ok(()),
             _ => Err(self.error_of(&answer, "deleting the registration", false)),
@@ -125,26 +138,29 @@ impl Inner {
         }
     }
 
-    async fn managed(&self, identity: &Identity) -> Result<(String, SecretString), RegistryError> {
-        let uri = identity
-            .registration
-            .as_ref()
-            .and_then(|r| r.client_uri.as_deref())
-            .filter(|uri| !uri.is_empty());
-        let uri = uri.ok_or_else(|| {
-            error(
-                RegistryErrorClass::Permanent,
-                "the registration cannot be managed: the authority gave no registration_client_uri",
-            )
-        })?;
-        let id = SecretId {
-            owner: identity.uid,
-            subject: identity.uid,
-            kind: SecretKind::RegistrationAccessToken,
-        };
-        let token = self.secret_text(id).await.map_err(|e| error(RegistryErrorClass::Permanent, e))?;
-        Ok((uri.to_owned(), token))
+    async fn access_token(&self, identity: &Identity) -> Result<SecretString, RegistryError> {
+        let (owner, kind) = (identity.uid, SecretKind::RegistrationAccessToken);
+        match self.store.secret(SecretId { owner, subject: owner, kind }).await {
+            Ok(Some(token)) => {
+                String::from_utf8(token.expose_secret().to_vec()).map(Into::into).map_err(|_| unmanageable())
+            }
+            Ok(None) => Err(unmanageable()),
+            Err(StoreError::Sealed(told)) => Err(error(RegistryErrorClass::Unmanageable, told)),
+            // A store that does not answer says nothing of the token.
+            Err(e) => Err(error(RegistryErrorClass::Transient, e.to_string())),
+        }
     }
+}
+
+fn client_uri(identity: &Identity) -> Option<&str> {
+    identity.registration.as_ref()?.client_uri.as_deref().filter(|uri| !uri.is_empty())
+}
+
+fn unmanageable() -> RegistryError {
+    error(
+        RegistryErrorClass::Unmanageable,
+        "the registration access token is lost, so the client cannot be changed or removed",
+    )
 }
 
 fn rotated(answer: &Answer) -> Option<SecretString> {

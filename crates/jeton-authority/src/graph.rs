@@ -40,7 +40,7 @@ impl Inner {
             registration: Some(Registration {
                 object_id: Some(id.into()),
                 service_principal_id: Some(service_principal.into()),
-                client_uri: None,
+                ..Registration::default()
             }),
             remote_key_id: Some(credential.uid.to_string().into()),
             registration_access_token: None,

@@ -76,6 +76,12 @@ pub struct Registration {
     pub service_principal_id: Option<Arc<str>>,
     /// RFC 7592: the client configuration endpoint.
     pub client_uri: Option<Arc<str>>,
+    /// RFC 7592: a change was sent whose answer is not written down. The registration access token may be another one by now.
+    #[serde(default)]
+    pub in_doubt: bool,
+    /// The client that takes over at the switch. What managed the one before was lost, so the identity was registered anew.
+    #[serde(default)]
+    pub successor: Option<Arc<str>>,
 }
 
 impl Identity {
@@ -97,6 +103,16 @@ impl Identity {
     /// By its uid.
     pub fn credential(&self, uid: Uid) -> Option<&Credential> {
         self.credentials.iter().find(|c| c.uid == uid)
+    }
+
+    /// The client that can be managed, which a new key is registered with: the successor, if there is one.
+    pub fn registered_client(&self) -> Option<&Arc<str>> {
+        self.registration.as_ref().and_then(|r| r.successor.as_ref()).or(self.client_id.as_ref())
+    }
+
+    /// Whether a change of its registration was sent whose answer is not written down.
+    pub fn is_in_doubt(&self) -> bool {
+        self.registration.as_ref().is_some_and(|r| r.in_doubt)
     }
 
     /// Whether tokens may be issued for it.

@@ -207,8 +207,8 @@ impl Lifecycle {
             let now = shared.now();
             match &mut identity.operation {
                 None => identity.operation = Some(Operation::new(OperationKind::Rotate, now)),
-                // Ends the overlap first; the runner begins a new rotation when the old key is gone.
-                Some(operation) if operation.step() == Some(Step::Overlapped) => {
+                // The new key is in use already. Its rotation ends first, and another one begins when the old key is gone.
+                Some(operation) if operation.done >= Some(Step::Switched) => {
                     operation.next_try_at = now;
                     operation.again = true;
                 }
@@ -260,8 +260,19 @@ impl Lifecycle {
         .await
     }
 
-    /// Removes the client at its authority, if it was created here, and then the identity.
-    pub async fn delete_identity(&self, name: &IdentityName, request_id: &str) -> Changed {
+    /// Removes the client at its authority, if it was created here, and then the identity. None: an earlier request with this id
+    /// did, and it is gone.
+    pub async fn delete_identity(
+        &self,
+        name: &IdentityName,
+        request_id: &str,
+    ) -> Result<Option<Arc<Identity>>, LifecycleError> {
+        let (shared, print) = (&self.shared, fingerprint("delete", &[name.as_str()]));
+        if let Repeated::Yes(deleted) = shared.repeated(request_id, print.clone(), shared.new_uid()).await?
+            && self.directory().identity(deleted).is_none()
+        {
+            return Ok(None);
+        }
         if let Some(identity) = self.directory().identity_named(name)
             && let Some(workload) = identity.workload.and_then(|uid| self.directory().workload(uid).cloned())
             && workload.system_identity == Some(identity.uid)
@@ -272,9 +283,10 @@ impl Lifecycle {
             );
             return Err(LifecycleError::Precondition(text));
         }
-        let print = fingerprint("delete", &[name.as_str()]);
-        self.change_identity(name, request_id, print, |shared, identity| Ok(begin_deletion(shared, identity)))
-            .await
+        let changed = self.change_identity(name, request_id, print, |shared, identity| {
+            Ok(begin_deletion(shared, identity))
+        });
+        changed.await.map(Some)
     }
 
     /// Reads, changes and commits one identity.

@@ -9,6 +9,7 @@ mod error;
 mod identities;
 mod list;
 mod ports;
+mod record;
 mod registry;
 mod runner;
 mod settings;

@@ -1,6 +1,10 @@
 //! The worker that takes the steps: bounded, one at a time for each identity, woken by changes and by a short tick.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use jeton_core::{Identity, IdentityKind, IdentityState, Operation, OperationKind, Uid, Wall};
 use tokio::task::{JoinHandle, JoinSet};
@@ -30,7 +34,8 @@ impl LifecycleTasks {
         "the lifecycle's worker"
     }
 
-    /// Stops. What is under way is resumed at the next start.
+    /// Stops: begins no step, and lets those in hand end within a bound, because an answer that nobody hears may be lost for good.
+    /// What is under way is resumed at the next start.
     pub async fn shutdown(self) {
         self.stop.cancel();
         let abort = self.worker.abort_handle();
@@ -50,7 +55,8 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut running = JoinSet::<Uid>::new();
-    let mut taken = HashSet::<Uid>::new();
+    // Whose step is in hand, and at which authority.
+    let mut taken = HashMap::<Uid, Uid>::new();
     let mut age_checked: Option<Wall> = None;
     loop {
         tokio::select! {
@@ -71,8 +77,8 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             age_checked = Some(now);
             rotate_by_age(&shared, now).await;
         }
-        for uid in due(&shared, &taken, now, shared.settings.max_concurrent.saturating_sub(running.len())) {
-            taken.insert(uid);
+        for (uid, authority) in due(&shared, &taken, now) {
+            taken.insert(uid, authority);
             let shared = Arc::clone(&shared);
             running.spawn(async move {
                 shared.take_step(uid).await;
@@ -80,18 +86,31 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             });
         }
     }
-    running.shutdown().await;
+    while running.join_next().await.is_some() {}
 }
 
-fn due(shared: &Shared, taken: &HashSet<Uid>, now: Wall, most: usize) -> Vec<Uid> {
+/// What to begin, with its authority: what waits longest first, and no more at one authority than it may hold up.
+fn due(shared: &Shared, taken: &HashMap<Uid, Uid>, now: Wall) -> Vec<(Uid, Uid)> {
     let directory = shared.ports.directory.load();
-    let is_due = |uid: &&Uid| {
-        let identity = directory.identity(**uid);
-        let operation =
-            identity.filter(|i| i.state != IdentityState::Failed).and_then(|i| i.operation.as_ref());
-        !taken.contains(*uid) && operation.is_some_and(|o| o.next_try_at <= now)
+    let waits = |uid: &Uid| {
+        let identity = directory.identity(*uid).filter(|i| i.state != IdentityState::Failed)?;
+        let at = identity.operation.as_ref().map(|o| o.next_try_at).filter(|at| *at <= now)?;
+        (!taken.contains_key(uid)).then_some((at, *uid, identity.authority))
     };
-    locked(&shared.busy).iter().filter(is_due).take(most).copied().collect()
+    let mut waiting: Vec<_> = locked(&shared.busy).iter().filter_map(waits).collect();
+    waiting.sort_unstable();
+    let mut at_work = BTreeMap::<Uid, usize>::new();
+    taken.values().for_each(|authority| *at_work.entry(*authority).or_default() += 1);
+    let mut has_room = |(_, _, authority): &(Wall, Uid, Uid)| {
+        let at_work = at_work.entry(*authority).or_default();
+        *at_work += 1;
+        *at_work <= shared.settings.max_concurrent
+    };
+    waiting
+        .into_iter()
+        .filter(|waiting| has_room(waiting))
+        .map(|(_, uid, authority)| (uid, authority))
+        .collect()
 }
 
 /// Begins the rotation of every certificate that reached its age.
