@@ -319,7 +319,8 @@ impl Shared {
     }
 }
 
-fn is_dynamic(authority: &Authority) -> bool {
+/// Whether an answer that is lost cannot be had again.
+pub(crate) fn is_dynamic(authority: &Authority) -> bool {
     matches!(authority.profile.registration, RegistrationStyle::Dynamic { .. })
 }
 

@@ -168,14 +168,30 @@ async fn an_authority_that_does_not_answer_holds_up_no_other() {
     let world = World::new().await;
     for n in 0..40 {
         world.registry.fail(Step::Registered, Fault::Hangs);
-        world.create(&format!("identities/stuck-{n}"), "oidc").await.unwrap();
+        world.create(&format!("identities/stuck-{n}"), "entra").await.unwrap();
     }
     world.clock.advance(S(5)).await;
     assert_eq!(world.registry.calls(Step::Registered), 8, "as many as may be under way at one authority");
     assert_eq!(world.registry.heal(), 32);
-    world.create("identities/a", "entra").await.unwrap();
+    world.create("identities/a", "oidc").await.unwrap();
     world.clock.advance(S(5)).await;
     assert_eq!(world.identity("identities/a").unwrap().state, IdentityState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_loses_at_most_one_answer_that_cannot_be_had_again() {
+    let mut world = World::new().await;
+    for n in 0..10 {
+        world.registry.fail(Step::Registered, Fault::HangsAfter);
+        world.create(&format!("identities/n{n}"), "oidc").await.unwrap();
+    }
+    world.clock.advance(S(5)).await;
+    world = world.restart().await;
+    world.registry.heal();
+    for n in 0..10 {
+        world.settle(&format!("identities/n{n}")).await;
+    }
+    assert_eq!((world.lifecycle.orphans().len(), world.registry.clients().len()), (1, 11));
 }
 
 #[tokio::test(start_paused = true)]
