@@ -19,6 +19,7 @@ use secrecy::SecretString;
 use crate::{
     Http, HttpError,
     classify::Refusal,
+    holds::Holds,
     http::trust,
     skew::Skews,
     token::{Client, Granted},
@@ -55,10 +56,13 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn IdentityStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) skews: Skews,
+    pub(crate) holds: Holds,
     /// One for each authority, of the record's present version.
     clients: Mutex<HashMap<Uid, (u64, Http)>>,
     /// Tokens for Graph: registrars' and identities' own. Never served to anyone.
     pub(crate) graph_tokens: Mutex<HashMap<Uid, (SecretString, Wall)>>,
+    /// Whoever asks for such a token lets the others of the same credential wait, so that they find it, or the refusal.
+    pub(crate) turns: Mutex<HashMap<Uid, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// One thing that a test of an authority tried.
@@ -87,8 +91,10 @@ impl AuthorityClient {
             store: ports.store,
             clock: ports.clock,
             skews: Skews::default(),
+            holds: Holds::default(),
             clients: Mutex::default(),
             graph_tokens: Mutex::default(),
+            turns: Mutex::default(),
         }))
     }
 
@@ -147,16 +153,18 @@ impl Inner {
         let granted = self.grant(authority, client, &key.target, key.claims.as_ref()).await;
         match granted {
             Ok(granted) => Ok(issued(granted, identity, client_id, &key.target, authority.profile.target)),
-            Err(refused) => Err(self.classified(refused, credential)),
+            Err(refused) => Err(self.classified(refused, identity, credential)),
         }
     }
 
-    fn classified(&self, refused: Refusal, credential: &Credential) -> IssueError {
+    fn classified(&self, refused: Refusal, identity: &Identity, credential: &Credential) -> IssueError {
         let class = match refused.class {
             _ if refused.unusable => IssueErrorClass::Credential,
             ErrorClass::Throttled => IssueErrorClass::Throttled,
             ErrorClass::Transient | ErrorClass::Replay | ErrorClass::ClockSkew => IssueErrorClass::Transient,
-            ErrorClass::KeyUnknown if self.spreading(credential) => IssueErrorClass::Transient,
+            ErrorClass::KeyUnknown if spreading(identity, credential, self.clock.now().wall) => {
+                IssueErrorClass::Transient
+            }
             ErrorClass::KeyUnknown | ErrorClass::InvalidClient | ErrorClass::Permanent => {
                 IssueErrorClass::Permanent
             }
@@ -167,10 +175,6 @@ impl Inner {
             code: refused.code,
             message: refused.message.into(),
         }
-    }
-
-    fn spreading(&self, credential: &Credential) -> bool {
-        self.clock.now().wall.saturating_since(credential.created_at) < SPREADING
     }
 
     async fn verify(
@@ -193,7 +197,8 @@ impl Inner {
         let outcome = self.grant(authority, client, &target, None).await;
         outcome.map(drop).map_err(|refused| {
             // Right after a registration an unknown client or key only means that the change has not spread.
-            let fresh = identity.kind == IdentityKind::Created && self.spreading(credential);
+            let now = self.clock.now().wall;
+            let fresh = identity.kind == IdentityKind::Created && spreading(identity, credential, now);
             let class = match refused.class {
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient if fresh => RegistryErrorClass::Transient,
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient | ErrorClass::Permanent => {
@@ -204,6 +209,13 @@ impl Inner {
             RegistryError { class, retry_after: refused.retry_after, message: refused.message }
         })
     }
+}
+
+/// Whether a key was made or registered so lately that it may not be known everywhere. The step in hand follows the registration,
+/// which may have had to wait long for an authority that was down.
+fn spreading(identity: &Identity, credential: &Credential, now: Wall) -> bool {
+    let step = identity.operation.as_ref().map_or(credential.created_at, |o| o.step_since);
+    now.saturating_since(step.max(credential.created_at)) < SPREADING
 }
 
 /// What was asked for, where the authority does not say what it granted (RFC 6749 section 5.1).
@@ -274,8 +286,8 @@ impl ClientRegistry for AuthorityClient {
                 RegistrationStyle::Graph { base, .. } => {
                     self.0.graph_register(base, authority, identity, credential).await
                 }
-                RegistrationStyle::Dynamic { endpoint, scope } => {
-                    self.0.dynamic_register(endpoint, scope.as_deref(), authority, identity, credential).await
+                RegistrationStyle::Dynamic { endpoint, .. } => {
+                    self.0.dynamic_register(endpoint, authority, identity, credential).await
                 }
                 RegistrationStyle::None => Err(cannot_register(authority)),
             }
@@ -293,9 +305,9 @@ impl ClientRegistry for AuthorityClient {
                 RegistrationStyle::Graph { base, .. } => {
                     self.0.graph_add_key(base, authority, identity, credential).await
                 }
-                RegistrationStyle::Dynamic { scope, .. } => {
+                RegistrationStyle::Dynamic { .. } => {
                     let keys: Vec<_> = identity.current().into_iter().chain([credential]).collect();
-                    self.0.dynamic_put_keys(scope.as_deref(), authority, identity, &keys).await
+                    self.0.dynamic_put_keys(authority, identity, &keys).await
                 }
                 RegistrationStyle::None => Err(cannot_register(authority)),
             }
@@ -313,10 +325,10 @@ impl ClientRegistry for AuthorityClient {
                 RegistrationStyle::Graph { base, .. } => {
                     self.0.graph_remove_key(base, authority, identity, credential).await
                 }
-                RegistrationStyle::Dynamic { scope, .. } => {
+                RegistrationStyle::Dynamic { .. } => {
                     let keys: Vec<_> =
                         identity.current().into_iter().filter(|c| c.uid != credential.uid).collect();
-                    self.0.dynamic_put_keys(scope.as_deref(), authority, identity, &keys).await
+                    self.0.dynamic_put_keys(authority, identity, &keys).await
                 }
                 RegistrationStyle::None => Err(cannot_register(authority)),
             }

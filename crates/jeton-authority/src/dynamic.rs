@@ -5,7 +5,7 @@
 //! a client that refuses the token is one that nobody manages any more.
 
 use http::Method;
-use jeton_core::{Authority, Credential, Identity, Registrar, Registration};
+use jeton_core::{Authority, Credential, Identity, Registrar, Registration, profile::RegistrationStyle};
 use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass, SecretId, SecretKind, StoreError};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -13,24 +13,22 @@ use serde_json::{Value, json};
 use crate::{
     Answer,
     client::Inner,
-    registration::{bearer, client_name, error, from_http},
+    registration::{Call, bearer, client_name, error},
 };
 
 impl Inner {
     pub(crate) async fn dynamic_register(
         &self,
         endpoint: &str,
-        scope: Option<&str>,
         authority: &Authority,
         identity: &Identity,
         credential: &Credential,
     ) -> Result<Registered, RegistryError> {
         let token = self.initial_token(authority).await?;
-        let body = document(scope, authority, identity, &[credential])?;
-        let http = self.http(authority).map_err(|e| from_http(&e, true))?;
+        let body = document(authority, identity, &[credential])?;
         let headers: Vec<_> = token.iter().map(bearer).collect();
-        let answer =
-            http.json(Method::POST, endpoint, &headers, &body).await.map_err(|e| from_http(&e, true))?;
+        let call = Call { method: Method::POST, url: endpoint, headers: &headers, body: &body };
+        let answer = self.call(authority, authority.uid, call, true).await?;
         match answer.status {
             200 | 201 => {}
             401 | 403 => {
@@ -67,7 +65,6 @@ impl Inner {
     /// Puts exactly these keys into the registration.
     pub(crate) async fn dynamic_put_keys(
         &self,
-        scope: Option<&str>,
         authority: &Authority,
         identity: &Identity,
         keys: &[&Credential],
@@ -78,11 +75,10 @@ impl Inner {
             error(RegistryErrorClass::Permanent, told)
         })?;
         let token = self.access_token(identity).await?;
-        let mut body = document(scope, authority, identity, keys)?;
+        let mut body = document(authority, identity, keys)?;
         body["client_id"] = identity.registered_client().map_or("", |id| id).into();
-        let http = self.http(authority).map_err(|e| from_http(&e, true))?;
-        let answer =
-            http.json(Method::PUT, url, &[bearer(&token)], &body).await.map_err(|e| from_http(&e, true))?;
+        let call = Call { method: Method::PUT, url, headers: &[bearer(&token)], body: &body };
+        let answer = self.call(authority, identity.uid, call, true).await?;
         match answer.status {
             200 => Ok(Registered { registration_access_token: rotated(&answer), ..Registered::default() }),
             401 if identity.is_in_doubt() => Err(unmanageable()),
@@ -110,11 +106,8 @@ impl Inner {
         }
         let url = client_uri(identity).ok_or_else(unmanageable)?;
         let token = self.access_token(identity).await?;
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
-        let answer = http
-            .json(Method::DELETE, url, &[bearer(&token)], &Value::Null)
-            .await
-            .map_err(|e| from_http(&e, false))?;
+        let call = Call { method: Method::DELETE, url, headers: &[bearer(&token)], body: &Value::Null };
+        let answer = self.call(authority, identity.uid, call, false).await?;
         match answer.status {
             401 if identity.is_in_doubt() => Err(unmanageable()),
             // A client that is gone answers 401 (RFC 7592 section 2.3).
@@ -167,9 +160,8 @@ fn rotated(answer: &Answer) -> Option<SecretString> {
     Some(answer.text("registration_access_token")).filter(|t| !t.is_empty()).map(|t| t.to_owned().into())
 }
 
-/// The client's metadata (RFC 7591 section 2), whole.
+/// The client's metadata (RFC 7591 section 2), whole, with what this authority wants otherwise.
 fn document(
-    scope: Option<&str>,
     authority: &Authority,
     identity: &Identity,
     keys: &[&Credential],
@@ -192,8 +184,15 @@ fn document(
         "token_endpoint_auth_signing_alg": algorithm,
         "jwks": {"keys": keys},
     });
-    if let Some(scope) = scope {
-        body["scope"] = scope.into();
+    let RegistrationStyle::Dynamic { scope, metadata, .. } = &authority.profile.registration else {
+        return Ok(body);
+    };
+    if let (Some(scope), Some(members)) = (scope, body.as_object_mut()) {
+        members.insert("scope".into(), scope.as_str().into());
+    }
+    if let Some(members) = body.as_object_mut() {
+        members.extend(metadata.clone());
+        members.retain(|_, value| !value.is_null());
     }
     Ok(body)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     Answer,
     client::Inner,
-    registration::{bearer, client_name, error, from_http},
+    registration::{Call, bearer, client_name, error},
     token::Client,
 };
 
@@ -84,9 +84,8 @@ impl Inner {
         let body = json!({"displayName": display_name(identity)});
         let token = self.registrar_token(authority).await?;
         let headers = [bearer(&token), ("prefer", "create-if-missing".to_owned())];
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
-        let answer =
-            http.json(Method::PATCH, &url, &headers, &body).await.map_err(|e| from_http(&e, false))?;
+        let call = Call { method: Method::PATCH, url: &url, headers: &headers, body: &body };
+        let answer = self.call(authority, authority.uid, call, false).await?;
         self.heed(authority, &answer);
         if !matches!(answer.status, 200 | 201 | 204) {
             return Err(self.error_of(&answer, "registering the application", answer.status == 401));
@@ -226,9 +225,8 @@ impl Inner {
         body: &Value,
     ) -> Result<Answer, RegistryError> {
         let token = self.registrar_token(authority).await?;
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
-        let answer =
-            http.json(method, url, &[bearer(&token)], body).await.map_err(|e| from_http(&e, false))?;
+        let call = Call { method, url, headers: &[bearer(&token)], body };
+        let answer = self.call(authority, authority.uid, call, false).await?;
         self.heed(authority, &answer);
         Ok(answer)
     }
@@ -265,12 +263,9 @@ impl Inner {
         let token = self
             .graph_token(authority, Client { owner: identity.uid, client_id, credential: current })
             .await?;
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
         let url = format!("{base}/applications/{id}/{action}");
-        let answer = http
-            .json(Method::POST, &url, &[bearer(&token)], &body)
-            .await
-            .map_err(|e| from_http(&e, false))?;
+        let call = Call { method: Method::POST, url: &url, headers: &[bearer(&token)], body: &body };
+        let answer = self.call(authority, identity.uid, call, false).await?;
         if answer.status == 401 {
             self.forget_graph_token(current.uid);
         }

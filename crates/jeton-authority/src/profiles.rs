@@ -159,6 +159,7 @@ fn oidc(issuer: &str, token_endpoint: &str, document: &Value) -> Profile {
         Some(endpoint) => RegistrationStyle::Dynamic {
             endpoint: endpoint.into(),
             scope: Some(scopes.join(" ")).filter(|s| !s.is_empty()),
+            metadata: Default::default(),
         },
         None => RegistrationStyle::None,
     };

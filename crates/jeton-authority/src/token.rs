@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     Answer,
-    classify::{Refusal, no_answer, refusal},
+    classify::{Refusal, held, no_answer, refusal},
     client::Inner,
 };
 
@@ -81,6 +81,9 @@ impl Inner {
         target: &Target,
         claims: Option<&Claims>,
     ) -> Result<Granted, Refusal> {
+        if let Some(left) = self.holds.left(client.owner, self.clock.now()) {
+            return Err(held(left));
+        }
         let profile = &*authority.profile;
         let proof = self.proof(authority, client).await?;
         let scope = scope_parameter(target, profile.target);
@@ -109,8 +112,11 @@ impl Inner {
         let ended = self.clock.now();
         self.skews.learn(authority.uid, &answer, started, ended);
         if answer.status != 200 {
-            let now = ended.wall.shifted(self.skews.of(authority.uid));
-            return Err(refusal(&answer, profile, now));
+            let refused = refusal(&answer, profile, ended.wall.shifted(self.skews.of(authority.uid)));
+            if let Some(delay) = refused.retry_after {
+                self.holds.hold(client.owner, delay, ended);
+            }
+            return Err(refused);
         }
         granted(&answer, profile, ended.wall)
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use jeton_core::{
     Authority, AuthorityName, AuthorityState, Credential, CredentialKind, CredentialState, Profile,
-    Registrar, Uid, profile::MAX_ASSERTION_LIFETIME_SECONDS,
+    Registrar, Uid,
+    profile::{IssuedAt, MAX_ASSERTION_LIFETIME_SECONDS, OWN_METADATA, RegistrationStyle},
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -236,6 +237,9 @@ fn secret_of(authority: &Authority) -> Option<SecretId> {
     }
 }
 
+/// What an assertion has left when it is made.
+const MIN_ASSERTION_LIFE_SECONDS: u32 = 5;
+
 fn check(profile: &Profile) -> Result<(), LifecycleError> {
     let wrong = |problem: &str| Err(LifecycleError::invalid("profile", problem));
     if !profile.token_endpoint.starts_with("https://") {
@@ -243,6 +247,20 @@ fn check(profile: &Profile) -> Result<(), LifecycleError> {
     }
     if !(10..=MAX_ASSERTION_LIFETIME_SECONDS).contains(&profile.assertion.lifetime_seconds) {
         return wrong("assertion.lifetime_seconds must be between 10 and 600");
+    }
+    if let IssuedAt::SecondsAgo(ago) = profile.assertion.issued_at
+        && profile.assertion.lifetime_seconds < ago.saturating_add(MIN_ASSERTION_LIFE_SECONDS)
+    {
+        return wrong(
+            "assertion.issued_at must be at least 5 seconds-ago less than assertion.lifetime_seconds, or assertions end before they arrive",
+        );
+    }
+    if let RegistrationStyle::Dynamic { metadata, .. } = &profile.registration
+        && OWN_METADATA.iter().any(|own| metadata.contains_key(*own))
+    {
+        return wrong(
+            "registration.metadata must leave the client's id, name, keys and authentication alone",
+        );
     }
     if !profile.key.signs(profile.assertion.algorithm) {
         return wrong("key cannot make signatures of assertion.algorithm");
