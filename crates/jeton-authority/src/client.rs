@@ -162,9 +162,7 @@ impl Inner {
             _ if refused.unusable => IssueErrorClass::Credential,
             ErrorClass::Throttled => IssueErrorClass::Throttled,
             ErrorClass::Transient | ErrorClass::Replay | ErrorClass::ClockSkew => IssueErrorClass::Transient,
-            ErrorClass::KeyUnknown if spreading(identity, credential, self.clock.now().wall) => {
-                IssueErrorClass::Transient
-            }
+            ErrorClass::KeyUnknown if self.spreading(identity, credential) => IssueErrorClass::Transient,
             ErrorClass::KeyUnknown | ErrorClass::InvalidClient | ErrorClass::Permanent => {
                 IssueErrorClass::Permanent
             }
@@ -175,6 +173,10 @@ impl Inner {
             code: refused.code,
             message: refused.message.into(),
         }
+    }
+
+    fn spreading(&self, identity: &Identity, credential: &Credential) -> bool {
+        self.clock.now().wall.saturating_since(identity.known_since(credential)) < SPREADING
     }
 
     async fn verify(
@@ -197,8 +199,7 @@ impl Inner {
         let outcome = self.grant(authority, client, &target, None).await;
         outcome.map(drop).map_err(|refused| {
             // Right after a registration an unknown client or key only means that the change has not spread.
-            let now = self.clock.now().wall;
-            let fresh = identity.kind == IdentityKind::Created && spreading(identity, credential, now);
+            let fresh = identity.kind == IdentityKind::Created && self.spreading(identity, credential);
             let class = match refused.class {
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient if fresh => RegistryErrorClass::Transient,
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient | ErrorClass::Permanent => {
@@ -209,13 +210,6 @@ impl Inner {
             RegistryError { class, retry_after: refused.retry_after, message: refused.message }
         })
     }
-}
-
-/// Whether a key was made or registered so lately that it may not be known everywhere. The step in hand follows the registration,
-/// which may have had to wait long for an authority that was down.
-fn spreading(identity: &Identity, credential: &Credential, now: Wall) -> bool {
-    let step = identity.operation.as_ref().map_or(credential.created_at, |o| o.step_since);
-    now.saturating_since(step.max(credential.created_at)) < SPREADING
 }
 
 /// What was asked for, where the authority does not say what it granted (RFC 6749 section 5.1).

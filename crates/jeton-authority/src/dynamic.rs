@@ -5,7 +5,9 @@
 //! a client that refuses the token is one that nobody manages any more.
 
 use http::Method;
-use jeton_core::{Authority, Credential, Identity, Registrar, Registration, profile::RegistrationStyle};
+use jeton_core::{
+    Authority, Credential, Identity, Profile, Registrar, Registration, profile::RegistrationStyle,
+};
 use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass, SecretId, SecretKind, StoreError};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -126,7 +128,6 @@ impl Inner {
                 };
                 self.secret_text(id).await.map(Some).map_err(|e| error(RegistryErrorClass::Permanent, e))
             }
-            // Some authorities register anybody.
             _ => Ok(None),
         }
     }
@@ -166,7 +167,8 @@ fn document(
     identity: &Identity,
     keys: &[&Credential],
 ) -> Result<Value, RegistryError> {
-    let algorithm = authority.profile.assertion.algorithm.as_str();
+    let profile = &*authority.profile;
+    let algorithm = profile.assertion.algorithm.as_str();
     let jwk = |credential: &&Credential| {
         let mut jwk: Value = serde_json::from_str(&credential.certificate()?.jwk).ok()?;
         jwk["alg"] = algorithm.into();
@@ -175,24 +177,45 @@ fn document(
     let keys: Option<Vec<Value>> = keys.iter().map(jwk).collect();
     let keys =
         keys.ok_or_else(|| error(RegistryErrorClass::Permanent, "the credential has no public key"))?;
+    Ok(metadata(profile, &client_name(identity), keys))
+}
+
+fn metadata(profile: &Profile, client_name: &str, keys: Vec<Value>) -> Value {
     let mut body = json!({
-        "client_name": client_name(identity),
+        "client_name": client_name,
         "grant_types": ["client_credentials"],
         "response_types": [],
         "redirect_uris": [],
         "token_endpoint_auth_method": "private_key_jwt",
-        "token_endpoint_auth_signing_alg": algorithm,
+        "token_endpoint_auth_signing_alg": profile.assertion.algorithm.as_str(),
         "jwks": {"keys": keys},
     });
-    let RegistrationStyle::Dynamic { scope, metadata, .. } = &authority.profile.registration else {
-        return Ok(body);
-    };
-    if let (Some(scope), Some(members)) = (scope, body.as_object_mut()) {
-        members.insert("scope".into(), scope.as_str().into());
-    }
-    if let Some(members) = body.as_object_mut() {
+    if let (RegistrationStyle::Dynamic { scope, metadata, .. }, Some(members)) =
+        (&profile.registration, body.as_object_mut())
+    {
+        members.extend(scope.as_ref().map(|scope| ("scope".to_owned(), scope.as_str().into())));
         members.extend(metadata.clone());
         members.retain(|_, value| !value.is_null());
     }
-    Ok(body)
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profiles::{oidc, overridden};
+
+    #[test]
+    fn a_registration_sends_what_the_profile_wants_and_leaves_out_what_it_does_not() {
+        let document = json!({"registration_endpoint": "https://a/reg", "scopes_supported": ["orders.read"]});
+        let ready = oidc("https://a", "https://a/token", &document);
+        let usual = metadata(&ready, "jeton-1", vec![]);
+        assert_eq!((&usual["redirect_uris"], &usual["scope"]), (&json!([]), &json!("orders.read")));
+        let overrides =
+            json!({"registration": {"metadata": {"redirect_uris": null, "audience": ["https://b"]}}});
+        let sent = metadata(&overridden(&ready, &overrides).unwrap(), "jeton-1", vec![]);
+        assert!(sent.get("redirect_uris").is_none(), "{sent}");
+        assert_eq!(sent["audience"], json!(["https://b"]));
+        assert_eq!(sent["grant_types"], usual["grant_types"], "the rest is as it was");
+    }
 }

@@ -26,6 +26,13 @@ impl Inner {
         identity: &Identity,
         credential: &Credential,
     ) -> Result<Registered, RegistryError> {
+        // Before anything is asked for, the right to ask.
+        self.registrar_token(authority).await.map_err(|refused| match refused.class {
+            RegistryErrorClass::Permanent => {
+                RegistryError { class: RegistryErrorClass::Unauthorized, ..refused }
+            }
+            _ => refused,
+        })?;
         let application = self.upsert(base, authority, identity).await?;
         let (id, app_id) = (
             application["id"].as_str().unwrap_or_default(),
@@ -186,6 +193,7 @@ impl Inner {
     ) -> Result<(), RegistryError> {
         let id = match identity.registration.as_ref().and_then(|r| r.object_id.as_deref()) {
             Some(id) => id.to_owned(),
+            None if !identity.is_in_doubt() => return Ok(()),
             // The answer to its registration was lost: the upsert tells its id, whether it was there or not.
             None => {
                 self.upsert(base, authority, identity).await?["id"].as_str().unwrap_or_default().to_owned()

@@ -240,3 +240,43 @@ fn granted(answer: &Answer, profile: &Profile, now: Wall) -> Result<Granted, Ref
         scopes,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use jeton_core::TargetRequest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::profiles::oidc;
+
+    #[test]
+    fn a_target_is_sent_as_the_profile_names_it() {
+        let (resource, scopes) = ("https://orders.example", ["orders.read", "orders.write"]);
+        let cases = [
+            (TargetStyle::EntraDefault, vec![], Some("https://orders.example/.default"), None),
+            (
+                TargetStyle::ScopeAndResource,
+                scopes.to_vec(),
+                Some("orders.read orders.write"),
+                Some("resource"),
+            ),
+            (
+                TargetStyle::ScopeAndAudience,
+                scopes.to_vec(),
+                Some("orders.read orders.write"),
+                Some("audience"),
+            ),
+            (TargetStyle::ScopeAndAudience, vec![], None, Some("audience")),
+            (TargetStyle::ScopeOnly, scopes.to_vec(), Some("orders.read orders.write"), None),
+        ];
+        for (style, scopes, scope, parameter) in cases {
+            let profile = Profile { target: style, ..oidc("https://a", "https://a/token", &json!({})) };
+            let resources = if style == TargetStyle::ScopeOnly { vec![] } else { vec![resource.into()] };
+            let request = TargetRequest { scopes: scopes.into_iter().map(Into::into).collect(), resources };
+            let target = Target::resolve(&request, &profile).unwrap();
+            assert_eq!(scope_parameter(&target, style).as_deref(), scope, "{style:?}");
+            let sent = resource_parameter(&target, style);
+            assert_eq!(sent, parameter.map(|name| (name, resource)), "{style:?}");
+        }
+    }
+}

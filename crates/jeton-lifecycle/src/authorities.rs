@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     Lifecycle, LifecycleError, LifecycleEvent, SecretId, SecretKind, Write,
+    attach::{check_client_id, check_secret},
     registry::{Repeated, fingerprint},
 };
 
@@ -69,6 +70,7 @@ impl Lifecycle {
         check(&request.profile)?;
         let (uid, credential) = (shared.new_uid(), shared.new_uid());
         let (registrar, secret) = self.registrar(request.registrar, uid, credential).await?;
+        check_registrar(&registrar, &request.profile)?;
         let _held = shared.change.lock().await;
         let print = fingerprint("create-authority", &[request.name.as_str(), &request.profile.issuer]);
         let recorded = match shared.repeated(&request.request_id, print, uid).await? {
@@ -106,11 +108,13 @@ impl Lifecycle {
         match material {
             RegistrarMaterial::None => Ok((Registrar::None, None)),
             RegistrarMaterial::InitialAccessToken(token) => {
+                check_secret("initial_access_token", &token)?;
                 let id = SecretId { owner, subject: uid, kind: SecretKind::InitialAccessToken };
                 let bytes = token.expose_secret().as_bytes().to_vec();
                 Ok((Registrar::InitialAccessToken { credential: uid }, Some(Write::Secret(id, bytes.into()))))
             }
             RegistrarMaterial::Certificate { client_id, certificate_pem, private_key_pem } => {
+                check_client_id(&client_id)?;
                 let now = self.shared.now();
                 let imported = self.shared.ports.keys.import(certificate_pem, private_key_pem, now).await?;
                 let kind = CredentialKind::Certificate(imported.facts);
@@ -171,6 +175,10 @@ impl Lifecycle {
         });
         authority.display_name = display_name.unwrap_or(authority.display_name);
         let mut writes = vec![];
+        if registrar.is_some() || reprofiled {
+            let registrar = registrar.as_ref().map_or(&authority.registrar, |(new, _)| new);
+            check_registrar(registrar, &authority.profile)?;
+        }
         if let Some((registrar, secret)) = registrar {
             writes.extend(secret_of(&authority).map(Write::RemoveSecret));
             writes.extend(secret);
@@ -234,6 +242,29 @@ fn secret_of(authority: &Authority) -> Option<SecretId> {
             Some(SecretId { owner, subject: *credential, kind: SecretKind::InitialAccessToken })
         }
         Registrar::None => None,
+    }
+}
+
+/// A registrar must be able to ask in the way in which this authority registers.
+fn check_registrar(registrar: &Registrar, profile: &Profile) -> Result<(), LifecycleError> {
+    let wrong = |problem: String| Err(LifecycleError::invalid("registrar", problem));
+    match (registrar, &profile.registration) {
+        (Registrar::None, _) => Ok(()),
+        (Registrar::Certificate { credential, .. }, RegistrationStyle::Graph { .. }) => {
+            let algorithm = profile.assertion.algorithm;
+            match credential.certificate() {
+                Some(facts) if !facts.key.signs(algorithm) => {
+                    wrong(format!("its key cannot sign {}, which the authority expects", algorithm.as_str()))
+                }
+                _ => Ok(()),
+            }
+        }
+        (Registrar::InitialAccessToken { .. }, RegistrationStyle::Dynamic { .. }) => Ok(()),
+        (_, RegistrationStyle::Graph { .. }) => wrong("Graph takes a certificate".into()),
+        (_, RegistrationStyle::Dynamic { .. }) => wrong(
+            "dynamic registration takes an initial access token; one that registers anybody takes any".into(),
+        ),
+        (_, RegistrationStyle::None) => wrong("the authority registers no clients: give none".into()),
     }
 }
 

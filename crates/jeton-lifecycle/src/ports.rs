@@ -157,6 +157,8 @@ pub enum RegistryErrorClass {
     Unknown,
     /// No retry helps until somebody changes something.
     Permanent,
+    /// As `Permanent`, and nothing was done: the right with which the broker itself asks is refused.
+    Unauthorized,
     /// What manages the client is lost (RFC 7592), so nothing here can change or remove it.
     Unmanageable,
 }

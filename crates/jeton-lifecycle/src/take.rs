@@ -113,7 +113,9 @@ impl Shared {
             }
             (_, Step::Removed) => match identity.overlap() {
                 Some(old) => {
-                    self.mark_in_doubt(authority, identity).await?;
+                    if is_dynamic(authority) {
+                        self.mark_in_doubt(identity).await?;
+                    }
                     let removed = registry.remove_key(authority, identity, old).await;
                     or_lost(removed.map(|r| Outcome::Registered(r, None)))
                 }
@@ -147,7 +149,10 @@ impl Shared {
         identity: &Identity,
         credential: &Credential,
     ) -> Result<Outcome, Failure> {
-        self.mark_in_doubt(authority, identity).await?;
+        if is_dynamic(authority) {
+            // What manages the registration is replaced by it (RFC 7592).
+            self.mark_in_doubt(identity).await?;
+        }
         match self.ports.registry.add_key(authority, identity, credential).await {
             Ok(registered) => Ok(Outcome::Registered(registered, None)),
             Err(error) if error.class == RegistryErrorClass::Unmanageable => {
@@ -158,9 +163,9 @@ impl Shared {
         }
     }
 
-    /// A change replaces what manages the registration (RFC 7592), and its answer may be lost: that is written down before.
-    async fn mark_in_doubt(&self, authority: &Authority, identity: &Identity) -> Result<(), Failure> {
-        if !is_dynamic(authority) || identity.is_in_doubt() {
+    /// The answer to what comes now may be lost: that is written down before.
+    async fn mark_in_doubt(&self, identity: &Identity) -> Result<(), Failure> {
+        if identity.is_in_doubt() {
             return Ok(());
         }
         let _held = self.change.lock().await;
@@ -180,6 +185,7 @@ impl Shared {
     ) -> Result<Outcome, Failure> {
         let registry = &self.ports.registry;
         if !is_dynamic(authority) {
+            self.mark_in_doubt(identity).await?;
             let registered = registry.register(authority, identity, credential).await;
             return registered.map(|r| Outcome::Registered(r, None)).map_err(Failure::Outside);
         }
@@ -287,7 +293,7 @@ impl Shared {
             Failure::Outside(error) => (error.class, error.retry_after, error.message),
             Failure::Inside(error) => (RegistryErrorClass::Transient, None, error.to_string()),
         };
-        let permanent = matches!(class, RegistryErrorClass::Permanent | RegistryErrorClass::Unmanageable);
+        let permanent = !matches!(class, RegistryErrorClass::Transient | RegistryErrorClass::Unknown);
         operation.attempts += 1;
         operation.last_error = Some(message.clone());
         operation.permanent = permanent;
@@ -297,9 +303,11 @@ impl Shared {
             "a lifecycle step failed");
         let kind = operation.kind;
         let mut writes = vec![];
-        // An answer came, and no other is missing.
+        // Nothing was done in this try. A first registration may have been done in part, whatever came back.
+        let nothing_done = class == RegistryErrorClass::Unauthorized
+            || (kind == OperationKind::Rotate && class != RegistryErrorClass::Unknown);
         if let Some(registration) = &mut identity.registration
-            && class != RegistryErrorClass::Unknown
+            && nothing_done
         {
             registration.in_doubt = in_doubt;
         }

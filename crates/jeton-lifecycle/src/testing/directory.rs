@@ -12,8 +12,8 @@ use std::{
 };
 
 use jeton_core::{
-    Authority, BoxFuture, CertificateFacts, Credential, Identity, KeyReferences, Registration, Step, Uid,
-    Wall, profile::RegistrationStyle,
+    Authority, BoxFuture, CertificateFacts, Credential, Identity, KeyKind, KeyReferences, Registration, Step,
+    Uid, Wall, profile::RegistrationStyle,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -28,31 +28,39 @@ const SLOW: Duration = Duration::from_secs(2);
 /// No two keys have one name, over restarts too.
 static MADE: AtomicU64 = AtomicU64::new(0);
 
-/// Makes keys that are only names.
+/// Makes keys that are only names, and imports as P-256 whatever is not nonsense.
 #[derive(Debug, Clone, Copy)]
 pub struct FakeKeyRing;
 
+fn new_key(name: &str, kind: KeyKind, not_before: Wall, not_after: Wall) -> NewKey {
+    let name: Arc<str> = name.into();
+    let references =
+        KeyReferences { x5t: Arc::clone(&name), x5t_s256: Arc::clone(&name), kid: Arc::clone(&name) };
+    let certificate = Arc::clone(&name);
+    let facts =
+        CertificateFacts { key: kind, references, certificate, jwk: "{}".into(), not_before, not_after };
+    NewKey { facts, private: name.as_bytes().to_vec().into() }
+}
+
 impl KeyRing for FakeKeyRing {
     fn make(&self, request: KeyRequest) -> BoxFuture<'_, Result<NewKey, KeyError>> {
-        let n = MADE.fetch_add(1, Relaxed);
-        Box::pin(async move {
-            let name: Arc<str> = format!("key-{n}").into();
-            let references =
-                KeyReferences { x5t: Arc::clone(&name), x5t_s256: Arc::clone(&name), kid: Arc::clone(&name) };
-            let facts = CertificateFacts {
-                key: request.kind,
-                references,
-                certificate: Arc::clone(&name),
-                jwk: "{}".into(),
-                not_before: request.not_before,
-                not_after: request.not_before + request.valid_for,
-            };
-            Ok(NewKey { facts, private: name.as_bytes().to_vec().into() })
-        })
+        let name = format!("key-{}", MADE.fetch_add(1, Relaxed));
+        let until = request.not_before + request.valid_for;
+        Box::pin(async move { Ok(new_key(&name, request.kind, request.not_before, until)) })
     }
 
-    fn import(&self, _: String, _: SecretString, _: Wall) -> BoxFuture<'_, Result<NewKey, KeyError>> {
-        Box::pin(async { Err(KeyError::Invalid("only names are made here".into())) })
+    fn import(
+        &self,
+        certificate: String,
+        _: SecretString,
+        now: Wall,
+    ) -> BoxFuture<'_, Result<NewKey, KeyError>> {
+        Box::pin(async move {
+            match certificate.as_str() {
+                "nonsense" => Err(KeyError::Invalid("it is nonsense".into())),
+                name => Ok(new_key(name, KeyKind::P256, now, now + Duration::from_secs(86_400))),
+            }
+        })
     }
 }
 
@@ -67,6 +75,8 @@ pub enum Fault {
     Slow,
     /// It is refused.
     Refused,
+    /// The registrar is refused.
+    Unauthorized,
     /// Nothing was done, and no answer ever comes.
     Hangs,
     /// It was done, and no answer ever comes.
@@ -156,7 +166,8 @@ impl FakeRegistry {
             state.calls.push(step);
             let at = state.faults.iter().position(|(s, _)| *s == step);
             let fault = at.map(|at| state.faults.remove(at).1);
-            let does = !matches!(fault, Some(Fault::Before | Fault::Refused | Fault::Hangs));
+            let does =
+                !matches!(fault, Some(Fault::Before | Fault::Refused | Fault::Unauthorized | Fault::Hangs));
             (fault, does.then(|| work(&mut state)))
         };
         match (fault, done) {
@@ -167,6 +178,9 @@ impl FakeRegistry {
             }
             (Some(Fault::Hangs | Fault::HangsAfter), _) => std::future::pending().await,
             (Some(Fault::After), _) => Err(error(RegistryErrorClass::Unknown, "no answer came")),
+            (Some(Fault::Unauthorized), _) => {
+                Err(error(RegistryErrorClass::Unauthorized, "the registrar is refused"))
+            }
             (Some(Fault::Refused), _) => Err(error(RegistryErrorClass::Permanent, "it is refused")),
             _ => Err(error(RegistryErrorClass::Transient, "try again")),
         }

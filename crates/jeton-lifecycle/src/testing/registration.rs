@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use jeton_core::{
-    Authority, Credential, CredentialKind, CredentialState, Identity, IdentityKind, IdentityState, Uid, Wall,
-    profile::RegistrationStyle,
+    Authority, Credential, CredentialKind, CredentialState, Identity, IdentityKind, IdentityState, Registrar,
+    Uid, Wall, profile::RegistrationStyle,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -45,6 +45,10 @@ pub async fn client_registry_contract(
 ) {
     let world = World { keys, store, authority, now };
     let mut identity = world.identity();
+    // Whatever the registrar is: there is nothing to ask for.
+    let powerless = Authority { registrar: Registrar::None, ..authority.clone() };
+    let gone = registry.delete(&powerless, &identity).await;
+    assert_eq!(gone, Ok(()), "what was never registered is gone");
     let first = world.credential(&identity, 1).await;
     identity.credentials.push(first.clone());
     let registered = world.settled(|| registry.register(authority, &identity, &first)).await;

@@ -227,3 +227,16 @@ async fn repeating_a_deletion_with_its_request_id_succeeds_when_the_identity_is_
     assert!(world.lifecycle.delete_identity(&name(), "once").await.unwrap().is_none());
     assert_eq!(world.identity("identities/a").unwrap().uid, again);
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_a_refused_registrar_leaves_no_doubt_about_a_first_registration() {
+    for (fault, in_doubt) in [(Fault::Unauthorized, false), (Fault::Refused, true)] {
+        let world = World::new().await;
+        world.registry.fail(Step::Registered, fault);
+        world.create("identities/a", "entra").await.unwrap();
+        let failed = world.settle("identities/a").await;
+        assert_eq!((failed.state, failed.is_in_doubt()), (IdentityState::Failed, in_doubt), "{fault:?}");
+        world.lifecycle.enable_identity(&name(), "").await.unwrap();
+        assert!(!world.settle("identities/a").await.is_in_doubt(), "{fault:?}");
+    }
+}

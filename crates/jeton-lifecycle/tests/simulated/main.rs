@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 mod answers;
 mod world;
+mod wrong;
 
 use world::{S, SEEDS, World, create};
 
