@@ -136,6 +136,24 @@ async fn every_algorithm_verifies_and_every_field_of_the_profile_shows() {
 }
 
 #[tokio::test]
+async fn without_iat_the_lifetime_counts_from_now_and_no_assertion_lives_beyond_ten_minutes() {
+    let world = World::new();
+    let credential = world.credential(KeyKind::P256).await;
+    let mut request = world.request(&credential, SigningAlgorithm::Es256);
+    let profile = AssertionProfile {
+        issued_at: IssuedAt::Absent,
+        lifetime_seconds: 9_000,
+        ..request.profile.as_ref().clone()
+    };
+    request.profile = profile.into();
+    let assertion = world.keys.take(request).await.unwrap();
+    let claims = claims(assertion.jwt.expose_secret(), &credential.1, "https://login.example/token");
+    let now = world.clock.now().wall.as_secs();
+    assert!(claims.get("iat").is_none(), "{claims}");
+    assert_eq!((claims["nbf"].as_i64(), claims["exp"].as_i64()), (Some(now), Some(now + 600)));
+}
+
+#[tokio::test]
 async fn an_assertion_is_handed_out_once_however_many_ask_at_the_same_time() {
     let world = World::new();
     let request = world.request(&world.credential(KeyKind::P256).await, SigningAlgorithm::Es256);

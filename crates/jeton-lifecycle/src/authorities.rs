@@ -218,7 +218,11 @@ impl Lifecycle {
             let text = format!("{name} is used by {} and perhaps others: delete them first", user.name);
             return Err(LifecycleError::Precondition(text));
         }
-        shared.commit([Write::RemoveAuthority(uid)].into_iter().chain(recorded).collect()).await?;
+        // Whoever takes the authority away looks after what was left there.
+        let orphans = self.orphans().into_iter().filter(|orphan| orphan.authority == uid);
+        let removed =
+            orphans.map(|orphan| Write::RemoveOrphan(orphan.uid)).chain([Write::RemoveAuthority(uid)]);
+        shared.commit(removed.chain(recorded).collect()).await?;
         shared.event(LifecycleEvent::AuthorityChanged(uid));
         Ok(())
     }

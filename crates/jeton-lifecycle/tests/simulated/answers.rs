@@ -89,6 +89,8 @@ async fn deleting_what_cannot_be_managed_any_more_removes_the_record_and_lists_t
     let orphans = world.lifecycle.orphans();
     assert_eq!((orphans.len(), &orphans[0].client_id), (1, &client_id));
     assert_eq!(world.store.load().await.unwrap().orphans, orphans, "the list is durable");
+    world.lifecycle.delete_authority(&"authorities/oidc".parse().unwrap(), "").await.unwrap();
+    assert!(world.lifecycle.orphans().is_empty(), "it goes with its authority");
 }
 
 #[tokio::test(start_paused = true)]

@@ -78,7 +78,7 @@ async fn a_fault_at_any_step_of_a_rotation_leaves_a_key_in_use_that_works() {
             if identity.operation.is_none() && identity.current().unwrap().uid != old {
                 break;
             }
-            world.clock.advance(S(60)).await;
+            world.clock.advance(S(10)).await;
         }
         let after = world.identity("identities/a").unwrap();
         assert!(after.operation.is_none(), "{step:?} seed {seed}: {after:?}");
