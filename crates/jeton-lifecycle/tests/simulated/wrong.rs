@@ -1,7 +1,7 @@
-//! What is refused before anything is written.
+//! What is refused before anything is written, and what may be changed.
 
 use jeton_core::{
-    Profile, SigningAlgorithm,
+    Profile, Registrar, SigningAlgorithm,
     profile::{IssuedAt, KeyKind, RegistrationStyle},
 };
 use jeton_lifecycle::{
@@ -152,4 +152,27 @@ async fn a_request_id_covers_labels_and_certificates_too() {
     attached("one").await.unwrap();
     let other = attached("another").await;
     assert!(matches!(other, Err(LifecycleError::RequestIdReused(_))), "{other:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registrars_certificate_is_replaced_and_the_one_before_is_forgotten() {
+    let world = World::new().await;
+    made(&world, "a", profile(&world, "entra"), certificate()).await.unwrap();
+    let name = "authorities/a".parse().unwrap();
+    let registrar = || world.lifecycle.directory().authority_named(&name).unwrap().registrar.clone();
+    let (before, secrets) = (registrar(), world.store.secrets());
+    let material = RegistrarMaterial::Certificate {
+        client_id: "another".into(),
+        certificate_pem: "renewed".into(),
+        private_key_pem: "key".into(),
+    };
+    let patch = AuthorityPatch { registrar: Some(material), ..AuthorityPatch::default() };
+    world.lifecycle.update_authority(&name, patch, "").await.unwrap();
+    let Registrar::Certificate { client_id, credential } = registrar() else { panic!("{:?}", registrar()) };
+    assert_eq!(
+        (&*client_id, credential.certificate().unwrap().references.kid.as_ref()),
+        ("another", "renewed")
+    );
+    assert_ne!(registrar(), before);
+    assert_eq!(world.store.secrets(), secrets, "one came and one went");
 }
