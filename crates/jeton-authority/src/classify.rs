@@ -59,6 +59,12 @@ pub(crate) fn no_answer(error: &HttpError) -> Refusal {
     Refusal { class, retry_after: None, code: None, message: error.to_string(), unusable: false }
 }
 
+/// Nothing was sent, because an answer before told to wait.
+pub(crate) fn held(left: Duration) -> Refusal {
+    let message = format!("the authority told this client to wait {} s more", left.as_secs() + 1);
+    Refusal { class: ErrorClass::Transient, retry_after: Some(left), code: None, message, unusable: false }
+}
+
 fn applies(rule: &ErrorRule, answer: &Answer, number: Option<i64>) -> bool {
     let codes =
         || answer.json["error_codes"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_i64);

@@ -19,6 +19,7 @@ use secrecy::SecretString;
 use crate::{
     Http, HttpError,
     classify::Refusal,
+    holds::Holds,
     http::trust,
     skew::Skews,
     token::{Client, Granted},
@@ -55,10 +56,13 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn IdentityStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) skews: Skews,
+    pub(crate) holds: Holds,
     /// One for each authority, of the record's present version.
     clients: Mutex<HashMap<Uid, (u64, Http)>>,
     /// Tokens for Graph: registrars' and identities' own. Never served to anyone.
     pub(crate) graph_tokens: Mutex<HashMap<Uid, (SecretString, Wall)>>,
+    /// Whoever asks for such a token lets the others of the same credential wait, so that they find it, or the refusal.
+    pub(crate) turns: Mutex<HashMap<Uid, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// One thing that a test of an authority tried.
@@ -87,8 +91,10 @@ impl AuthorityClient {
             store: ports.store,
             clock: ports.clock,
             skews: Skews::default(),
+            holds: Holds::default(),
             clients: Mutex::default(),
             graph_tokens: Mutex::default(),
+            turns: Mutex::default(),
         }))
     }
 
@@ -147,16 +153,16 @@ impl Inner {
         let granted = self.grant(authority, client, &key.target, key.claims.as_ref()).await;
         match granted {
             Ok(granted) => Ok(issued(granted, identity, client_id, &key.target, authority.profile.target)),
-            Err(refused) => Err(self.classified(refused, credential)),
+            Err(refused) => Err(self.classified(refused, identity, credential)),
         }
     }
 
-    fn classified(&self, refused: Refusal, credential: &Credential) -> IssueError {
+    fn classified(&self, refused: Refusal, identity: &Identity, credential: &Credential) -> IssueError {
         let class = match refused.class {
             _ if refused.unusable => IssueErrorClass::Credential,
             ErrorClass::Throttled => IssueErrorClass::Throttled,
             ErrorClass::Transient | ErrorClass::Replay | ErrorClass::ClockSkew => IssueErrorClass::Transient,
-            ErrorClass::KeyUnknown if self.spreading(credential) => IssueErrorClass::Transient,
+            ErrorClass::KeyUnknown if self.spreading(identity, credential) => IssueErrorClass::Transient,
             ErrorClass::KeyUnknown | ErrorClass::InvalidClient | ErrorClass::Permanent => {
                 IssueErrorClass::Permanent
             }
@@ -169,8 +175,8 @@ impl Inner {
         }
     }
 
-    fn spreading(&self, credential: &Credential) -> bool {
-        self.clock.now().wall.saturating_since(credential.created_at) < SPREADING
+    fn spreading(&self, identity: &Identity, credential: &Credential) -> bool {
+        self.clock.now().wall.saturating_since(identity.known_since(credential)) < SPREADING
     }
 
     async fn verify(
@@ -185,7 +191,7 @@ impl Inner {
             message,
         };
         let client_id =
-            identity.client_id.as_ref().ok_or_else(|| permanent("the identity has no client id".into()))?;
+            identity.registered_client().ok_or_else(|| permanent("the identity has no client id".into()))?;
         let target = Target::resolve(&authority.profile.verify_target, &authority.profile);
         let target =
             target.map_err(|e| permanent(format!("the profile's verify_target cannot be asked for: {e}")))?;
@@ -193,7 +199,7 @@ impl Inner {
         let outcome = self.grant(authority, client, &target, None).await;
         outcome.map(drop).map_err(|refused| {
             // Right after a registration an unknown client or key only means that the change has not spread.
-            let fresh = identity.kind == IdentityKind::Created && self.spreading(credential);
+            let fresh = identity.kind == IdentityKind::Created && self.spreading(identity, credential);
             let class = match refused.class {
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient if fresh => RegistryErrorClass::Transient,
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient | ErrorClass::Permanent => {
@@ -274,8 +280,8 @@ impl ClientRegistry for AuthorityClient {
                 RegistrationStyle::Graph { base, .. } => {
                     self.0.graph_register(base, authority, identity, credential).await
                 }
-                RegistrationStyle::Dynamic { endpoint, scope } => {
-                    self.0.dynamic_register(endpoint, scope.as_deref(), authority, identity, credential).await
+                RegistrationStyle::Dynamic { endpoint, .. } => {
+                    self.0.dynamic_register(endpoint, authority, identity, credential).await
                 }
                 RegistrationStyle::None => Err(cannot_register(authority)),
             }
@@ -293,9 +299,9 @@ impl ClientRegistry for AuthorityClient {
                 RegistrationStyle::Graph { base, .. } => {
                     self.0.graph_add_key(base, authority, identity, credential).await
                 }
-                RegistrationStyle::Dynamic { scope, .. } => {
+                RegistrationStyle::Dynamic { .. } => {
                     let keys: Vec<_> = identity.current().into_iter().chain([credential]).collect();
-                    self.0.dynamic_put_keys(scope.as_deref(), authority, identity, &keys).await
+                    self.0.dynamic_put_keys(authority, identity, &keys).await
                 }
                 RegistrationStyle::None => Err(cannot_register(authority)),
             }
@@ -313,10 +319,10 @@ impl ClientRegistry for AuthorityClient {
                 RegistrationStyle::Graph { base, .. } => {
                     self.0.graph_remove_key(base, authority, identity, credential).await
                 }
-                RegistrationStyle::Dynamic { scope, .. } => {
+                RegistrationStyle::Dynamic { .. } => {
                     let keys: Vec<_> =
                         identity.current().into_iter().filter(|c| c.uid != credential.uid).collect();
-                    self.0.dynamic_put_keys(scope.as_deref(), authority, identity, &keys).await
+                    self.0.dynamic_put_keys(authority, identity, &keys).await
                 }
                 RegistrationStyle::None => Err(cannot_register(authority)),
             }

@@ -1,35 +1,36 @@
 //! Dynamic registration and its management (RFC 7591, RFC 7592).
 //!
 //! What comes back is never what was sent, so every PUT is a whole document of our own making. The registration access token is
-//! replaced at each PUT and cannot be had again, so it goes back to the caller, who writes it down first.
+//! replaced at each PUT and cannot be had again, so it goes back to the caller, who writes it down first. Where that failed once,
+//! a client that refuses the token is one that nobody manages any more.
 
 use http::Method;
-use jeton_core::{Authority, Credential, Identity, Registrar, Registration};
-use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass, SecretId, SecretKind};
-use secrecy::SecretString;
+use jeton_core::{
+    Authority, Credential, Identity, Profile, Registrar, Registration, profile::RegistrationStyle,
+};
+use jeton_lifecycle::{Registered, RegistryError, RegistryErrorClass, SecretId, SecretKind, StoreError};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use crate::{
     Answer,
     client::Inner,
-    registration::{bearer, client_name, error, from_http},
+    registration::{Call, bearer, client_name, error},
 };
 
 impl Inner {
     pub(crate) async fn dynamic_register(
         &self,
         endpoint: &str,
-        scope: Option<&str>,
         authority: &Authority,
         identity: &Identity,
         credential: &Credential,
     ) -> Result<Registered, RegistryError> {
         let token = self.initial_token(authority).await?;
-        let body = document(scope, authority, identity, &[credential])?;
-        let http = self.http(authority).map_err(|e| from_http(&e, true))?;
+        let body = document(authority, identity, &[credential])?;
         let headers: Vec<_> = token.iter().map(bearer).collect();
-        let answer =
-            http.json(Method::POST, endpoint, &headers, &body).await.map_err(|e| from_http(&e, true))?;
+        let call = Call { method: Method::POST, url: endpoint, headers: &headers, body: &body };
+        let answer = self.call(authority, authority.uid, call, true).await?;
         match answer.status {
             200 | 201 => {}
             401 | 403 => {
@@ -66,25 +67,33 @@ impl Inner {
     /// Puts exactly these keys into the registration.
     pub(crate) async fn dynamic_put_keys(
         &self,
-        scope: Option<&str>,
         authority: &Authority,
         identity: &Identity,
         keys: &[&Credential],
     ) -> Result<Registered, RegistryError> {
-        let (url, token) = self.managed(identity).await?;
-        let mut body = document(scope, authority, identity, keys)?;
-        body["client_id"] = identity.client_id.as_deref().unwrap_or_default().into();
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
-        let answer =
-            http.json(Method::PUT, &url, &[bearer(&token)], &body).await.map_err(|e| from_http(&e, false))?;
+        let url = client_uri(identity).ok_or_else(|| {
+            let told = "the registration cannot be changed, because the authority gave no registration_client_uri; the key in use stays \
+                valid. Delete the identity and create it anew before its certificate ends";
+            error(RegistryErrorClass::Permanent, told)
+        })?;
+        let token = self.access_token(identity).await?;
+        let mut body = document(authority, identity, keys)?;
+        body["client_id"] = identity.registered_client().map_or("", |id| id).into();
+        let call = Call { method: Method::PUT, url, headers: &[bearer(&token)], body: &body };
+        let answer = self.call(authority, identity.uid, call, true).await?;
         match answer.status {
             200 => Ok(Registered { registration_access_token: rotated(&answer), ..Registered::default() }),
+            401 if identity.is_in_doubt() => Err(unmanageable()),
             401 => Err(error(
                 RegistryErrorClass::Permanent,
                 "the registration access token is not accepted any more, so the registration cannot be changed; the key in use stays valid. \
-                 Create the identity anew when it suits, or have the authority's administrator issue a new token",
+                 Delete the identity and create it anew before its certificate ends",
             )),
-            _ => Err(self.error_of(&answer, "changing the registration", false)),
+            503 | 400..=499 => Err(self.error_of(&answer, "changing the registration", false)),
+            _ => Err(RegistryError {
+                class: RegistryErrorClass::Unknown,
+                ..self.error_of(&answer, "changing the registration", true)
+            }),
         }
     }
 
@@ -97,13 +106,12 @@ impl Inner {
             // Never registered, or listed as a suspected orphan.
             return Ok(());
         }
-        let (url, token) = self.managed(identity).await?;
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
-        let answer = http
-            .json(Method::DELETE, &url, &[bearer(&token)], &Value::Null)
-            .await
-            .map_err(|e| from_http(&e, false))?;
+        let url = client_uri(identity).ok_or_else(unmanageable)?;
+        let token = self.access_token(identity).await?;
+        let call = Call { method: Method::DELETE, url, headers: &[bearer(&token)], body: &Value::Null };
+        let answer = self.call(authority, identity.uid, call, false).await?;
         match answer.status {
+            401 if identity.is_in_doubt() => Err(unmanageable()),
             // A client that is gone answers 401 (RFC 7592 section 2.3).
             200 | 204 | 401 | 404 => Ok(()),
             _ => Err(self.error_of(&answer, "deleting the registration", false)),
@@ -120,45 +128,47 @@ impl Inner {
                 };
                 self.secret_text(id).await.map(Some).map_err(|e| error(RegistryErrorClass::Permanent, e))
             }
-            // Some authorities register anybody.
             _ => Ok(None),
         }
     }
 
-    async fn managed(&self, identity: &Identity) -> Result<(String, SecretString), RegistryError> {
-        let uri = identity
-            .registration
-            .as_ref()
-            .and_then(|r| r.client_uri.as_deref())
-            .filter(|uri| !uri.is_empty());
-        let uri = uri.ok_or_else(|| {
-            error(
-                RegistryErrorClass::Permanent,
-                "the registration cannot be managed: the authority gave no registration_client_uri",
-            )
-        })?;
-        let id = SecretId {
-            owner: identity.uid,
-            subject: identity.uid,
-            kind: SecretKind::RegistrationAccessToken,
-        };
-        let token = self.secret_text(id).await.map_err(|e| error(RegistryErrorClass::Permanent, e))?;
-        Ok((uri.to_owned(), token))
+    async fn access_token(&self, identity: &Identity) -> Result<SecretString, RegistryError> {
+        let (owner, kind) = (identity.uid, SecretKind::RegistrationAccessToken);
+        match self.store.secret(SecretId { owner, subject: owner, kind }).await {
+            Ok(Some(token)) => {
+                String::from_utf8(token.expose_secret().to_vec()).map(Into::into).map_err(|_| unmanageable())
+            }
+            Ok(None) => Err(unmanageable()),
+            Err(StoreError::Sealed(told)) => Err(error(RegistryErrorClass::Unmanageable, told)),
+            // A store that does not answer says nothing of the token.
+            Err(e) => Err(error(RegistryErrorClass::Transient, e.to_string())),
+        }
     }
+}
+
+fn client_uri(identity: &Identity) -> Option<&str> {
+    identity.registration.as_ref()?.client_uri.as_deref().filter(|uri| !uri.is_empty())
+}
+
+fn unmanageable() -> RegistryError {
+    error(
+        RegistryErrorClass::Unmanageable,
+        "the registration access token is lost, so the client cannot be changed or removed",
+    )
 }
 
 fn rotated(answer: &Answer) -> Option<SecretString> {
     Some(answer.text("registration_access_token")).filter(|t| !t.is_empty()).map(|t| t.to_owned().into())
 }
 
-/// The client's metadata (RFC 7591 section 2), whole.
+/// The client's metadata (RFC 7591 section 2), whole, with what this authority wants otherwise.
 fn document(
-    scope: Option<&str>,
     authority: &Authority,
     identity: &Identity,
     keys: &[&Credential],
 ) -> Result<Value, RegistryError> {
-    let algorithm = authority.profile.assertion.algorithm.as_str();
+    let profile = &*authority.profile;
+    let algorithm = profile.assertion.algorithm.as_str();
     let jwk = |credential: &&Credential| {
         let mut jwk: Value = serde_json::from_str(&credential.certificate()?.jwk).ok()?;
         jwk["alg"] = algorithm.into();
@@ -167,17 +177,45 @@ fn document(
     let keys: Option<Vec<Value>> = keys.iter().map(jwk).collect();
     let keys =
         keys.ok_or_else(|| error(RegistryErrorClass::Permanent, "the credential has no public key"))?;
+    Ok(metadata(profile, &client_name(identity), keys))
+}
+
+fn metadata(profile: &Profile, client_name: &str, keys: Vec<Value>) -> Value {
     let mut body = json!({
-        "client_name": client_name(identity),
+        "client_name": client_name,
         "grant_types": ["client_credentials"],
         "response_types": [],
         "redirect_uris": [],
         "token_endpoint_auth_method": "private_key_jwt",
-        "token_endpoint_auth_signing_alg": algorithm,
+        "token_endpoint_auth_signing_alg": profile.assertion.algorithm.as_str(),
         "jwks": {"keys": keys},
     });
-    if let Some(scope) = scope {
-        body["scope"] = scope.into();
+    if let (RegistrationStyle::Dynamic { scope, metadata, .. }, Some(members)) =
+        (&profile.registration, body.as_object_mut())
+    {
+        members.extend(scope.as_ref().map(|scope| ("scope".to_owned(), scope.as_str().into())));
+        members.extend(metadata.clone());
+        members.retain(|_, value| !value.is_null());
     }
-    Ok(body)
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profiles::{oidc, overridden};
+
+    #[test]
+    fn a_registration_sends_what_the_profile_wants_and_leaves_out_what_it_does_not() {
+        let document = json!({"registration_endpoint": "https://a/reg", "scopes_supported": ["orders.read"]});
+        let ready = oidc("https://a", "https://a/token", &document);
+        let usual = metadata(&ready, "jeton-1", vec![]);
+        assert_eq!((&usual["redirect_uris"], &usual["scope"]), (&json!([]), &json!("orders.read")));
+        let overrides =
+            json!({"registration": {"metadata": {"redirect_uris": null, "audience": ["https://b"]}}});
+        let sent = metadata(&overridden(&ready, &overrides).unwrap(), "jeton-1", vec![]);
+        assert!(sent.get("redirect_uris").is_none(), "{sent}");
+        assert_eq!(sent["audience"], json!(["https://b"]));
+        assert_eq!(sent["grant_types"], usual["grant_types"], "the rest is as it was");
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     Answer,
     client::Inner,
-    registration::{bearer, client_name, error, from_http},
+    registration::{Call, bearer, client_name, error},
     token::Client,
 };
 
@@ -26,6 +26,13 @@ impl Inner {
         identity: &Identity,
         credential: &Credential,
     ) -> Result<Registered, RegistryError> {
+        // Before anything is asked for, the right to ask.
+        self.registrar_token(authority).await.map_err(|refused| match refused.class {
+            RegistryErrorClass::Permanent => {
+                RegistryError { class: RegistryErrorClass::Unauthorized, ..refused }
+            }
+            _ => refused,
+        })?;
         let application = self.upsert(base, authority, identity).await?;
         let (id, app_id) = (
             application["id"].as_str().unwrap_or_default(),
@@ -40,7 +47,7 @@ impl Inner {
             registration: Some(Registration {
                 object_id: Some(id.into()),
                 service_principal_id: Some(service_principal.into()),
-                client_uri: None,
+                ..Registration::default()
             }),
             remote_key_id: Some(credential.uid.to_string().into()),
             registration_access_token: None,
@@ -84,9 +91,8 @@ impl Inner {
         let body = json!({"displayName": display_name(identity)});
         let token = self.registrar_token(authority).await?;
         let headers = [bearer(&token), ("prefer", "create-if-missing".to_owned())];
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
-        let answer =
-            http.json(Method::PATCH, &url, &headers, &body).await.map_err(|e| from_http(&e, false))?;
+        let call = Call { method: Method::PATCH, url: &url, headers: &headers, body: &body };
+        let answer = self.call(authority, authority.uid, call, false).await?;
         self.heed(authority, &answer);
         if !matches!(answer.status, 200 | 201 | 204) {
             return Err(self.error_of(&answer, "registering the application", answer.status == 401));
@@ -187,6 +193,7 @@ impl Inner {
     ) -> Result<(), RegistryError> {
         let id = match identity.registration.as_ref().and_then(|r| r.object_id.as_deref()) {
             Some(id) => id.to_owned(),
+            None if !identity.is_in_doubt() => return Ok(()),
             // The answer to its registration was lost: the upsert tells its id, whether it was there or not.
             None => {
                 self.upsert(base, authority, identity).await?["id"].as_str().unwrap_or_default().to_owned()
@@ -226,9 +233,8 @@ impl Inner {
         body: &Value,
     ) -> Result<Answer, RegistryError> {
         let token = self.registrar_token(authority).await?;
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
-        let answer =
-            http.json(method, url, &[bearer(&token)], body).await.map_err(|e| from_http(&e, false))?;
+        let call = Call { method, url, headers: &[bearer(&token)], body };
+        let answer = self.call(authority, authority.uid, call, false).await?;
         self.heed(authority, &answer);
         Ok(answer)
     }
@@ -265,12 +271,9 @@ impl Inner {
         let token = self
             .graph_token(authority, Client { owner: identity.uid, client_id, credential: current })
             .await?;
-        let http = self.http(authority).map_err(|e| from_http(&e, false))?;
         let url = format!("{base}/applications/{id}/{action}");
-        let answer = http
-            .json(Method::POST, &url, &[bearer(&token)], &body)
-            .await
-            .map_err(|e| from_http(&e, false))?;
+        let call = Call { method: Method::POST, url: &url, headers: &[bearer(&token)], body: &body };
+        let answer = self.call(authority, identity.uid, call, false).await?;
         if answer.status == 401 {
             self.forget_graph_token(current.uid);
         }

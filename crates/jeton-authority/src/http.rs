@@ -2,13 +2,13 @@
 
 use std::{error::Error, fmt, io::Cursor, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, Request, header};
+use http::{HeaderMap, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use jeton_core::profile::AuthorityLimits;
 use rustls::{
@@ -17,14 +17,19 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 
 /// Longest answer that is read.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
+/// TCP and TLS, together within the time for connecting: whoever hangs in the handshake was sent nothing.
+type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+
 /// A client for one authority.
 #[derive(Clone)]
 pub struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     call_timeout: Duration,
 }
 
@@ -94,13 +99,19 @@ impl Http {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(Duration::from_secs(u64::from(limits.connect_timeout_seconds))));
+        let connect_timeout = Duration::from_secs(u64::from(limits.connect_timeout_seconds));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_only()
             .enable_http1()
             .enable_http2()
-            .wrap_connector(tcp);
+            .wrap_connector(tcp)
+            .map_future(move |connecting| async move {
+                match tokio::time::timeout(connect_timeout, connecting).await {
+                    Ok(connected) => connected,
+                    Err(_) => Err(format!("no connection within {} s", connect_timeout.as_secs()).into()),
+                }
+            });
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -108,7 +119,7 @@ impl Http {
             .pool_max_idle_per_host(limits.max_concurrent as usize)
             // A repeated request would carry the same assertion, which is spent.
             .retry_canceled_requests(false)
-            .build(connector);
+            .build(BoxCloneSyncService::new(connector));
         Self { client, call_timeout: limits.call_timeout() }
     }
 
@@ -238,5 +249,22 @@ impl fmt::Debug for Http {
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_that_hangs_in_the_handshake_was_sent_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/reg", listener.local_addr().unwrap());
+        let limits = AuthorityLimits { connect_timeout_seconds: 1, ..AuthorityLimits::default() };
+        let failed = Http::new(trust(None).unwrap(), &limits).read(&url, None).await.unwrap_err();
+        assert!(matches!(failed, HttpError::Unreachable { .. }), "{failed}");
+        assert!(failed.to_string().contains("within 1 s"), "{failed}");
     }
 }

@@ -8,6 +8,7 @@ mod classify;
 mod client;
 mod dynamic;
 mod graph;
+mod holds;
 mod http;
 mod profiles;
 mod registration;

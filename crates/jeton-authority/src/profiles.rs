@@ -106,7 +106,7 @@ pub async fn discover(wanted: &Discovery) -> Result<Profile, DiscoverError> {
     }
 }
 
-fn overridden(profile: &Profile, overrides: &Value) -> Result<Profile, DiscoverError> {
+pub(crate) fn overridden(profile: &Profile, overrides: &Value) -> Result<Profile, DiscoverError> {
     let wrong = |e: &dyn std::fmt::Display| DiscoverError::Overrides(e.to_string());
     let mut value = serde_json::to_value(profile).map_err(|e| wrong(&e))?;
     merge(&mut value, overrides);
@@ -151,7 +151,7 @@ fn entra(issuer: &str, token_endpoint: &str, graph: &str) -> Profile {
 }
 
 /// What passes at every provider that was measured: one `aud`, the token endpoint; `kid`; 60 s; `iat` a little in the past, no `nbf`.
-fn oidc(issuer: &str, token_endpoint: &str, document: &Value) -> Profile {
+pub(crate) fn oidc(issuer: &str, token_endpoint: &str, document: &Value) -> Profile {
     let scopes = document["scopes_supported"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let scopes: Vec<_> =
         scopes.filter(|s| !matches!(*s, "openid" | "offline_access")).map(str::to_owned).collect();
@@ -159,6 +159,7 @@ fn oidc(issuer: &str, token_endpoint: &str, document: &Value) -> Profile {
         Some(endpoint) => RegistrationStyle::Dynamic {
             endpoint: endpoint.into(),
             scope: Some(scopes.join(" ")).filter(|s| !s.is_empty()),
+            metadata: Default::default(),
         },
         None => RegistrationStyle::None,
     };

@@ -1,11 +1,18 @@
 //! What both ways of registering have in common: errors, and the registrar's token.
 
-use jeton_core::{Authority, Identity, Registrar, Target, TargetRequest, Uid, profile::RegistrationStyle};
+use http::Method;
+use jeton_core::{
+    Authority, Identity, Registrar, Target, TargetRequest, Uid, profile::RegistrationStyle, retry_after,
+};
 use jeton_lifecycle::{RegistryError, RegistryErrorClass};
 use secrecy::{ExposeSecret, SecretString};
-use std::{sync::PoisonError, time::Duration};
+use serde_json::Value;
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
-use crate::{Answer, HttpError, client::Inner, token::Client};
+use crate::{Answer, HttpError, classify, client::Inner, token::Client};
 
 /// A kept token is not used when it has less than this left.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
@@ -13,6 +20,14 @@ const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 /// The name under which an identity's client is registered: found again after a crash, and by people.
 pub(crate) fn client_name(identity: &Identity) -> String {
     format!("jeton-{}", identity.uid)
+}
+
+/// A request with a JSON body, or with none where that is null.
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a str,
+    pub(crate) headers: &'a [(&'static str, String)],
+    pub(crate) body: &'a Value,
 }
 
 pub(crate) fn error(class: RegistryErrorClass, message: impl Into<String>) -> RegistryError {
@@ -32,20 +47,51 @@ pub(crate) fn from_http(failure: &HttpError, unknown: bool) -> RegistryError {
 impl Inner {
     /// An answer that is no success, understood. `transient`: whether this status may pass by itself.
     pub(crate) fn error_of(&self, answer: &Answer, what: &str, transient: bool) -> RegistryError {
-        let now = self.clock.now().wall;
-        let retry_after = answer.header("retry-after").and_then(|v| jeton_core::retry_after::parse(v, now));
         let told = answer.json["error"]["message"]
             .as_str()
             .or(answer.json["error_description"].as_str())
+            .or(answer.json["error"].as_str())
             .unwrap_or("no reason given");
         let told: String = told.chars().filter(|c| !c.is_control()).take(300).collect();
         let passes = transient || answer.status == 429 || answer.status >= 500;
         let class = if passes { RegistryErrorClass::Transient } else { RegistryErrorClass::Permanent };
         RegistryError {
             class,
-            retry_after,
+            retry_after: self.retry_after(answer),
             message: format!("{what}: the authority answered {}: {told}", answer.status),
         }
+    }
+
+    /// A call that is no token request, for an identity, or with an authority's own right. `unknown`: without an answer nobody knows
+    /// whether it was carried out.
+    pub(crate) async fn call(
+        &self,
+        authority: &Authority,
+        owner: Uid,
+        call: Call<'_>,
+        unknown: bool,
+    ) -> Result<Answer, RegistryError> {
+        if let Some(left) = self.holds.left(owner, self.clock.now()) {
+            let held = classify::held(left);
+            return Err(RegistryError {
+                class: RegistryErrorClass::Transient,
+                retry_after: held.retry_after,
+                message: held.message,
+            });
+        }
+        let http = self.http(authority).map_err(|e| from_http(&e, unknown))?;
+        let answer = http.json(call.method, call.url, call.headers, call.body).await;
+        let (answer, now) = (answer.map_err(|e| from_http(&e, unknown))?, self.clock.now());
+        if !answer.is_success()
+            && let Some(delay) = self.retry_after(&answer)
+        {
+            self.holds.hold(owner, delay, now);
+        }
+        Ok(answer)
+    }
+
+    fn retry_after(&self, answer: &Answer) -> Option<Duration> {
+        retry_after::parse(answer.header("retry-after")?, self.clock.now().wall)
     }
 
     /// The registrar's token for Graph.
@@ -74,6 +120,8 @@ impl Inner {
         let RegistrationStyle::Graph { scope, .. } = &authority.profile.registration else {
             return Err(error(RegistryErrorClass::Permanent, "this authority has no Graph"));
         };
+        let turn = self.turn(client.credential.uid);
+        let _held = turn.lock().await;
         let now = self.clock.now().wall;
         let kept = self
             .graph_tokens
@@ -104,6 +152,12 @@ impl Inner {
         tokens.retain(|_, (_, until)| *until > now);
         tokens.insert(client.credential.uid, (granted.access_token.clone(), until));
         Ok(granted.access_token)
+    }
+
+    fn turn(&self, credential: Uid) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(credential).or_default())
     }
 
     /// The token was refused: the next call gets a new one.

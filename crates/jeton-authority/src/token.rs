@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     Answer,
-    classify::{Refusal, no_answer, refusal},
+    classify::{Refusal, held, no_answer, refusal},
     client::Inner,
 };
 
@@ -81,6 +81,9 @@ impl Inner {
         target: &Target,
         claims: Option<&Claims>,
     ) -> Result<Granted, Refusal> {
+        if let Some(left) = self.holds.left(client.owner, self.clock.now()) {
+            return Err(held(left));
+        }
         let profile = &*authority.profile;
         let proof = self.proof(authority, client).await?;
         let scope = scope_parameter(target, profile.target);
@@ -109,8 +112,11 @@ impl Inner {
         let ended = self.clock.now();
         self.skews.learn(authority.uid, &answer, started, ended);
         if answer.status != 200 {
-            let now = ended.wall.shifted(self.skews.of(authority.uid));
-            return Err(refusal(&answer, profile, now));
+            let refused = refusal(&answer, profile, ended.wall.shifted(self.skews.of(authority.uid)));
+            if let Some(delay) = refused.retry_after {
+                self.holds.hold(client.owner, delay, ended);
+            }
+            return Err(refused);
         }
         granted(&answer, profile, ended.wall)
     }
@@ -233,4 +239,44 @@ fn granted(answer: &Answer, profile: &Profile, now: Wall) -> Result<Granted, Ref
         refresh_in: seconds("refresh_in").map(duration),
         scopes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use jeton_core::TargetRequest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::profiles::oidc;
+
+    #[test]
+    fn a_target_is_sent_as_the_profile_names_it() {
+        let (resource, scopes) = ("https://orders.example", ["orders.read", "orders.write"]);
+        let cases = [
+            (TargetStyle::EntraDefault, vec![], Some("https://orders.example/.default"), None),
+            (
+                TargetStyle::ScopeAndResource,
+                scopes.to_vec(),
+                Some("orders.read orders.write"),
+                Some("resource"),
+            ),
+            (
+                TargetStyle::ScopeAndAudience,
+                scopes.to_vec(),
+                Some("orders.read orders.write"),
+                Some("audience"),
+            ),
+            (TargetStyle::ScopeAndAudience, vec![], None, Some("audience")),
+            (TargetStyle::ScopeOnly, scopes.to_vec(), Some("orders.read orders.write"), None),
+        ];
+        for (style, scopes, scope, parameter) in cases {
+            let profile = Profile { target: style, ..oidc("https://a", "https://a/token", &json!({})) };
+            let resources = if style == TargetStyle::ScopeOnly { vec![] } else { vec![resource.into()] };
+            let request = TargetRequest { scopes: scopes.into_iter().map(Into::into).collect(), resources };
+            let target = Target::resolve(&request, &profile).unwrap();
+            assert_eq!(scope_parameter(&target, style).as_deref(), scope, "{style:?}");
+            let sent = resource_parameter(&target, style);
+            assert_eq!(sent, parameter.map(|name| (name, resource)), "{style:?}");
+        }
+    }
 }

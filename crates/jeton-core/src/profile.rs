@@ -4,7 +4,7 @@
 //! assertion may live, what a replay or a clock error looks like. All of it stands here, so that one code path serves them all
 //! and a new authority is a new value, not a new branch. A change makes a new profile version, which is part of the token key.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,10 @@ pub enum TargetStyle {
     ScopeOnly,
 }
 
+/// Members of a client's metadata that are the broker's own business.
+pub const OWN_METADATA: [&str; 5] =
+    ["client_id", "client_name", "jwks", "token_endpoint_auth_method", "token_endpoint_auth_signing_alg"];
+
 /// How clients are registered and changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "style", deny_unknown_fields)]
@@ -161,6 +165,9 @@ pub enum RegistrationStyle {
         endpoint: String,
         /// The `scope` that is registered for each client, if any.
         scope: Option<String>,
+        /// Members of the client's metadata (RFC 7591 section 2) in place of those that are sent usually; null: not sent.
+        #[serde(default)]
+        metadata: BTreeMap<String, serde_json::Value>,
     },
     /// Nothing can be registered: identities are only attached.
     None,

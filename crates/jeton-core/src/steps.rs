@@ -26,6 +26,9 @@ pub struct Operation {
     pub next_try_at: Wall,
     /// The last failure, in words for an administrator, without secrets.
     pub last_error: Option<String>,
+    /// Whether the last failure is one that no retry helps until somebody changes something.
+    #[serde(default)]
+    pub permanent: bool,
     /// A rotation: begin another one as soon as this one is complete.
     #[serde(default)]
     pub again: bool,
@@ -117,6 +120,7 @@ impl Operation {
             attempts: 0,
             next_try_at: now,
             last_error: None,
+            permanent: false,
             again: false,
         }
     }
@@ -133,6 +137,7 @@ impl Operation {
         self.attempts = 0;
         self.next_try_at = now;
         self.last_error = None;
+        self.permanent = false;
     }
 }
 

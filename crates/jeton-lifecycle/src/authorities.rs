@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use jeton_core::{
     Authority, AuthorityName, AuthorityState, Credential, CredentialKind, CredentialState, Profile,
-    Registrar, Uid, profile::MAX_ASSERTION_LIFETIME_SECONDS,
+    Registrar, Uid,
+    profile::{IssuedAt, MAX_ASSERTION_LIFETIME_SECONDS, OWN_METADATA, RegistrationStyle},
 };
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     Lifecycle, LifecycleError, LifecycleEvent, SecretId, SecretKind, Write,
+    attach::{check_client_id, check_secret},
     registry::{Repeated, fingerprint},
 };
 
@@ -66,6 +68,7 @@ impl Lifecycle {
         check(&request.profile)?;
         let (uid, credential) = (shared.new_uid(), shared.new_uid());
         let (registrar, secret) = self.registrar(request.registrar, uid, credential).await?;
+        check_registrar(&registrar, &request.profile)?;
         let _held = shared.change.lock().await;
         let print = fingerprint("create-authority", &[request.name.as_str(), &request.profile.issuer]);
         let recorded = match shared.repeated(&request.request_id, print, uid).await? {
@@ -103,11 +106,13 @@ impl Lifecycle {
         match material {
             RegistrarMaterial::None => Ok((Registrar::None, None)),
             RegistrarMaterial::InitialAccessToken(token) => {
+                check_secret("initial_access_token", &token)?;
                 let id = SecretId { owner, subject: uid, kind: SecretKind::InitialAccessToken };
                 let bytes = token.expose_secret().as_bytes().to_vec();
                 Ok((Registrar::InitialAccessToken { credential: uid }, Some(Write::Secret(id, bytes.into()))))
             }
             RegistrarMaterial::Certificate { client_id, certificate_pem, private_key_pem } => {
+                check_client_id(&client_id)?;
                 let now = self.shared.now();
                 let imported = self.shared.ports.keys.import(certificate_pem, private_key_pem, now).await?;
                 let kind = CredentialKind::Certificate(imported.facts);
@@ -169,6 +174,10 @@ impl Lifecycle {
         });
         authority.display_name = display_name.unwrap_or(authority.display_name);
         let mut writes = vec![];
+        if registrar.is_some() || reprofiled {
+            let registrar = registrar.as_ref().map_or(&authority.registrar, |(new, _)| new);
+            check_registrar(registrar, &authority.profile)?;
+        }
         if let Some((registrar, secret)) = registrar {
             writes.extend(secret_of(&authority).map(Write::RemoveSecret));
             writes.extend(secret);
@@ -211,7 +220,11 @@ impl Lifecycle {
             let text = format!("{name} is used by {} and perhaps others: delete them first", user.name);
             return Err(LifecycleError::Precondition(text));
         }
-        shared.commit([Write::RemoveAuthority(uid)].into_iter().chain(recorded).collect()).await?;
+        // Whoever takes the authority away looks after what was left there.
+        let orphans = self.orphans().into_iter().filter(|orphan| orphan.authority == uid);
+        let removed =
+            orphans.map(|orphan| Write::RemoveOrphan(orphan.uid)).chain([Write::RemoveAuthority(uid)]);
+        shared.commit(removed.chain(recorded).collect()).await?;
         if let Some(id) = secret_of(&authority) {
             shared.event(LifecycleEvent::CredentialRemoved(id.subject));
         }
@@ -241,6 +254,32 @@ fn secret_of(authority: &Authority) -> Option<SecretId> {
     }
 }
 
+/// A registrar must be able to ask in the way in which this authority registers.
+fn check_registrar(registrar: &Registrar, profile: &Profile) -> Result<(), LifecycleError> {
+    let wrong = |problem: String| Err(LifecycleError::invalid("registrar", problem));
+    match (registrar, &profile.registration) {
+        (Registrar::None, _) => Ok(()),
+        (Registrar::Certificate { credential, .. }, RegistrationStyle::Graph { .. }) => {
+            let algorithm = profile.assertion.algorithm;
+            match credential.certificate() {
+                Some(facts) if !facts.key.signs(algorithm) => {
+                    wrong(format!("its key cannot sign {}, which the authority expects", algorithm.as_str()))
+                }
+                _ => Ok(()),
+            }
+        }
+        (Registrar::InitialAccessToken { .. }, RegistrationStyle::Dynamic { .. }) => Ok(()),
+        (_, RegistrationStyle::Graph { .. }) => wrong("Graph takes a certificate".into()),
+        (_, RegistrationStyle::Dynamic { .. }) => wrong(
+            "dynamic registration takes an initial access token; one that registers anybody takes any".into(),
+        ),
+        (_, RegistrationStyle::None) => wrong("the authority registers no clients: give none".into()),
+    }
+}
+
+/// What an assertion has left when it is made.
+const MIN_ASSERTION_LIFE_SECONDS: u32 = 5;
+
 fn check(profile: &Profile) -> Result<(), LifecycleError> {
     let wrong = |problem: &str| Err(LifecycleError::invalid("profile", problem));
     if !profile.token_endpoint.starts_with("https://") {
@@ -248,6 +287,20 @@ fn check(profile: &Profile) -> Result<(), LifecycleError> {
     }
     if !(10..=MAX_ASSERTION_LIFETIME_SECONDS).contains(&profile.assertion.lifetime_seconds) {
         return wrong("assertion.lifetime_seconds must be between 10 and 600");
+    }
+    if let IssuedAt::SecondsAgo(ago) = profile.assertion.issued_at
+        && profile.assertion.lifetime_seconds < ago.saturating_add(MIN_ASSERTION_LIFE_SECONDS)
+    {
+        return wrong(
+            "assertion.issued_at must be at least 5 seconds-ago less than assertion.lifetime_seconds, or assertions end before they arrive",
+        );
+    }
+    if let RegistrationStyle::Dynamic { metadata, .. } = &profile.registration
+        && OWN_METADATA.iter().any(|own| metadata.contains_key(*own))
+    {
+        return wrong(
+            "registration.metadata must leave the client's id, name, keys and authentication alone",
+        );
     }
     if !profile.key.signs(profile.assertion.algorithm) {
         return wrong("key cannot make signatures of assertion.algorithm");

@@ -3,13 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jeton_core::{
-    Authority, AuthorityName, Credential, CredentialKind, CredentialState, Identity, IdentityKind,
-    IdentityName, IdentityState, Operation, OperationKind, Step, Uid, Wall, profile::RegistrationStyle,
+    Authority, AuthorityName, Identity, IdentityKind, IdentityName, IdentityState, Operation, OperationKind,
+    Step, Uid, profile::RegistrationStyle,
 };
-use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use crate::{
-    Lifecycle, LifecycleError, LifecycleEvent, SecretId, SecretKind, Write,
+    Lifecycle, LifecycleError, LifecycleEvent, Write,
     registry::{Repeated, Shared, fingerprint},
 };
 
@@ -26,34 +25,6 @@ pub struct CreateIdentity {
     pub labels: BTreeMap<String, String>,
     /// For idempotency; empty: none.
     pub request_id: String,
-}
-
-/// An identity that exists already.
-pub struct AttachIdentity {
-    /// As for one that is created.
-    pub create: CreateIdentity,
-    /// Its client id.
-    pub client_id: String,
-    /// Its credential.
-    pub material: AttachMaterial,
-}
-
-/// The credential of an identity that exists already.
-pub enum AttachMaterial {
-    /// A certificate and its key, PEM.
-    Certificate {
-        /// Public.
-        certificate_pem: String,
-        /// Secret.
-        private_key_pem: SecretString,
-    },
-    /// A client secret.
-    Secret {
-        /// Secret.
-        secret: SecretString,
-        /// When it ends, if known.
-        expires_at: Option<Wall>,
-    },
 }
 
 /// What to change; absent: as it is.
@@ -75,7 +46,12 @@ impl Lifecycle {
         let uid = shared.new_uid();
         let print = fingerprint(
             "create",
-            &[request.name.as_str(), request.authority.as_str(), &request.display_name],
+            &[
+                request.name.as_str(),
+                request.authority.as_str(),
+                &request.display_name,
+                &format!("{:?}", request.labels),
+            ],
         );
         let recorded = match shared.repeated(&request.request_id, print, uid).await? {
             Repeated::Yes(made) => return self.identity_by_uid(made),
@@ -91,90 +67,6 @@ impl Lifecycle {
         )?;
         shared.commit([Write::Identity(Box::new(identity))].into_iter().chain(recorded).collect()).await?;
         self.identity_by_uid(uid)
-    }
-
-    /// Takes over a client that exists, with its credential; answers when it is stored, and verifies it by a real grant.
-    pub async fn attach_identity(&self, request: AttachIdentity) -> Changed {
-        let shared = &self.shared;
-        let (uid, credential_uid) = (shared.new_uid(), shared.new_uid());
-        if request.client_id.is_empty() || request.client_id.len() > 512 {
-            return Err(LifecycleError::invalid(
-                "client_id",
-                "expected the client id at the authority, 1 to 512 bytes",
-            ));
-        }
-        let (kind, secret) = self.material(request.material).await?;
-        let _held = shared.change.lock().await;
-        let print = fingerprint(
-            "attach",
-            &[request.create.name.as_str(), request.create.authority.as_str(), &request.client_id],
-        );
-        let recorded = match shared.repeated(&request.create.request_id, print, uid).await? {
-            Repeated::Yes(made) => return self.identity_by_uid(made),
-            Repeated::No(recorded) => recorded,
-        };
-        let authority = self.authority_by_name(&request.create.authority)?;
-        let mut identity = shared.new_identity(
-            uid,
-            &request.create,
-            &authority,
-            IdentityKind::Attached,
-            OperationKind::Attach,
-        )?;
-        if let CredentialKind::Certificate(facts) = &kind
-            && !facts.key.signs(authority.profile.assertion.algorithm)
-        {
-            let wanted = authority.profile.assertion.algorithm.as_str();
-            return Err(LifecycleError::invalid(
-                "certificate",
-                format!("its key cannot sign {wanted}, which {} expects", authority.name),
-            ));
-        }
-        let secret_kind = if matches!(kind, CredentialKind::Secret { .. }) {
-            SecretKind::ClientSecret
-        } else {
-            SecretKind::PrivateKey
-        };
-        let (state, created_at) = (CredentialState::Pending, identity.created_at);
-        identity.credentials.push(Credential {
-            uid: credential_uid,
-            kind,
-            state,
-            remote_id: None,
-            created_at,
-        });
-        identity.client_id = Some(request.client_id.into());
-        if let Some(operation) = &mut identity.operation {
-            operation.credential = Some(credential_uid);
-        }
-        let id = SecretId { owner: uid, subject: credential_uid, kind: secret_kind };
-        let writes = [Write::Identity(Box::new(identity)), Write::Secret(id, secret)];
-        shared.commit(writes.into_iter().chain(recorded).collect()).await?;
-        self.identity_by_uid(uid)
-    }
-
-    async fn material(
-        &self,
-        material: AttachMaterial,
-    ) -> Result<(CredentialKind, SecretSlice<u8>), LifecycleError> {
-        match material {
-            AttachMaterial::Certificate { certificate_pem, private_key_pem } => {
-                let imported = self
-                    .shared
-                    .ports
-                    .keys
-                    .import(certificate_pem, private_key_pem, self.shared.now())
-                    .await?;
-                Ok((CredentialKind::Certificate(imported.facts), imported.private))
-            }
-            AttachMaterial::Secret { secret, expires_at } => {
-                if secret.expose_secret().is_empty() {
-                    return Err(LifecycleError::invalid("client_secret", "it is empty"));
-                }
-                let bytes = secret.expose_secret().as_bytes().to_vec();
-                Ok((CredentialKind::Secret { expires_at }, bytes.into()))
-            }
-        }
     }
 
     /// Changes what is for people.
@@ -205,8 +97,8 @@ impl Lifecycle {
             let now = shared.now();
             match &mut identity.operation {
                 None => identity.operation = Some(Operation::new(OperationKind::Rotate, now)),
-                // Ends the overlap first; the runner begins a new rotation when the old key is gone.
-                Some(operation) if operation.step() == Some(Step::Overlapped) => {
+                // The new key is in use already. Its rotation ends first, and another one begins when the old key is gone.
+                Some(operation) if operation.done >= Some(Step::Switched) => {
                     operation.next_try_at = now;
                     operation.again = true;
                 }
@@ -258,8 +150,19 @@ impl Lifecycle {
         .await
     }
 
-    /// Removes the client at its authority, if it was created here, and then the identity.
-    pub async fn delete_identity(&self, name: &IdentityName, request_id: &str) -> Changed {
+    /// Removes the client at its authority, if it was created here, and then the identity. None: an earlier request with this id
+    /// did, and it is gone.
+    pub async fn delete_identity(
+        &self,
+        name: &IdentityName,
+        request_id: &str,
+    ) -> Result<Option<Arc<Identity>>, LifecycleError> {
+        let (shared, print) = (&self.shared, fingerprint("delete", &[name.as_str()]));
+        if let Repeated::Yes(deleted) = shared.repeated(request_id, print.clone(), shared.new_uid()).await?
+            && self.directory().identity(deleted).is_none()
+        {
+            return Ok(None);
+        }
         if let Some(identity) = self.directory().identity_named(name)
             && let Some(workload) = identity.workload.and_then(|uid| self.directory().workload(uid).cloned())
             && workload.system_identity == Some(identity.uid)
@@ -270,9 +173,10 @@ impl Lifecycle {
             );
             return Err(LifecycleError::Precondition(text));
         }
-        let print = fingerprint("delete", &[name.as_str()]);
-        self.change_identity(name, request_id, print, |shared, identity| Ok(begin_deletion(shared, identity)))
-            .await
+        let changed = self.change_identity(name, request_id, print, |shared, identity| {
+            Ok(begin_deletion(shared, identity))
+        });
+        changed.await.map(Some)
     }
 
     /// Reads, changes and commits one identity.
@@ -325,9 +229,11 @@ impl Lifecycle {
         let authority = self.authority_by_name(name)?;
         let none = matches!(authority.registrar, jeton_core::Registrar::None);
         match authority.profile.registration {
-            RegistrationStyle::Graph { .. } if none => Err(LifecycleError::Precondition(format!(
-                "{name} has no registrar, so nothing can be registered there: attach identities that exist"
-            ))),
+            RegistrationStyle::Graph { .. } | RegistrationStyle::Dynamic { .. } if none => {
+                Err(LifecycleError::Precondition(format!(
+                    "{name} has no registrar, so nothing can be registered there: attach identities that exist"
+                )))
+            }
             RegistrationStyle::None => Err(LifecycleError::Precondition(format!(
                 "{name} registers no clients: attach identities that exist"
             ))),

@@ -4,11 +4,13 @@
 //! done, can be repeated, and is resumed after a kill at any point. This crate is the one owner of the registry and publishes the
 //! [`Directory`](jeton_core::Directory) after each commit.
 
+mod attach;
 mod authorities;
 mod error;
 mod identities;
 mod list;
 mod ports;
+mod record;
 mod registry;
 mod runner;
 mod secret_debug;
@@ -19,9 +21,10 @@ mod workloads;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use attach::{AttachIdentity, AttachMaterial};
 pub use authorities::{AuthorityPatch, CreateAuthority, RegistrarMaterial};
 pub use error::LifecycleError;
-pub use identities::{AttachIdentity, AttachMaterial, CreateIdentity, IdentityPatch};
+pub use identities::{CreateIdentity, IdentityPatch};
 pub use list::{IdentityFilter, Page, page};
 pub use ports::*;
 pub use registry::{Lifecycle, LifecycleEvent, Ports};

@@ -70,7 +70,8 @@ pub enum KeyError {
 /// Registers and changes clients at an authority, with the authority's registrar. Every call is idempotent: repeated after a
 /// crash it finds what the first one left.
 pub trait ClientRegistry: Send + Sync + 'static {
-    /// Registers the identity with its pending credential as the first key. `Registered` says all that must be kept.
+    /// Registers the identity with its pending credential as the first key. `Registered` says all that must be kept. Where clients
+    /// cannot be looked up (RFC 7591) each call makes another one.
     fn register<'a>(
         &'a self,
         authority: &'a Authority,
@@ -102,7 +103,7 @@ pub trait ClientRegistry: Send + Sync + 'static {
         credential: &'a Credential,
     ) -> BoxFuture<'a, Result<(), RegistryError>>;
 
-    /// Removes the client. One that is gone already is a success.
+    /// Removes the client. One that is gone already is a success; one that may be there and cannot be removed is `Unmanageable`.
     fn delete<'a>(
         &'a self,
         authority: &'a Authority,
@@ -156,6 +157,10 @@ pub enum RegistryErrorClass {
     Unknown,
     /// No retry helps until somebody changes something.
     Permanent,
+    /// As `Permanent`, and nothing was done: the right with which the broker itself asks is refused.
+    Unauthorized,
+    /// What manages the client is lost (RFC 7592), so nothing here can change or remove it.
+    Unmanageable,
 }
 
 // ---- the registry ----
@@ -189,7 +194,8 @@ pub struct Registry {
     pub orphans: Vec<Orphan>,
 }
 
-/// A client that may exist at an authority although nobody here knows its client id: the answer to its registration was lost.
+/// A client that may exist at an authority although nobody here manages it: the answer to its registration, or what manages it, was
+/// lost. An identity has one entry for all lost answers.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Orphan {
     /// Its own uid.
@@ -200,11 +206,18 @@ pub struct Orphan {
     pub identity: Uid,
     /// The `client_name` under which to look for it.
     pub client_name: String,
+    /// Its client id, where it is known.
+    #[serde(default)]
+    pub client_id: Option<Arc<str>>,
+    /// How many more answers were lost since.
+    #[serde(default)]
+    pub repeated: u32,
     /// When the call was made.
     pub at: Wall,
 }
 
 /// One write of a commit.
+#[derive(Clone)]
 pub enum Write {
     /// Insert or replace.
     Identity(Box<Identity>),

@@ -207,7 +207,11 @@ impl Shared {
             Shown::NoWorkload(uid) => drop(directory.remove_workload(uid)),
             Shown::Authority(authority) => directory.put_authority(authority),
             Shown::NoAuthority(uid) => drop(directory.remove_authority(uid)),
-            Shown::Orphan(orphan) => locked(&self.orphans).push(orphan),
+            Shown::Orphan(orphan) => {
+                let mut orphans = locked(&self.orphans);
+                orphans.retain(|known| known.uid != orphan.uid);
+                orphans.push(orphan);
+            }
             Shown::NoOrphan(uid) => locked(&self.orphans).retain(|orphan| orphan.uid != uid),
         }
     }

@@ -1,14 +1,15 @@
 //! The worker that takes the steps: bounded, one at a time for each identity, woken by changes and by a short tick.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use jeton_core::{Identity, IdentityKind, IdentityState, Operation, OperationKind, Uid, Wall};
+use jeton_core::{Identity, IdentityKind, IdentityState, Operation, OperationKind, Step, Uid, Wall};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Write,
     registry::{Shared, locked},
+    take::is_dynamic,
 };
 
 const TICK: Duration = Duration::from_millis(100);
@@ -30,7 +31,8 @@ impl LifecycleTasks {
         "the lifecycle's worker"
     }
 
-    /// Stops. What is under way is resumed at the next start.
+    /// Stops: begins no step, and lets those in hand end within a bound, because an answer that nobody hears may be lost for good.
+    /// What is under way is resumed at the next start.
     pub async fn shutdown(self) {
         self.stop.cancel();
         let abort = self.worker.abort_handle();
@@ -50,7 +52,7 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut running = JoinSet::<Uid>::new();
-    let mut taken = HashSet::<Uid>::new();
+    let mut taken = HashMap::<Uid, Turn>::new();
     let mut age_checked: Option<Wall> = None;
     loop {
         tokio::select! {
@@ -71,8 +73,8 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             age_checked = Some(now);
             rotate_by_age(&shared, now).await;
         }
-        for uid in due(&shared, &taken, now, shared.settings.max_concurrent.saturating_sub(running.len())) {
-            taken.insert(uid);
+        for (uid, turn) in due(&shared, &taken, now) {
+            taken.insert(uid, turn);
             let shared = Arc::clone(&shared);
             running.spawn(async move {
                 shared.take_step(uid).await;
@@ -80,18 +82,40 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             });
         }
     }
-    running.shutdown().await;
+    while running.join_next().await.is_some() {}
 }
 
-fn due(shared: &Shared, taken: &HashSet<Uid>, now: Wall, most: usize) -> Vec<Uid> {
+/// A step in hand.
+#[derive(Clone, Copy)]
+struct Turn {
+    authority: Uid,
+    /// Whether its answer cannot be had again. One such is awaited at a time at each authority, so that a kill loses at most one.
+    alone: bool,
+}
+
+/// What to begin: what waits longest first, and no more at one authority than it may hold up.
+fn due(shared: &Shared, taken: &HashMap<Uid, Turn>, now: Wall) -> Vec<(Uid, Turn)> {
     let directory = shared.ports.directory.load();
-    let is_due = |uid: &&Uid| {
-        let identity = directory.identity(**uid);
-        let operation =
-            identity.filter(|i| i.state != IdentityState::Failed).and_then(|i| i.operation.as_ref());
-        !taken.contains(*uid) && operation.is_some_and(|o| o.next_try_at <= now)
+    let waits = |uid: &Uid| {
+        let identity = directory.identity(*uid).filter(|i| i.state != IdentityState::Failed)?;
+        let operation = identity.operation.as_ref().filter(|o| o.next_try_at <= now)?;
+        let changes = matches!(operation.step(), Some(Step::Registered | Step::Removed));
+        let alone = changes && directory.authority(identity.authority).is_some_and(|a| is_dynamic(a));
+        let turn = Turn { authority: identity.authority, alone };
+        (!taken.contains_key(uid)).then_some((operation.next_try_at, *uid, turn))
     };
-    locked(&shared.busy).iter().filter(is_due).take(most).copied().collect()
+    let mut waiting: Vec<_> = locked(&shared.busy).iter().filter_map(waits).collect();
+    waiting.sort_unstable_by_key(|(at, uid, _)| (*at, *uid));
+    let mut at_work = HashMap::<Uid, (usize, bool)>::new();
+    let mut begins = |turn: &Turn| {
+        let (steps, alone) = at_work.entry(turn.authority).or_default();
+        let begins = *steps < shared.settings.max_concurrent && !(*alone && turn.alone);
+        *steps += usize::from(begins);
+        *alone |= turn.alone;
+        begins
+    };
+    taken.values().for_each(|turn| _ = begins(turn));
+    waiting.into_iter().filter(|(.., turn)| begins(turn)).map(|(_, uid, turn)| (uid, turn)).collect()
 }
 
 /// Begins the rotation of every certificate that reached its age.

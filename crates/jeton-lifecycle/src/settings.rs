@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LifecycleSettings {
-    /// Operations under way at once.
+    /// Operations under way at once at each authority: one that does not answer holds up nobody else.
     pub max_concurrent: usize,
     /// Rotation.
     pub rotation: RotationSettings,

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use jeton_core::{
     Authority, Credential, CredentialKind, CredentialState, Identity, IdentityKind, IdentityState, Operation,
-    OperationKind, Registration, Step, Uid, profile::RegistrationStyle,
+    OperationKind, Step, Uid, profile::RegistrationStyle,
 };
-use secrecy::ExposeSecret;
 
 use crate::{
     KeyRequest, LifecycleError, LifecycleEvent, Orphan, Registered, RegistryError, RegistryErrorClass,
-    SecretId, SecretKind, Write, registry::Shared,
+    SecretId, SecretKind, StoreError, Write,
+    record::{abandon_pending, drop_overlap},
+    registry::{Shared, locked},
 };
 
 /// After an error that no retry helps, a rotation or deletion is still tried again: somebody may have mended the cause.
@@ -20,13 +21,21 @@ const MAX_BACKOFF_SECONDS: u64 = 60;
 /// A certificate is valid from a little before now, for clocks that are behind.
 const CLOCK_MARGIN: Duration = Duration::from_secs(300);
 
+/// How long a store that failed is left alone.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
 /// What a step did outside, to be written down.
-enum Outcome {
+#[derive(Clone)]
+pub(crate) enum Outcome {
     Key(Box<Credential>, Write),
-    Registered(Registered, Option<Uid>),
+    /// And what becomes of the orphan that was suspected meanwhile.
+    Registered(Registered, Option<Write>),
+    /// The client is out of our hands.
+    Lost,
     Done,
 }
 
+#[derive(Clone)]
 enum Failure {
     Outside(RegistryError),
     Inside(LifecycleError),
@@ -41,23 +50,39 @@ impl Shared {
         let Some(step) = operation.step() else { return };
         let Some(authority) = directory.authority(identity.authority).cloned() else { return };
         let outcome = self.outside(&authority, &identity, &operation, step).await;
+        loop {
+            let written = self.write_outcome(&identity, &operation, step, outcome.clone()).await;
+            let Err(error) = written else { return };
+            tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down");
+            tokio::time::sleep(STORE_RETRY).await;
+            // What the authority handed out cannot be had again, so it is kept in hand. Any other step is taken again.
+            let full = matches!(error, LifecycleError::Store(StoreError::Unavailable(_)));
+            if !full || !matches!(outcome, Ok(Outcome::Registered(..))) {
+                return;
+            }
+        }
+    }
+
+    /// Writes an outcome onto the record as it is now. Deleted, disabled or changed meanwhile, it may have another operation.
+    async fn write_outcome(
+        &self,
+        identity: &Identity,
+        operation: &Operation,
+        step: Step,
+        outcome: Result<Outcome, Failure>,
+    ) -> Result<(), LifecycleError> {
         let _held = self.change.lock().await;
-        // Deleted, disabled or changed meanwhile: the operation may be another one by now.
-        let Some(fresh) = self.ports.directory.load().identity(uid).cloned() else { return };
+        let Some(fresh) = self.ports.directory.load().identity(identity.uid).cloned() else { return Ok(()) };
+        let fresh = fresh.as_ref().clone();
         let same = fresh.operation.as_ref().is_some_and(|o| {
             (o.kind, o.done, o.credential, o.started_at)
                 == (operation.kind, operation.done, operation.credential, operation.started_at)
         });
-        let written = match outcome {
-            Ok(outcome) if same => self.write_down(fresh.as_ref().clone(), step, outcome).await,
-            Ok(outcome) => self.salvage(fresh.as_ref().clone(), outcome).await,
-            Err(failure) if same => self.write_failure(fresh.as_ref().clone(), step, failure).await,
+        match outcome {
+            Ok(outcome) if same => self.write_down(fresh, step, outcome).await,
+            Ok(outcome) => self.salvage(fresh, outcome).await,
+            Err(failure) if same => self.write_failure(fresh, step, failure, identity.is_in_doubt()).await,
             Err(_) => Ok(()),
-        };
-        if let Err(error) = written {
-            // Nothing was acknowledged; the step is taken again at the next tick, slowed down by the store's own answer.
-            tracing::warn!(identity = %fresh.name, step = step.as_str(), %error, "a lifecycle step could not be written down");
-            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -75,10 +100,7 @@ impl Shared {
         let credential = operation.credential.and_then(|uid| identity.credential(uid)).ok_or_else(missing);
         match (operation.kind, step) {
             (_, Step::KeyMade) => self.make_key(authority, identity).await.map_err(Failure::Inside),
-            (OperationKind::Rotate, Step::Registered) => {
-                let added = registry.add_key(authority, identity, credential?).await;
-                added.map(|r| Outcome::Registered(r, None)).map_err(Failure::Outside)
-            }
+            (OperationKind::Rotate, Step::Registered) => self.add_key(authority, identity, credential?).await,
             (_, Step::Registered) => self.register(authority, identity, credential?).await,
             (_, Step::Verified) => registry
                 .verify(authority, identity, credential?)
@@ -87,12 +109,15 @@ impl Shared {
                 .map_err(Failure::Outside),
             (OperationKind::Delete, _) if identity.kind == IdentityKind::Attached => Ok(Outcome::Done),
             (OperationKind::Delete, _) => {
-                registry.delete(authority, identity).await.map(|()| Outcome::Done).map_err(Failure::Outside)
+                or_lost(registry.delete(authority, identity).await.map(|()| Outcome::Done))
             }
             (_, Step::Removed) => match identity.overlap() {
                 Some(old) => {
+                    if is_dynamic(authority) {
+                        self.mark_in_doubt(identity).await?;
+                    }
                     let removed = registry.remove_key(authority, identity, old).await;
-                    removed.map(|r| Outcome::Registered(r, None)).map_err(Failure::Outside)
+                    or_lost(removed.map(|r| Outcome::Registered(r, None)))
                 }
                 None => Ok(Outcome::Done),
             },
@@ -117,6 +142,40 @@ impl Shared {
         Ok(Outcome::Key(Box::new(credential), Write::Secret(id, made.private)))
     }
 
+    /// Registers the new key beside the one in use; where what manages the registration is lost, with a client of its own.
+    async fn add_key(
+        &self,
+        authority: &Authority,
+        identity: &Identity,
+        credential: &Credential,
+    ) -> Result<Outcome, Failure> {
+        if is_dynamic(authority) {
+            // What manages the registration is replaced by it (RFC 7592).
+            self.mark_in_doubt(identity).await?;
+        }
+        match self.ports.registry.add_key(authority, identity, credential).await {
+            Ok(registered) => Ok(Outcome::Registered(registered, None)),
+            Err(error) if error.class == RegistryErrorClass::Unmanageable => {
+                tracing::warn!(identity = %identity.name, %error, "the identity is registered anew");
+                self.register(authority, identity, credential).await
+            }
+            Err(error) => Err(Failure::Outside(error)),
+        }
+    }
+
+    /// The answer to what comes now may be lost: that is written down before.
+    async fn mark_in_doubt(&self, identity: &Identity) -> Result<(), Failure> {
+        if identity.is_in_doubt() {
+            return Ok(());
+        }
+        let _held = self.change.lock().await;
+        let Some(fresh) = self.ports.directory.load().identity(identity.uid).cloned() else { return Ok(()) };
+        let mut fresh = fresh.as_ref().clone();
+        fresh.registration.get_or_insert_default().in_doubt = true;
+        self.touch(&mut fresh);
+        self.commit(vec![Write::Identity(Box::new(fresh))]).await.map_err(Failure::Inside)
+    }
+
     /// Where a registration cannot be looked up, it is written down as a suspected orphan before it is made.
     async fn register(
         &self,
@@ -125,26 +184,36 @@ impl Shared {
         credential: &Credential,
     ) -> Result<Outcome, Failure> {
         let registry = &self.ports.registry;
-        if !matches!(authority.profile.registration, RegistrationStyle::Dynamic { .. }) {
+        if !is_dynamic(authority) {
+            self.mark_in_doubt(identity).await?;
             let registered = registry.register(authority, identity, credential).await;
             return registered.map(|r| Outcome::Registered(r, None)).map_err(Failure::Outside);
         }
-        let orphan = Orphan {
-            uid: self.new_uid(),
-            authority: authority.uid,
-            identity: identity.uid,
-            client_name: format!("jeton-{}", identity.uid),
-            at: self.now(),
-        };
-        let uid = orphan.uid;
-        self.commit_held(vec![Write::Orphan(orphan)]).await.map_err(Failure::Inside)?;
+        let (suspected, cleared) = self.suspected(identity);
+        self.commit_held(vec![Write::Orphan(suspected)]).await.map_err(Failure::Inside)?;
         match registry.register(authority, identity, credential).await {
-            Ok(registered) => Ok(Outcome::Registered(registered, Some(uid))),
+            Ok(registered) => Ok(Outcome::Registered(registered, Some(cleared))),
             Err(error) => {
                 if error.class != RegistryErrorClass::Unknown {
-                    self.commit_held(vec![Write::RemoveOrphan(uid)]).await.map_err(Failure::Inside)?;
+                    self.commit_held(vec![cleared]).await.map_err(Failure::Inside)?;
                 }
                 Err(Failure::Outside(error))
+            }
+        }
+    }
+
+    /// The orphan that this identity's next registration may leave, and the write that makes it as it was.
+    fn suspected(&self, identity: &Identity) -> (Orphan, Write) {
+        let unknown = |o: &&Orphan| o.identity == identity.uid && o.client_id.is_none();
+        match locked(&self.orphans).iter().find(unknown).cloned() {
+            Some(known) => {
+                let more = Orphan { repeated: known.repeated + 1, at: self.now(), ..known.clone() };
+                (more, Write::Orphan(known))
+            }
+            None => {
+                let new = self.suspect(identity);
+                let none = Write::RemoveOrphan(new.uid);
+                (new, none)
             }
         }
     }
@@ -164,9 +233,11 @@ impl Shared {
         let (now, uid) = (self.now(), identity.uid);
         let Some(mut operation) = identity.operation.take() else { return Ok(()) };
         let (mut writes, mut events) = (vec![], vec![]);
-        apply(&mut identity, &mut operation, outcome, &mut writes);
+        let lost = matches!(outcome, Outcome::Lost);
+        self.apply(&mut identity, &mut operation, outcome, &mut writes);
         match (operation.kind, step) {
             (OperationKind::Delete, Step::Removed) => {
+                self.left_behind(&identity, lost, &mut writes);
                 writes.push(Write::RemoveIdentity(uid));
                 self.commit(writes).await?;
                 identity
@@ -176,7 +247,7 @@ impl Shared {
                 self.event(LifecycleEvent::Removed(uid));
                 return Ok(());
             }
-            (_, Step::Switched) => switch(&mut identity, &operation, &mut events),
+            (_, Step::Switched) => self.switch(&mut identity, &operation, &mut writes, &mut events),
             (_, Step::Removed) => drop_overlap(&mut identity, &mut writes, &mut events),
             _ => {}
         }
@@ -201,9 +272,9 @@ impl Shared {
 
     /// The operation changed while a step was under way. What the authority made must still be written down, or it would be lost.
     async fn salvage(&self, mut identity: Identity, outcome: Outcome) -> Result<(), LifecycleError> {
-        let Outcome::Registered(registered, orphan) = outcome else { return Ok(()) };
-        let mut writes = orphan.map(Write::RemoveOrphan).into_iter().collect::<Vec<_>>();
-        remember(&mut identity, &registered, &mut writes);
+        let Outcome::Registered(registered, cleared) = outcome else { return Ok(()) };
+        let mut writes = cleared.into_iter().collect();
+        self.remember(&mut identity, &registered, &mut writes);
         self.touch(&mut identity);
         writes.insert(0, Write::Identity(Box::new(identity)));
         self.commit(writes).await
@@ -214,6 +285,7 @@ impl Shared {
         mut identity: Identity,
         step: Step,
         failure: Failure,
+        in_doubt: bool,
     ) -> Result<(), LifecycleError> {
         let now = self.now();
         let Some(operation) = &mut identity.operation else { return Ok(()) };
@@ -221,19 +293,27 @@ impl Shared {
             Failure::Outside(error) => (error.class, error.retry_after, error.message),
             Failure::Inside(error) => (RegistryErrorClass::Transient, None, error.to_string()),
         };
+        let permanent = !matches!(class, RegistryErrorClass::Transient | RegistryErrorClass::Unknown);
         operation.attempts += 1;
         operation.last_error = Some(message.clone());
-        let permanent = class == RegistryErrorClass::Permanent;
+        operation.permanent = permanent;
         let delay = if permanent { PERMANENT_RETRY } else { self.backoff(operation.attempts) };
         operation.next_try_at = now + delay.max(retry_after.unwrap_or_default());
         tracing::warn!(identity = %identity.name, step = step.as_str(), attempts = operation.attempts, permanent, error = %message,
             "a lifecycle step failed");
         let kind = operation.kind;
         let mut writes = vec![];
+        // Nothing was done in this try. A first registration may have been done in part, whatever came back.
+        let nothing_done = class == RegistryErrorClass::Unauthorized
+            || (kind == OperationKind::Rotate && class != RegistryErrorClass::Unknown);
+        if let Some(registration) = &mut identity.registration
+            && nothing_done
+        {
+            registration.in_doubt = in_doubt;
+        }
         if permanent && matches!(kind, OperationKind::Provision | OperationKind::Attach) {
             identity.state = IdentityState::Failed;
         } else if permanent && kind == OperationKind::Rotate && step == Step::Registered {
-            // The new key is not in use anywhere: the next try begins with another one. The old key stays.
             abandon_pending(&mut identity, &mut writes);
         }
         self.touch(&mut identity);
@@ -247,96 +327,18 @@ impl Shared {
     }
 }
 
-fn apply(identity: &mut Identity, operation: &mut Operation, outcome: Outcome, writes: &mut Vec<Write>) {
+/// Whether an answer that is lost cannot be had again.
+pub(crate) fn is_dynamic(authority: &Authority) -> bool {
+    matches!(authority.profile.registration, RegistrationStyle::Dynamic { .. })
+}
+
+/// What cannot be managed is given up, not tried for ever.
+fn or_lost(outcome: Result<Outcome, RegistryError>) -> Result<Outcome, Failure> {
     match outcome {
-        Outcome::Key(credential, secret) => {
-            operation.credential = Some(credential.uid);
-            identity.credentials.push(*credential);
-            writes.push(secret);
+        Err(error) if error.class == RegistryErrorClass::Unmanageable => {
+            tracing::warn!(%error, "a client cannot be managed any more");
+            Ok(Outcome::Lost)
         }
-        Outcome::Registered(registered, orphan) => {
-            writes.extend(orphan.map(Write::RemoveOrphan));
-            remember(identity, &registered, writes);
-            let remote_id = registered.remote_key_id;
-            if let Some(credential) =
-                identity.credentials.iter_mut().find(|c| Some(c.uid) == operation.credential)
-                && credential.state == CredentialState::Pending
-            {
-                credential.remote_id = remote_id.or(credential.remote_id.take());
-            }
-        }
-        Outcome::Done => {}
+        outcome => outcome.map_err(Failure::Outside),
     }
-}
-
-/// What a registration left behind, onto the record.
-fn remember(identity: &mut Identity, registered: &Registered, writes: &mut Vec<Write>) {
-    if let Some(client_id) = &registered.client_id {
-        identity.client_id = Some(Arc::clone(client_id));
-    }
-    if let Some(new) = &registered.registration {
-        let old = identity.registration.take().unwrap_or_default();
-        identity.registration = Some(Registration {
-            object_id: new.object_id.clone().or(old.object_id),
-            service_principal_id: new.service_principal_id.clone().or(old.service_principal_id),
-            client_uri: new.client_uri.clone().or(old.client_uri),
-        });
-    }
-    if let Some(token) = &registered.registration_access_token {
-        let id = SecretId {
-            owner: identity.uid,
-            subject: identity.uid,
-            kind: SecretKind::RegistrationAccessToken,
-        };
-        writes.push(Write::Secret(id, token.expose_secret().as_bytes().to_vec().into()));
-    }
-}
-
-/// The pending credential proves the identity from now on.
-fn switch(identity: &mut Identity, operation: &Operation, events: &mut Vec<LifecycleEvent>) {
-    let old = identity.current().map(|c| c.uid);
-    for credential in &mut identity.credentials {
-        match credential.state {
-            CredentialState::Current => credential.state = CredentialState::Overlap,
-            CredentialState::Pending if Some(credential.uid) == operation.credential => {
-                credential.state = CredentialState::Current
-            }
-            _ => {}
-        }
-    }
-    if identity.state == IdentityState::Provisioning {
-        identity.state = IdentityState::Active;
-        events.push(LifecycleEvent::Activated(identity.uid));
-    }
-    events.extend(old.map(|old| LifecycleEvent::Switched { identity: identity.uid, old }));
-}
-
-fn drop_overlap(identity: &mut Identity, writes: &mut Vec<Write>, events: &mut Vec<LifecycleEvent>) {
-    drop_in_state(identity, CredentialState::Overlap, writes, events);
-}
-
-fn abandon_pending(identity: &mut Identity, writes: &mut Vec<Write>) {
-    drop_in_state(identity, CredentialState::Pending, writes, &mut vec![]);
-    if let Some(operation) = &mut identity.operation {
-        operation.done = None;
-        operation.credential = None;
-    }
-}
-
-fn drop_in_state(
-    identity: &mut Identity,
-    state: CredentialState,
-    writes: &mut Vec<Write>,
-    events: &mut Vec<LifecycleEvent>,
-) {
-    let owner = identity.uid;
-    for credential in identity.credentials.iter().filter(|c| c.state == state) {
-        writes.push(Write::RemoveSecret(SecretId {
-            owner,
-            subject: credential.uid,
-            kind: SecretKind::PrivateKey,
-        }));
-        events.push(LifecycleEvent::CredentialRemoved(credential.uid));
-    }
-    identity.credentials.retain(|c| c.state != state);
 }

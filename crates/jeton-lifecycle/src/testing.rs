@@ -39,7 +39,11 @@ pub fn authority(id: &str, uid: Uid, can_look_up: bool) -> Authority {
         registration: if can_look_up {
             RegistrationStyle::Graph { base: format!("https://{id}.example/graph"), scope: "s".into() }
         } else {
-            RegistrationStyle::Dynamic { endpoint: format!("https://{id}.example/reg"), scope: None }
+            RegistrationStyle::Dynamic {
+                endpoint: format!("https://{id}.example/reg"),
+                scope: None,
+                metadata: Default::default(),
+            }
         },
         verify_target: TargetRequest { scopes: vec!["verify".into()], resources: vec![] },
         secret_transport: SecretTransport::Body,

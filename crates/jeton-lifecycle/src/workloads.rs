@@ -49,8 +49,13 @@ impl Lifecycle {
         let shared = &self.shared;
         let _held = shared.change.lock().await;
         let uid = shared.new_uid();
-        let print =
-            fingerprint("create-workload", &[request.name.as_str(), &format!("{:?}", request.principals)]);
+        let print = fingerprint(
+            "create-workload",
+            &[
+                request.name.as_str(),
+                &format!("{:?}{:?}{:?}", request.principals, request.display_name, request.labels),
+            ],
+        );
         let recorded = match shared.repeated(&request.request_id, print, uid).await? {
             Repeated::Yes(made) => return self.workload_by_uid(made),
             Repeated::No(recorded) => recorded,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jeton_core::Uid;
-use jeton_lifecycle::{SecretId, StoreError};
+use jeton_lifecycle::{SecretId, SecretKind, StoreError};
 use secrecy::{ExposeSecret, SecretSlice};
 use sqlx::{Row, Sqlite, Transaction};
 
@@ -185,10 +185,24 @@ impl Inner {
             .and_then(|row| row.try_get::<String, _>(0).ok())
             .unwrap_or_else(|| id.owner.to_string());
         StoreError::Sealed(format!(
-            "the sealed {} of {name} does not open: it was moved, replaced by an older one, or damaged in the store. Rotate its \
-             credential, or delete and create or attach it anew",
-            id.kind.as_str()
+            "the sealed {} of {name} does not open: it was moved, replaced by an older one, or damaged in the store. {}",
+            id.kind.as_str(),
+            remedy(&name, id.kind)
         ))
+    }
+}
+
+/// What helps depends on whose it is and on where it comes from.
+fn remedy(name: &str, kind: SecretKind) -> String {
+    match kind {
+        _ if name.starts_with("authorities/") => {
+            format!("Bring the registrar's credential along again with `jeton authority update {name}`")
+        }
+        SecretKind::ClientSecret => "Delete the identity and attach it anew".into(),
+        SecretKind::RegistrationAccessToken => {
+            "Rotate the credential: the identity is registered anew, and the client that it had is listed by `jeton status`".into()
+        }
+        _ => "Rotate the credential, or, if the identity was attached, delete it and attach it anew".into(),
     }
 }
 

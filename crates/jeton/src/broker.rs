@@ -292,6 +292,10 @@ async fn forget(broker: &Broker, gone: Uid) {
 
 /// After a kill between a removal and its event, assignments may be left that bind nothing.
 async fn forget_what_is_gone(broker: &Broker) -> anyhow::Result<()> {
+    // A record that cannot be read looks as if it were gone, and may be restored. What binds nothing allows nothing meanwhile.
+    if !broker.quarantined.is_empty() {
+        return Ok(());
+    }
     let (directory, assignments) = (broker.lifecycle.directory(), broker.access.snapshot());
     for assignment in assignments.assignments() {
         if let AssignmentScope::Identity(uid) = assignment.scope

@@ -136,3 +136,21 @@ async fn keys_in_the_older_forms_are_taken_too() {
         world.keys.import(certificate, pem.into(), world.clock.now().wall).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn without_iat_the_lifetime_counts_from_now_and_no_assertion_lives_beyond_ten_minutes() {
+    let world = World::new();
+    let credential = world.credential(KeyKind::P256).await;
+    let mut request = world.request(&credential, SigningAlgorithm::Es256);
+    let profile = jeton_core::profile::AssertionProfile {
+        issued_at: jeton_core::profile::IssuedAt::Absent,
+        lifetime_seconds: 9_000,
+        ..request.profile.as_ref().clone()
+    };
+    request.profile = profile.into();
+    let assertion = world.keys.take(request).await.unwrap();
+    let claims = claims(assertion.jwt.expose_secret(), &credential.1, "https://login.example/token");
+    let now = world.clock.now().wall.as_secs();
+    assert!(claims.get("iat").is_none(), "{claims}");
+    assert_eq!((claims["nbf"].as_i64(), claims["exp"].as_i64()), (Some(now), Some(now + 600)));
+}

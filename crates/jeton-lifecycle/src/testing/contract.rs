@@ -92,6 +92,8 @@ where
         authority: uid(200),
         identity: uid(1),
         client_name: "jeton-x".into(),
+        client_id: None,
+        repeated: 0,
         at: Wall::from_secs(2),
     };
     let recorded = Recorded {

@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use jeton_core::{
-    Authority, Credential, CredentialKind, CredentialState, Identity, IdentityKind, IdentityState, Uid, Wall,
-    profile::RegistrationStyle,
+    Authority, Credential, CredentialKind, CredentialState, Identity, IdentityKind, IdentityState, Registrar,
+    Uid, Wall, profile::RegistrationStyle,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -45,6 +45,10 @@ pub async fn client_registry_contract(
 ) {
     let world = World { keys, store, authority, now };
     let mut identity = world.identity();
+    // Whatever the registrar is: there is nothing to ask for.
+    let powerless = Authority { registrar: Registrar::None, ..authority.clone() };
+    let gone = registry.delete(&powerless, &identity).await;
+    assert_eq!(gone, Ok(()), "what was never registered is gone");
     let first = world.credential(&identity, 1).await;
     identity.credentials.push(first.clone());
     let registered = world.settled(|| registry.register(authority, &identity, &first)).await;
@@ -82,6 +86,46 @@ pub async fn client_registry_contract(
         world.settled(|| registry.delete(authority, &identity)).await;
     }
     assert!(registry.verify(authority, &identity, &second).await.is_err(), "what is deleted proves nothing");
+    if matches!(authority.profile.registration, RegistrationStyle::Dynamic { .. }) {
+        lost_answer_contract(&world, registry).await;
+    }
+}
+
+/// A change whose answer was lost took away what manages the client: it is told, and another client can be registered.
+async fn lost_answer_contract(world: &World<'_>, registry: &dyn ClientRegistry) {
+    let authority = world.authority;
+    let mut identity = world.identity();
+    let first = world.credential(&identity, 3).await;
+    identity.credentials.push(first.clone());
+    let registered = world.settled(|| registry.register(authority, &identity, &first)).await;
+    world.remember(&mut identity, registered).await;
+    set(&mut identity, first.uid, CredentialState::Current);
+    let second = world.credential(&identity, 4).await;
+    identity.credentials.push(second.clone());
+
+    drop(world.settled(|| registry.add_key(authority, &identity, &second)).await);
+    let class = |refused: Result<Registered, RegistryError>| refused.err().map(|e| e.class);
+    let unasked = class(registry.add_key(authority, &identity, &second).await);
+    assert_eq!(unasked, Some(RegistryErrorClass::Permanent), "somebody else took the client away");
+    identity.registration.get_or_insert_default().in_doubt = true;
+    let lost = class(registry.add_key(authority, &identity, &second).await);
+    assert_eq!(lost, Some(RegistryErrorClass::Unmanageable));
+    let lost = class(registry.remove_key(authority, &identity, &first).await);
+    assert_eq!(lost, Some(RegistryErrorClass::Unmanageable));
+    let kept = registry.delete(authority, &identity).await.err().map(|e| e.class);
+    assert_eq!(
+        kept,
+        Some(RegistryErrorClass::Unmanageable),
+        "a client that may be there is not said to be gone"
+    );
+
+    let before = identity.client_id.clone();
+    let anew = world.settled(|| registry.register(authority, &identity, &second)).await;
+    assert!(anew.client_id.is_some() && anew.client_id != before, "it is another client");
+    identity.registration.get_or_insert_default().successor = anew.client_id.clone();
+    world.settled(|| registry.verify(authority, &identity, &second)).await;
+    world.remember(&mut identity, anew).await;
+    world.settled(|| registry.delete(authority, &identity)).await;
 }
 
 struct World<'a> {

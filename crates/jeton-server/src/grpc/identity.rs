@@ -178,8 +178,16 @@ impl IdentityService for Broker {
         request: Request<v1::DeleteIdentityRequest>,
     ) -> Answer<v1::DeleteIdentityResponse> {
         let r = request.into_inner();
-        let changed = self.lifecycle.delete_identity(&name(&r.name)?, &r.request_id).await;
-        Ok(Response::new(v1::DeleteIdentityResponse { identity: self.shown(changed)? }))
+        let deleted = self.lifecycle.delete_identity(&name(&r.name)?, &r.request_id).await;
+        let identity = match deleted.map_err(Failure::from)? {
+            Some(identity) => self.shown(Ok(identity))?,
+            // Of what is gone only this is known.
+            None => {
+                let state = v1::IdentityState::Deleting.into();
+                Some(v1::Identity { name: r.name, state, ..Default::default() })
+            }
+        };
+        Ok(Response::new(v1::DeleteIdentityResponse { identity }))
     }
 
     async fn rotate_credential(

@@ -123,7 +123,8 @@ impl Broker {
         for identity in directory.identities_after(None) {
             let Some(operation) = &identity.operation else { continue };
             let failed = identity.state == IdentityState::Failed;
-            if let Some(error) = operation.last_error.as_ref().filter(|_| failed || operation.attempts >= 3) {
+            let shown = failed || operation.permanent || operation.attempts >= 3;
+            if let Some(error) = operation.last_error.as_ref().filter(|_| shown) {
                 let remedy = if failed {
                     format!("jeton identity enable {}", identity.name)
                 } else {
@@ -135,10 +136,21 @@ impl Broker {
         for orphan in self.lifecycle.orphans() {
             let authority =
                 directory.authority(orphan.authority).map_or_else(String::new, |a| a.name.to_string());
-            let text = format!(
-                "the answer to a registration was lost: a client named {} may exist there",
-                orphan.client_name
-            );
+            let text = match (&orphan.client_id, orphan.repeated) {
+                (Some(client_id), _) => format!(
+                    "what managed the client {client_id} was lost: it may still exist there, named {}",
+                    orphan.client_name
+                ),
+                (None, 0) => format!(
+                    "the answer to a registration was lost: a client named {} may exist there",
+                    orphan.client_name
+                ),
+                (None, more) => format!(
+                    "the answers to {} registrations were lost: as many clients named {} may exist there",
+                    u64::from(more) + 1,
+                    orphan.client_name
+                ),
+            };
             problems.push(problem(
                 authority,
                 text,

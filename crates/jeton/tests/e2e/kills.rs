@@ -63,6 +63,9 @@ async fn nothing_acknowledged_is_lost_and_both_sides_know_the_same_clients() {
         world.broker.process.kill();
         acknowledged.extend(work.await.unwrap());
         world.restart(&["--set", "lifecycle.rotation.overlap_seconds=1"]);
+        // Before anything is asked for again.
+        let there = names(&world.broker.json(&["identity", "list"]));
+        assert!(acknowledged.is_subset(&there), "lost: {:?}", acknowledged.difference(&there));
     }
     // What was not acknowledged before its kill is asked for again under the same request id.
     for n in 0..wanted {
@@ -95,9 +98,8 @@ async fn everything_is_there(world: &World, acknowledged: &BTreeSet<String>, kil
         token(&mut client, name, scope).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         known.insert(identity["client_id"].as_str().unwrap().to_owned());
     }
-    let names: BTreeSet<_> =
-        identities.as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect();
-    assert!(acknowledged.is_subset(&names), "lost: {:?}", acknowledged.difference(&names));
+    let there = names(&identities);
+    assert!(acknowledged.is_subset(&there), "lost: {:?}", acknowledged.difference(&there));
     known.insert(
         world.broker.json(&["authority", "get", "entra"])["registrar_client_id"].as_str().unwrap().to_owned(),
     );
@@ -107,6 +109,8 @@ async fn everything_is_there(world: &World, acknowledged: &BTreeSet<String>, kil
         clients.filter(|(_, c)| c["keys"] != json!([])).map(|(id, _)| id.clone()).collect();
     assert_eq!(stats["applications"], there.len(), "one was made and never got its key: {stats}");
     assert!(known.is_subset(&there), "not at the sandbox: {:?}", known.difference(&there));
+    // Those that are only counted, because they are gone, have no keys; those that are there all have one.
+    assert_eq!(stats["applications"], there.len(), "an application was left without a key");
     // What the broker does not know can only be the fruit of a registration whose answer a kill swallowed, and is listed.
     let orphans = world.broker.jeton(&["status", "-o", "json"]);
     let orphans: Value = serde_json::from_slice(&orphans.stdout).unwrap();
@@ -120,6 +124,10 @@ async fn everything_is_there(world: &World, acknowledged: &BTreeSet<String>, kil
         unknown.iter().all(|id| uuid::Uuid::try_parse(id).is_err()),
         "applications can be looked up, so none is forgotten: {unknown:?}"
     );
+}
+
+fn names(identities: &Value) -> BTreeSet<String> {
+    identities.as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// All identities, when nothing is under way any more.

@@ -11,6 +11,7 @@ mod flights;
 mod kills;
 mod limits;
 mod ports;
+mod registrations;
 mod restart;
 mod rotation;
 mod serve;

@@ -122,7 +122,8 @@ async fn what_is_in_memory_holds_the_contracts() {
     for can_look_up in [true, false] {
         let authority = authority("tenant", Uid::new(now, [1; 10]), can_look_up);
         key_ring_contract(&FakeKeyRing, &authority, now).await;
-        client_registry_contract(&FakeRegistry::default(), &FakeKeyRing, &store, &authority, now).await;
+        client_registry_contract(&FakeRegistry::new(store.clone()), &FakeKeyRing, &store, &authority, now)
+            .await;
     }
 }
 
