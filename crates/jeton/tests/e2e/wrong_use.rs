@@ -50,7 +50,7 @@ async fn a_command_that_cannot_work_says_why_and_ends() {
     let large = "x".repeat(8 * 1024 * 1024);
     fs::write(&file, format!("[{{\"claims\":\"{large}\"}}]")).unwrap();
     let (code, error) = failure(&broker.jeton(&["token", "batch", "-f", file.to_str().unwrap()]));
-    assert!(code == Some(2) && error.contains("send less in one request"), "{error}");
+    assert!(code == Some(2) && error.contains("ask for less at once"), "{error}");
     let create = |name: &str, timeout: &str| {
         failure(&broker.jeton(&["identity", "create", name, "--authority", "entra", "--timeout", timeout]))
     };
