@@ -18,7 +18,7 @@ pub(crate) const PATH: &str = "/jeton.v1.TokenService/GetToken";
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TargetArguments {
     /// The data directory of a running broker; its endpoints.json says where it listens and what may be asked
-    #[arg(long, default_value = "./.jeton")]
+    #[arg(long, default_value = "./.jeton", env = "JETON_DATA_DIR")]
     pub(crate) data_dir: PathBuf,
     /// A TCP address instead
     #[arg(long, value_name = "HOST:PORT")]

@@ -26,6 +26,7 @@ use jeton_server::{
 };
 use jeton_store::{SealingKey, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustls::ServerConfig;
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
     task::JoinHandle,
@@ -53,6 +54,13 @@ pub(crate) struct Running {
     events: JoinHandle<()>,
     doors: Vec<JoinHandle<()>>,
     health: Vec<Health>,
+}
+
+/// The TCP listeners of the data plane. Callers are let in from loopback alone.
+#[derive(Default)]
+pub(crate) struct Doors {
+    pub(crate) plain: Option<Listener>,
+    pub(crate) secured: Option<(Listener, Arc<ServerConfig>)>,
 }
 
 /// Where the doors are.
@@ -155,7 +163,7 @@ impl Running {
     }
 
     /// Opens the doors; TCP only where a listener is handed over.
-    pub(crate) async fn open(&mut self, places: &Places, tcp: Option<Listener>) -> anyhow::Result<()> {
+    pub(crate) async fn open(&mut self, places: &Places, tcp: Doors) -> anyhow::Result<()> {
         let node = self.broker.node.clone();
         let mode = self.settings.data.mode().unwrap_or(0o660);
         let data = Listener::bind(&Listen::Unix { path: places.data_socket.clone(), mode }).await?;
@@ -167,11 +175,14 @@ impl Running {
         self.health.extend([data_health, admin_health]);
         let shortcut = Some(grpc::data_shortcut(&self.broker, self.settings.engine.max_entries));
         let users = Arc::new(UnixPeer { node: node.clone() });
-        self.door("data (unix)", data, users, data_routes.clone(), shortcut.clone());
+        self.door("data (unix)", data, None, users, data_routes.clone(), shortcut.clone());
         let owner = Arc::new(AdminPeer { node, owner: geteuid().as_raw() });
-        self.door("admin", admin, owner, admin_routes, None);
-        if let Some(listener) = tcp {
-            self.door("data (loopback)", listener, Arc::new(LoopbackDev), data_routes, shortcut);
+        self.door("admin", admin, None, owner, admin_routes, None);
+        let plain = tcp.plain.map(|listener| ("data (loopback)", listener, None));
+        let secured = tcp.secured.map(|(listener, tls)| ("data (loopback, TLS)", listener, Some(tls)));
+        for (name, listener, tls) in plain.into_iter().chain(secured) {
+            let (routes, shortcut) = (data_routes.clone(), shortcut.clone());
+            self.door(name, listener, tls, Arc::new(LoopbackDev), routes, shortcut);
         }
         Ok(())
     }
@@ -180,6 +191,7 @@ impl Running {
         &mut self,
         name: &'static str,
         listener: Listener,
+        tls: Option<Arc<ServerConfig>>,
         authenticate: Arc<dyn Authenticate>,
         routes: Routes,
         shortcut: Option<Arc<dyn Shortcut>>,
@@ -189,7 +201,6 @@ impl Running {
             settings.request_deadline_ms = settings.admin_request_deadline_ms;
         }
         let (streaming, complete) = (grpc::is_streaming, grpc::complete);
-        let tls = None;
         let door = Door {
             name,
             listener,

@@ -2,10 +2,12 @@
 
 mod administrator;
 mod provision;
+mod tls;
 mod tour;
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -18,10 +20,10 @@ use jeton_store::SealingKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::Running,
+    broker::{Doors, Running},
     config::{Settings, Sources, path_or},
     data_dir::{DataDir, write_private},
-    endpoints::{DevEndpoints, OidcEndpoints, SandboxEndpoints, VaultEndpoint},
+    endpoints::{DevEndpoints, GrpcTls, OidcEndpoints, SandboxEndpoints, VaultEndpoint},
     sandbox::{self, Embedded},
     serve, stop,
 };
@@ -39,6 +41,9 @@ pub(crate) struct DevArguments {
     /// Draw a free port for each listener, once for the data directory
     #[arg(long)]
     free_ports: bool,
+    /// Listen with TLS too; endpoints.json says where, and whom to trust
+    #[arg(long)]
+    tls: bool,
     /// Use the sandbox that runs on this directory instead of starting one
     #[arg(long, value_name = "DIR")]
     sandbox: Option<PathBuf>,
@@ -57,7 +62,18 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
     })?;
     settings.log.start();
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
-    let listener = listen(&settings, &data_dir, arguments.free_ports).await?;
+    let draw = arguments.free_ports;
+    let doors = Doors {
+        plain: listen("data.listen", settings.data.address(), &data_dir, draw.then_some("grpc.port")).await?,
+        secured: if arguments.tls {
+            let address = settings.data.tls_address();
+            let listener =
+                listen("data.tls_listen", address, &data_dir, draw.then_some("grpc-tls.port")).await?;
+            listener.map(|listener| anyhow::Ok((listener, tls::server(data_dir.path())?))).transpose()?
+        } else {
+            None
+        },
+    };
     let (description, embedded) = match &arguments.sandbox {
         Some(folder) => (read_description(folder)?, None),
         None => {
@@ -67,7 +83,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
         }
     };
     let tour = Tour::new(temporary.is_some());
-    let mut served = serve_demo(&settings, &data_dir, listener, &description, tour, &stop).await;
+    let mut served = serve_demo(&settings, &data_dir, doors, &description, tour, &stop).await;
     if let Some(folder) = &arguments.sandbox {
         let unreachable = |cause: &(dyn std::error::Error + 'static)| {
             matches!(cause.downcast_ref(), Some(HttpError::Unreachable { .. }))
@@ -86,7 +102,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
 async fn serve_demo(
     settings: &Settings,
     data_dir: &DataDir,
-    listener: Option<Listener>,
+    doors: Doors,
     description: &Description,
     mut tour: Tour,
     stop: &CancellationToken,
@@ -95,7 +111,7 @@ async fn serve_demo(
     let mut running = Running::start(settings, data_dir, sealing).await?;
     let provisioning = provision::provision(&running, data_dir, description, &mut tour);
     let opened = match stop.run_until_cancelled(provisioning).await {
-        Some(Ok(demo)) => open(&mut running, data_dir, listener, description, demo, &tour).await,
+        Some(Ok(demo)) => open(&mut running, data_dir, doors, description, demo, &tour).await,
         Some(Err(error)) => Err(error),
         None => Ok(()),
     };
@@ -105,7 +121,7 @@ async fn serve_demo(
 async fn open(
     running: &mut Running,
     data_dir: &DataDir,
-    listener: Option<Listener>,
+    doors: Doors,
     description: &Description,
     demo: Demo,
     tour: &Tour,
@@ -121,43 +137,50 @@ async fn open(
         workloads: demo.workloads,
         identities: demo.identities,
     };
-    let (places, address) = (running.places(data_dir), listener.as_ref().and_then(Listener::tcp_address));
-    running.open(&places, listener).await?;
-    serve::announce(data_dir, &places, address, Some(dev))?;
+    let (places, address) = (running.places(data_dir), doors.plain.as_ref().and_then(Listener::tcp_address));
+    let secured = doors.secured.as_ref().and_then(|(listener, _)| listener.tcp_address());
+    let ca_file = data_dir.join(tls::CA_FILE);
+    let grpc_tls = secured.map(|address| GrpcTls { address: address.to_string(), ca_file });
+    running.open(&places, doors).await?;
+    serve::announce(data_dir, &places, address, grpc_tls, Some(dev))?;
     tour.finish(data_dir.path(), &places, address, description)
 }
 
 /// Whoever reaches the TCP listener is let in.
-fn exposed(settings: &Settings) -> Option<Problem> {
-    let address = settings.data.address().filter(|address| !address.ip().is_loopback())?;
-    let text = format!("{address} is not a loopback address, and TCP callers are not authenticated");
-    Some(Problem::new("data.listen", text))
+fn exposed(settings: &Settings) -> impl Iterator<Item = Problem> {
+    let exposed = |(key, address): (&str, Option<SocketAddr>)| {
+        let address = address.filter(|address| !address.ip().is_loopback())?;
+        let text = format!("{address} is not a loopback address, and TCP callers are not authenticated");
+        Some(Problem::new(key, text))
+    };
+    [("data.listen", settings.data.address()), ("data.tls_listen", settings.data.tls_address())]
+        .into_iter()
+        .filter_map(exposed)
 }
 
-/// The data plane's TCP listener, before anything is made: a port that is taken is the first thing to hear of.
+/// A TCP listener of the data plane, before anything is made: a port that is taken is the first thing to hear of. `drawn`: the file
+/// that keeps the port which was drawn.
 async fn listen(
-    settings: &Settings,
+    key: &str,
+    address: Option<SocketAddr>,
     data_dir: &DataDir,
-    free_ports: bool,
+    drawn: Option<&str>,
 ) -> anyhow::Result<Option<Listener>> {
-    let Some(mut address) = settings.data.address() else { return Ok(None) };
-    let kept = data_dir.join("grpc.port");
-    if free_ports {
+    let Some(mut address) = address else { return Ok(None) };
+    let kept = drawn.map(|file| data_dir.join(file));
+    if let Some(kept) = &kept {
         address
-            .set_port(fs::read_to_string(&kept).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0));
+            .set_port(fs::read_to_string(kept).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0));
     }
-    let listener = Listener::bind(&Listen::Tcp(address)).await.with_context(|| {
-        if free_ports {
-            format!(
-                "the port that this data directory drew is not free; without {} it draws another",
-                kept.display()
-            )
-        } else {
-            "data.listen is not free; --free-ports draws another port".to_owned()
-        }
+    let listener = Listener::bind(&Listen::Tcp(address)).await.with_context(|| match &kept {
+        Some(kept) => format!(
+            "the port that this data directory drew is not free; without {} it draws another",
+            kept.display()
+        ),
+        None => format!("{key} is not free; --free-ports draws another port"),
     })?;
-    if let (true, Some(bound)) = (free_ports, listener.tcp_address()) {
-        write_private(&kept, bound.port().to_string().as_bytes())?;
+    if let (Some(kept), Some(bound)) = (&kept, listener.tcp_address()) {
+        write_private(kept, bound.port().to_string().as_bytes())?;
     }
     Ok(Some(listener))
 }

@@ -23,10 +23,19 @@ pub(crate) struct Endpoints {
     pub(crate) version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) grpc: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) grpc_tls: Option<GrpcTls>,
     pub(crate) grpc_socket: PathBuf,
     pub(crate) admin_socket: PathBuf,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) dev: Option<DevEndpoints>,
+}
+
+/// Where the data plane listens with TLS, and whom to trust.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct GrpcTls {
+    pub(crate) address: String,
+    pub(crate) ca_file: PathBuf,
 }
 
 /// What `dev` adds.

@@ -7,10 +7,10 @@ use jeton_store::SealingKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Places, Running},
+    broker::{Doors, Places, Running},
     config::{Faults, Settings, Sources},
     data_dir::DataDir,
-    endpoints::{DevEndpoints, Endpoints},
+    endpoints::{DevEndpoints, Endpoints, GrpcTls},
     output, stop,
 };
 
@@ -37,9 +37,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let sealing = sealing_key(&settings).map_err(Faults::from)?;
     let mut running = Running::start(&settings, &data_dir, sealing).await?;
     let places = running.places(&data_dir);
-    let mut opened = running.open(&places, None).await;
+    let mut opened = running.open(&places, Doors::default()).await;
     if opened.is_ok() {
-        opened = announce(&data_dir, &places, None, None);
+        opened = announce(&data_dir, &places, None, None, None);
         tracing::info!(data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
     }
     until_stopped(running, &data_dir, opened, &stop).await
@@ -54,9 +54,13 @@ pub(crate) fn check(arguments: &CheckArguments) -> anyhow::Result<()> {
 fn load(sources: &Sources) -> Result<Settings, Faults> {
     sources.load(&Settings::default(), |settings| {
         let mut problems = settings.sockets_that_do_not_fit();
-        if !settings.data.listen.is_empty() {
-            let text = "`serve` opens no TCP listener without authentication: callers come by the unix socket (data.socket)";
-            problems.push(Problem::new("data.listen", text));
+        for (key, address) in
+            [("data.listen", &settings.data.listen), ("data.tls_listen", &settings.data.tls_listen)]
+        {
+            if !address.is_empty() {
+                let text = "`serve` opens no TCP listener without authentication: callers come by the unix socket (data.socket)";
+                problems.push(Problem::new(key, text));
+            }
         }
         problems.extend(sealing_key(settings).err());
         problems
@@ -86,12 +90,14 @@ pub(crate) fn announce(
     data_dir: &DataDir,
     places: &Places,
     tcp: Option<std::net::SocketAddr>,
+    grpc_tls: Option<GrpcTls>,
     dev: Option<DevEndpoints>,
 ) -> anyhow::Result<()> {
     let endpoints = Endpoints {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
         grpc: tcp.map(|a| a.to_string()),
+        grpc_tls,
         grpc_socket: places.data_socket.clone(),
         admin_socket: places.admin_socket.clone(),
         dev,

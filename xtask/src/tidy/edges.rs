@@ -21,6 +21,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("jeton-authority", &["jeton-core", "jeton-engine", "jeton-lifecycle"]),
     ("jeton-store", &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access"]),
     ("jeton-server", &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access", "jeton-proto"]),
+    ("loadtest", &["jeton-proto"]),
     (
         "jeton",
         &[

@@ -62,6 +62,8 @@ pub(crate) struct DataSettings {
     pub(crate) socket_mode: String,
     /// TCP address; empty: none. `dev` only, on loopback: TCP callers are not authenticated.
     pub(crate) listen: String,
+    /// TCP address for `dev --tls`; on loopback too, because callers are not authenticated by it.
+    pub(crate) tls_listen: String,
 }
 
 /// `[admin]`: the admin plane.
@@ -112,7 +114,12 @@ impl Default for Settings {
 
 impl Default for DataSettings {
     fn default() -> Self {
-        Self { socket: String::new(), socket_mode: "0660".into(), listen: String::new() }
+        Self {
+            socket: String::new(),
+            socket_mode: "0660".into(),
+            listen: String::new(),
+            tls_listen: String::new(),
+        }
     }
 }
 
@@ -127,6 +134,7 @@ impl Settings {
     pub(crate) fn for_dev() -> Self {
         let mut settings = Self::default();
         settings.data.listen = "127.0.0.1:7411".into();
+        settings.data.tls_listen = "127.0.0.1:7412".into();
         settings.reflection.enabled = true;
         settings.log.filter = "warn".into();
         settings.door.max_connections_per_principal = 8_000;
@@ -209,6 +217,9 @@ impl DataSettings {
         if self.mode().is_none() {
             problems.push(Problem::new("socket_mode", "must be an octal file mode such as 0660"));
         }
+        if !self.tls_listen.is_empty() && self.tls_address().is_none() {
+            problems.push(Problem::new("tls_listen", "must be an address and a port such as 127.0.0.1:7412"));
+        }
         if !self.listen.is_empty() && self.address().is_none() {
             problems.push(Problem::new("listen", "must be an address and a port such as 127.0.0.1:7411"));
         }
@@ -223,6 +234,11 @@ impl DataSettings {
     /// The TCP address, if there is one.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.listen.parse().ok()
+    }
+
+    /// The TCP address for TLS, if there is one.
+    pub(crate) fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_listen.parse().ok()
     }
 }
 

@@ -18,6 +18,7 @@ mod serve;
 mod signals;
 mod stores;
 mod support;
+mod tls;
 mod warm;
 mod wrong_input;
 mod wrong_use;

@@ -1,0 +1,115 @@
+//! The program against a server that runs: the baseline, which is part of it.
+#![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
+
+struct Baseline(Child, String);
+
+impl Baseline {
+    fn start() -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(["baseline", "--identity", "identities/a", "--identity", "identities/b", "--scope", "s"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        Self(child, address.trim().to_owned())
+    }
+}
+
+impl Drop for Baseline {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn load(command: &str, server: &Baseline, identities: &[&str], more: &[&str]) -> Output {
+    let asked = identities.iter().flat_map(|identity| ["--identity", identity]);
+    Command::new(PROGRAM)
+        .args([
+            command,
+            "--endpoint",
+            &server.1,
+            "--scope",
+            "s",
+            "--quiet",
+            "--warmup",
+            "0.2",
+            "--seconds",
+            "1",
+        ])
+        .args(asked)
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+fn reports(path: &Path) -> Vec<Value> {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_closed_loop_and_a_constant_rate_are_reported_in_a_table_as_json_and_as_a_page() {
+    let (server, folder) = (Baseline::start(), tempfile::tempdir().unwrap());
+    let (json, html) = (folder.path().join("r.json"), folder.path().join("r.html"));
+    let files = ["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()];
+    let both = ["identities/a", "identities/b"];
+    let closed = load("run", &server, &both, &[&["--connections", "3", "-m", "4"][..], &files].concat());
+    assert!(closed.status.success(), "{}", String::from_utf8_lossy(&closed.stderr));
+    let report = &reports(&json)[0];
+    assert!(
+        report["answered"].as_u64().unwrap() > 0 && report["errors"] == serde_json::json!({}),
+        "{report}"
+    );
+    assert_eq!(report["token_bytes"], 1_600);
+    let page = fs::read_to_string(&html).unwrap();
+    assert!(page.contains("<svg") && page.contains("Latency percentiles") && !page.contains("<script"));
+    let paced = load("run", &server, &both, &[&["--connections", "2", "--rate", "200"][..], &files].concat());
+    assert!(paced.status.success(), "{}", String::from_utf8_lossy(&paced.stderr));
+    let report = &reports(&json)[0];
+    let answered = report["answered"].as_u64().unwrap();
+    assert!((150..=200).contains(&answered), "200 a second for a second: {report}");
+    assert!(String::from_utf8_lossy(&paced.stdout).contains("at the limit"));
+}
+
+#[test]
+fn what_the_server_refuses_is_counted_and_the_program_says_that_it_failed() {
+    let (server, folder) = (Baseline::start(), tempfile::tempdir().unwrap());
+    let json = folder.path().join("r.json");
+    let outcome =
+        load("run", &server, &["identities/nobody"], &["--rate", "50", "--json", json.to_str().unwrap()]);
+    assert!(!outcome.status.success());
+    let report = &reports(&json)[0];
+    assert_eq!(report["answered"], 0);
+    assert!(report["errors"]["grpc-status 5"].as_u64() > Some(0), "{report}");
+}
+
+#[test]
+fn a_ramp_ends_at_a_rate_that_is_not_kept() {
+    let server = Baseline::start();
+    let ramp = ["--connections", "1", "--from", "100", "--step", "100000000", "--to", "1e12"];
+    let outcome = load("ramp", &server, &["identities/a"], &ramp);
+    let said = String::from_utf8_lossy(&outcome.stdout).into_owned();
+    assert!(outcome.status.success() && said.contains("kept: 100/s; not kept: 100000100/s"), "{said}");
+}
+
+#[test]
+fn load_goes_to_this_machine_alone() {
+    let outcome = Command::new(PROGRAM)
+        .args(["run", "--endpoint", "192.0.2.1:80", "--identity", "i", "--scope", "s"])
+        .output();
+    let outcome = outcome.unwrap();
+    assert!(!outcome.status.success());
+    assert!(String::from_utf8_lossy(&outcome.stderr).contains("this machine alone"));
+}
