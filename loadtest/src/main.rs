@@ -142,7 +142,7 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Ramp { target, run, ramp, output } => {
             let (reports, verdict) = ramp::run(&target.resolve()?, &run, &ramp)?;
-            print!("{}{verdict}\n", report::table(&reports));
+            println!("{}{verdict}", report::table(&reports));
             output.write("A ramp to saturation", &[verdict], &reports)
         }
         Command::Compare(arguments) => {
@@ -150,7 +150,7 @@ fn main() -> anyhow::Result<()> {
             let lines = compare::lines(&shapes);
             let reports: Vec<_> =
                 shapes.into_iter().flat_map(|s| s.baseline.into_iter().chain(s.jeton)).collect();
-            print!("{}\n{}\n", report::table(&reports), lines.join("\n"));
+            println!("{}\n{}", report::table(&reports), lines.join("\n"));
             let failed: u64 = reports.iter().map(Report::failed).sum();
             let output = Output { json: arguments.json, html: arguments.html };
             output.write("jeton and stock tonic", &lines, &reports)?;

@@ -147,6 +147,7 @@ mod tests {
             pid,
             version: "0".into(),
             grpc: Some("127.0.0.1:7411".into()),
+            grpc_tls: None,
             grpc_socket: "/tmp/data.sock".into(),
             admin_socket: "/tmp/admin.sock".into(),
             dev: None,

@@ -98,6 +98,10 @@ pub(crate) struct Answering {
 
 type Routed = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the larger one is the usual one, and a box would cost each request an allocation"
+)]
 enum Way {
     Short(Option<Reading>),
     Long(Routed),
