@@ -7,7 +7,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -16,6 +16,9 @@ use super::{
     inline::{Driven, Inline, Turn},
     request::{Requests, Shared},
 };
+
+/// How long a connection that has ended goes on sending.
+const LAST_BYTES: Duration = Duration::from_millis(500);
 
 /// What a connection waits for beside its requests.
 #[derive(Debug)]
@@ -71,7 +74,12 @@ where
             Poll::Pending => Poll::Pending,
         });
         match next.await {
-            Next::Turn(Turn::Ended | Turn::Event(Event::Cut)) => return,
+            Next::Turn(Turn::Ended) => {
+                // A peer that does not read its last answers does not keep the connection.
+                let _ = timeout(LAST_BYTES, poll_fn(|cx| driven.stream.poll_send(cx))).await;
+                return;
+            }
+            Next::Turn(Turn::Event(Event::Cut)) => return,
             Next::Turn(Turn::Event(Event::First)) => {
                 if !shared.meter.asked() {
                     shared.counters.silent.fetch_add(1, Relaxed);

@@ -74,7 +74,7 @@ where
 /// How a turn ended.
 #[derive(Debug)]
 pub(crate) enum Turn<E> {
-    /// The connection ended.
+    /// The connection ended; it must not be polled again. What it wrote last may not be sent yet.
     Ended,
     /// Something else that was waited for.
     Event(E),
@@ -87,7 +87,6 @@ pub(crate) struct Driven<C, S, E> {
     requests: Inline<E>,
     new: Vec<Work<E>>,
     waiting: FuturesUnordered<Work<E>>,
-    ended: bool,
 }
 
 impl<C, S, E: 'static> Driven<C, S, E>
@@ -97,7 +96,7 @@ where
 {
     pub(crate) fn new(connection: C, stream: Gather<S>, requests: Inline<E>) -> Self {
         let (new, waiting) = (vec![], FuturesUnordered::new());
-        Self { connection: Box::pin(connection), stream, requests, new, waiting, ended: false }
+        Self { connection: Box::pin(connection), stream, requests, new, waiting }
     }
 
     /// Waits for something beside the requests.
@@ -108,19 +107,16 @@ where
     /// One turn: read, answer, write, and one send at its end.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn<E>> {
         let turned = self.poll_rounds(cx);
-        // A peer that is gone ends the connection; one that does not read is waited for.
-        let sent = self.stream.poll_send(cx);
-        match (turned, sent) {
-            (_, Poll::Ready(Err(_))) => Poll::Ready(Turn::Ended),
-            (Poll::Ready(Turn::Ended), Poll::Pending) => Poll::Pending,
-            (turned, _) => turned,
+        match self.stream.poll_send(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Turn::Ended),
+            // Sent, or the peer does not read: then the task is woken when it does.
+            Poll::Ready(Ok(())) | Poll::Pending => turned,
         }
     }
 
     fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<Turn<E>> {
         for _ in 0..ROUNDS {
-            if self.ended || self.connection.as_mut().poll(cx).is_ready() {
-                self.ended = true;
+            if self.connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Turn::Ended);
             }
             let mut answered = self.poll_new(cx);
