@@ -22,9 +22,11 @@ async fn a_warm_caller_never_waits_and_gets_no_token_under_its_floor() {
     while start.elapsed() < Duration::from_secs(60) {
         let asked = Instant::now();
         let got = token(&mut client, "identities/billing", VAULT).await.unwrap();
-        slowest = slowest.max(asked.elapsed());
-        // A quarter of 12 s; half a second for the way from there to here.
-        assert!(left(&got) >= 2.5, "{} s left", left(&got));
+        let way = asked.elapsed();
+        slowest = slowest.max(way);
+        // A quarter of 12 s, at some moment between the question and now.
+        let life = left(&got) + way.as_secs_f64();
+        assert!(life >= 3.0, "{life} s left");
         seen.insert(got.access_token);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
