@@ -23,6 +23,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("jeton-server", &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access", "jeton-proto"]),
     ("loadtest", &["jeton-proto"]),
     (
+        "benches",
+        &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access", "jeton-proto", "jeton-server"],
+    ),
+    (
         "jeton",
         &[
             "jeton-core",
