@@ -1,5 +1,5 @@
 //! A hit: decision and look-up, beside bare look-ups of the same keys in what a user would otherwise have. Ratios within one run.
-#![allow(clippy::expect_used, missing_docs, reason = "a benchmark")]
+#![allow(clippy::expect_used, clippy::print_stderr, missing_docs, reason = "a benchmark")]
 
 use std::{
     collections::HashMap,
@@ -66,7 +66,7 @@ fn lookups(c: &mut Criterion) {
             group.throughput(criterion::Throughput::Elements(1));
             let mut bench = |id: &str, look_up: &dyn Fn(usize, jeton_core::Now) -> usize| {
                 group.bench_function(BenchmarkId::from_parameter(id), |b| {
-                    b.iter_custom(|count| timed(count, &order, |n, now| look_up(n, now), &world));
+                    b.iter_custom(|count| timed(count, &order, look_up, &world));
                 });
             };
             bench("jeton: decide and look up", &|n, now| world.hit(n, now));
@@ -79,7 +79,10 @@ fn lookups(c: &mut Criterion) {
             group.finish();
         }
         if slots == 1_000_000 {
-            println!("bytes per entry, by the engine's count: {}", world.engine.stats().bytes / slots as u64);
+            eprintln!(
+                "bytes per entry, by the engine's count: {}",
+                world.engine.stats().bytes / slots as u64
+            );
             concurrent(c, &world);
         }
     }

@@ -5,7 +5,7 @@
 //! moment: a server that stalls is charged for everybody who had to wait meanwhile, also for those who could not be sent.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
     io,
@@ -37,6 +37,8 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last answers are waited for.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// Requests that are due on a connection and cannot be sent; more are lost.
+const MOST_DUE: usize = 100_000;
 /// The pace is kept by looking at the clock when a request is due this soon; timers are coarser.
 const SPIN: Duration = Duration::from_micros(1_500);
 
@@ -206,6 +208,8 @@ struct Shared<'a> {
 #[derive(Default)]
 struct Lane {
     due: RefCell<VecDeque<Intent>>,
+    /// The connection is gone, and what is due on it is lost.
+    gone: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -302,6 +306,19 @@ impl Pacer<'_> {
     fn send(&mut self, at: Instant, now: Instant) {
         let ask = self.shared.target.draw(&mut *self.shared.rng.borrow_mut());
         let lane = &self.lanes[usize::try_from(self.sent).unwrap_or(0) % self.lanes.len()];
+        let lost = match (lane.gone.get(), lane.due.borrow().len()) {
+            (true, _) => Some("no connection any more"),
+            (_, waiting) if waiting >= MOST_DUE => Some("too many requests are due"),
+            _ => None,
+        };
+        self.sent += 1;
+        if let Some(lost) = lost {
+            if at >= self.shared.begin {
+                let since = now.saturating_duration_since(self.shared.begin);
+                self.shared.record.borrow_mut().error(since, lost.into());
+            }
+            return;
+        }
         lane.due.borrow_mut().push_back(Intent { at, ask });
         if let Some(waker) = lane.waker.borrow_mut().take() {
             waker.wake();
@@ -310,7 +327,6 @@ impl Pacer<'_> {
             let lag = u64::try_from((now - at).as_nanos()).unwrap_or(u64::MAX).max(1);
             self.shared.record.borrow_mut().lag.saturating_record(lag);
         }
-        self.sent += 1;
     }
 }
 
@@ -346,11 +362,16 @@ impl<'a> Connection<'a> {
     async fn run(&mut self) {
         let ended = poll_fn(|cx| self.poll(cx)).await;
         let shared = self.shared;
+        self.lane.gone.set(true);
+        let early = ended.is_err() && Instant::now() < shared.end;
         let (now, what) =
             (Instant::now(), ended.err().map_or_else(|| "unanswered".into(), |e| e.to_string()));
         let due = std::mem::take(&mut *self.lane.due.borrow_mut());
         let lost = self.under_way.iter().flatten().copied().chain(due);
         let mut record = shared.record.borrow_mut();
+        if early {
+            record.error(now.saturating_duration_since(shared.begin), format!("connection: {what}"));
+        }
         for _ in lost.filter(|i| i.at >= shared.begin && i.at < shared.end) {
             record.error(now.saturating_duration_since(shared.begin), format!("connection: {what}"));
         }

@@ -179,8 +179,16 @@ impl Output {
 /// One measurement of a running server.
 fn measure(name: &str, target: &Target, run: &RunArguments) -> anyhow::Result<Report> {
     anyhow::ensure!(
-        run.connections > 0 && run.streams > 0 && run.threads > 0 && run.seconds > 0.0,
-        "connections, streams, threads and seconds must be more than 0"
+        run.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0),
+        "--rate must be a number above 0"
+    );
+    anyhow::ensure!(
+        run.connections > 0
+            && run.streams > 0
+            && run.threads > 0
+            && (0.001..=86_400.0).contains(&run.seconds)
+            && (0.0..=86_400.0).contains(&run.warmup),
+        "connections, streams, threads and seconds must be more than 0, seconds and warm-up at most a day"
     );
     let plan = Plan {
         connections: run.connections,

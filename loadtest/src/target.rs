@@ -149,6 +149,7 @@ impl TargetArguments {
             Address::Unix(_) => "localhost",
         };
         let (scopes, asks) = self.asks(known.as_ref(), authority)?;
+        ensure!(self.skew.is_finite() && self.skew >= 0.0, "--skew must be a number from 0");
         let weights = (1..=asks.len()).map(|rank| (rank as f64).powf(-self.skew));
         let mix = WeightedIndex::new(weights).context("--skew")?;
         let pid = known.as_ref().filter(|_| self.endpoint.is_none() && self.socket.is_none()).map(|k| k.pid);

@@ -12,13 +12,19 @@ pub const TRANSIENT_CAP: Duration = Duration::from_secs(30);
 /// Back-off between failed tries of one key that the authority refuses for good.
 pub const PERMANENT_CAP: Duration = Duration::from_secs(600);
 
+/// A refresh is due in this part of a life.
+const DUE: std::ops::Range<f64> = 0.40..0.60;
+/// The longest `min_validity` that can be asked for, as a part of the life: what is left of every token until its refresh.
+pub const LONGEST_MIN_VALIDITY: f64 = 1.0 - DUE.end;
+
 /// How long after the start of its request a token's refresh is due.
 ///
 /// At `refresh_in` where the authority says so, else evenly between 40 and 60 % of the life, by `unit` in `0.0..1.0`; never so late
 /// that the token could reach its floor first. Half as wide a spread leaves keys that came together together for six cycles.
 pub fn refresh_after(lifetime: Duration, refresh_in: Option<Duration>, unit: f64) -> Duration {
     let latest = lifetime.saturating_sub(serve_floor(lifetime)).mul_f64(0.9);
-    let due = refresh_in.unwrap_or_else(|| lifetime.mul_f64(0.40 + 0.20 * unit.clamp(0.0, 1.0)));
+    let due = refresh_in
+        .unwrap_or_else(|| lifetime.mul_f64(DUE.start + (DUE.end - DUE.start) * unit.clamp(0.0, 1.0)));
     due.min(latest)
 }
 

@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use jeton_core::{Clock, Freshness, Now, Principal, Priority, Token, TokenKey, Wall};
+use jeton_core::{
+    Clock, Freshness, Now, Principal, Priority, Token, TokenKey, Wall, refresh::LONGEST_MIN_VALIDITY,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -237,7 +239,7 @@ impl Engine {
     fn valid_long_enough(&self, hit: &Hit, ask: &Ask) -> Result<bool, TokenError> {
         let Some(asked) = ask.min_validity else { return Ok(true) };
         let lifetime = hit.token.lifetime();
-        if asked > lifetime.mul_f64(0.4) {
+        if asked > lifetime.mul_f64(LONGEST_MIN_VALIDITY) {
             return Err(TokenError::MinValidity { asked, lifetime });
         }
         Ok(hit.token.remaining(self.shared.clock.now()) >= asked)

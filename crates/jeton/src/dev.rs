@@ -189,7 +189,9 @@ async fn listen(
 fn sealing_key(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<SealingKey> {
     let path = path_or(&settings.sealing.key_file, data_dir.join("sealing.key"));
     let known = data_dir.join("registry.db").exists();
-    let key = if path.exists() || known { SealingKey::load(&path) } else { SealingKey::create(&path) };
+    // A file that somebody named is there, or the name is wrong.
+    let own = settings.sealing.key_file.is_empty() && !path.exists() && !known;
+    let key = if own { SealingKey::create(&path) } else { SealingKey::load(&path) };
     key.with_context(|| if known { "the data in this directory cannot be opened" } else { "no sealing key" })
 }
 

@@ -116,7 +116,11 @@ fn builder(settings: &DoorSettings, requests: Inline<Event>) -> http2::Builder<I
         .initial_connection_window_size(1024 * 1024)
         .max_frame_size(16 * 1024)
         .max_header_list_size(settings.max_header_bytes)
-        .max_pending_accept_reset_streams(20)
+        // Callers that leave before their requests were looked at: as many as may leave at all, because one that leaves must not take the
+        // others on its connection along.
+        .max_pending_accept_reset_streams(
+            usize::try_from(settings.max_cancelled_requests).unwrap_or(usize::MAX),
+        )
         .max_local_error_reset_streams(128)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
