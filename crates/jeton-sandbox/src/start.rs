@@ -114,6 +114,8 @@ impl Sandbox {
         private_dir(&options.data_dir).map_err(failed)?;
         let data_dir = options.data_dir.canonicalize().map_err(failed)?;
         let lock = lock(&data_dir)?;
+        // Keys and secrets lie here, perhaps in somebody's work tree.
+        kept(&data_dir.join(".gitignore"), || "*\n".to_owned()).map_err(failed)?;
         // Of one that was killed.
         let _ = fs::remove_file(data_dir.join(FILE));
         let authority = listen(&data_dir, "authority.port", options.authority_listen).await?;
