@@ -39,6 +39,14 @@ async fn warm_tokens_are_served_while_the_authority_is_away() {
             .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);
     assert!(refused.message().contains("cannot be reached"), "{}", refused.message());
+    // The operator sees what is missing, and that the rest goes on.
+    let status = world.broker.jeton(&["status", "-o", "json"]);
+    assert_eq!(status.status.code(), Some(1), "degraded");
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["healthy"], false);
+    assert!(status["problems"].to_string().contains("identities/billing"), "{status}");
+    let still = token(&mut world.broker.tokens().await, "identities/billing", VAULT).await.unwrap();
+    assert_eq!(still.access_token, first.access_token);
 }
 
 #[tokio::test(flavor = "multi_thread")]
