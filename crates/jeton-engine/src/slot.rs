@@ -235,7 +235,7 @@ impl Slot {
     pub(crate) fn bytes(&self) -> u64 {
         let key = self.key.target.as_str().len() * 2
             + self.key.claims.as_ref().map_or(0, |c| c.as_str().len())
-            + 3400;
+            + 4_400;
         let token = self.token.load().as_ref().map_or(0, |c| c.encoded.len() * 2 + 320);
         (key + token) as u64
     }
