@@ -268,6 +268,21 @@ async fn callers_that_leave_take_nobody_along_on_their_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn callers_that_leave_before_they_were_heard_take_nobody_along_either() {
+    let door = open(DoorSettings::default()).await;
+    let mut peer = peer(door.address).await;
+    peer.call(request("0")).await.unwrap();
+    peer.send = peer.send.clone().ready().await.unwrap();
+    // Without a pause, so that headers and resets arrive together.
+    for _ in 0..60 {
+        let (answer, mut stream) = peer.send.send_request(request("60000"), true).unwrap();
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+    }
+    assert_eq!(peer.call(request("0")).await.unwrap().headers()["grpc-status"], "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unary_request_has_an_end_and_a_stream_has_none() {
     let door = open(DoorSettings { request_deadline_ms: 200, ..DoorSettings::default() }).await;
     let mut peer = peer(door.address).await;
