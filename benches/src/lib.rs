@@ -29,7 +29,7 @@ pub struct World {
     /// What each is cached under.
     pub keys: Vec<TokenKey>,
     /// The way that is measured.
-    pub shortcut: GetTokenShortcut,
+    pub shortcut: Arc<GetTokenShortcut>,
     /// Decisions alone.
     pub access: Access,
     /// Slots alone.
@@ -150,7 +150,8 @@ impl World {
         };
         let (engine, tasks) = Engine::start(settings, ports).await.expect("the engine starts");
         assert_eq!(engine.stats().slots, slots, "every slot is taken over");
-        let shortcut = GetTokenShortcut::new(engine.clone(), access.clone(), Arc::clone(&clock), most);
+        let shortcut =
+            Arc::new(GetTokenShortcut::new(engine.clone(), access.clone(), Arc::clone(&clock), most));
         Self { principal, requests, keys, shortcut, access, engine, clock, _tasks: tasks }
     }
 

@@ -1,24 +1,34 @@
 //! One connection, from its first byte to its last.
 
-use std::{future::poll_fn, sync::Arc, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
+    time::Duration,
+};
 
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::{Ping, PingPong, server};
 use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
     DoorSettings, Drain,
     gather::Gather,
-    inline::{Driven, Inline, Turn},
-    request::{Requests, Shared},
+    request::Shared,
+    turn::{Driven, Ended},
 };
 
 /// How long a connection that has ended goes on sending.
 const LAST_BYTES: Duration = Duration::from_millis(500);
+/// A peer of which nothing was heard for so long is asked whether it is there,
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// and has so long to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a connection waits for beside its requests.
 #[derive(Debug)]
@@ -29,14 +39,16 @@ enum Event {
     Age,
     /// A drain began.
     Drain,
-    /// The time is up, of the age or of the drain.
+    /// The time is up, of the age or of the drain; or the peer is not there.
     Cut,
 }
 
-/// How a turn of the connection ended it, or what came.
-enum Next {
-    Turn(Turn<Event>),
-    Misused,
+/// How a connection ended.
+enum End {
+    /// In order, or by an error of its peer: there may be something to send.
+    Own,
+    /// By our decision.
+    Cut,
 }
 
 /// Serves one connection until its peer, its age, its misuse or a drain ends it. `since`: when it was accepted.
@@ -44,11 +56,56 @@ pub(crate) async fn serve<S>(stream: S, shared: Arc<Shared>, since: Instant, dra
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let settings = Arc::clone(&shared.settings);
-    let (stream, requests) = (Gather::new(stream), Inline::default());
-    let connection = builder(&settings, requests.clone())
-        .serve_connection(TokioIo::new(stream.clone()), Requests(Arc::clone(&shared)));
-    let mut driven = Driven::new(connection, stream, requests);
+    let stream = Gather::new(stream);
+    let shaken = tokio::select! {
+        biased;
+        () = drain.cut() => return,
+        shaken = timeout_at(since + shared.settings.first_request_deadline(), shake(&stream, &shared.settings)) => shaken,
+    };
+    let Ok(shaken) = shaken else {
+        shared.counters.silent.fetch_add(1, Relaxed);
+        return;
+    };
+    if let Ok(connection) = shaken
+        && let End::Cut = until_it_ends(connection, stream.clone(), &shared, since, drain).await
+    {
+        return;
+    }
+    // A peer that does not read its last answers does not keep the connection.
+    let _ = timeout(LAST_BYTES, poll_fn(|cx| stream.poll_send(cx))).await;
+}
+
+/// The preface and the settings of both sides.
+async fn shake<S>(
+    stream: &Gather<S>,
+    settings: &DoorSettings,
+) -> Result<server::Connection<Gather<S>, Bytes>, h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut shaking = pin!(builder(settings).handshake(stream.clone()));
+    poll_fn(|cx| {
+        let shaken = shaking.as_mut().poll(cx);
+        // An error shows again where the library reads.
+        let _ = stream.poll_send(cx);
+        shaken
+    })
+    .await
+}
+
+async fn until_it_ends<S>(
+    mut connection: server::Connection<Gather<S>, Bytes>,
+    stream: Gather<S>,
+    shared: &Arc<Shared>,
+    since: Instant,
+    drain: Drain,
+) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let settings = &shared.settings;
+    let pings = connection.ping_pong();
+    let mut driven = Driven::new(connection, stream, Arc::clone(shared));
     let spread = 0.9 + 0.2 * rand::rng().random::<f64>();
     let age = Duration::from_millis(settings.max_age_ms).mul_f64(spread);
     let after = |event, at| async move {
@@ -66,29 +123,28 @@ where
         cut.cut().await;
         Event::Cut
     });
+    if let Some(pings) = pings {
+        driven.wait_for(gone(pings, driven.stream.clone()));
+    }
     let mut ending = false;
     loop {
-        let next = poll_fn(|cx| match driven.poll(cx) {
-            Poll::Ready(turn) => Poll::Ready(Next::Turn(turn)),
-            Poll::Pending if shared.meter.misused(driven.stream.read()) => Poll::Ready(Next::Misused),
+        let ended = poll_fn(|cx| match driven.poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if shared.meter.misused(driven.stream.read()) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
-        match next.await {
-            Next::Turn(Turn::Ended) => {
-                // A peer that does not read its last answers does not keep the connection.
-                let _ = timeout(LAST_BYTES, poll_fn(|cx| driven.stream.poll_send(cx))).await;
-                return;
-            }
-            Next::Turn(Turn::Event(Event::Cut)) => return,
-            Next::Turn(Turn::Event(Event::First)) => {
+        match ended.await {
+            Some(Ended::Connection) => return End::Own,
+            Some(Ended::Event(Event::Cut)) => return End::Cut,
+            Some(Ended::Event(Event::First)) => {
                 if !shared.meter.asked() {
                     shared.counters.silent.fetch_add(1, Relaxed);
-                    return;
+                    return End::Cut;
                 }
             }
-            Next::Turn(Turn::Event(event @ (Event::Age | Event::Drain))) => {
+            Some(Ended::Event(event @ (Event::Age | Event::Drain))) => {
                 if !ending {
-                    driven.connection.as_mut().graceful_shutdown();
+                    driven.connection.graceful_shutdown();
                     ending = true;
                 }
                 if matches!(event, Event::Age) {
@@ -99,20 +155,33 @@ where
                     });
                 }
             }
-            Next::Misused => {
+            // It misused its connection.
+            None => {
                 shared.counters.misused.fetch_add(1, Relaxed);
-                return;
+                return End::Cut;
             }
         }
     }
 }
 
-fn builder(settings: &DoorSettings, requests: Inline<Event>) -> http2::Builder<Inline<Event>> {
-    let mut builder = http2::Builder::new(requests);
+/// Ends when the peer is silent and does not answer pings.
+async fn gone<S>(mut pings: PingPong, stream: Gather<S>) -> Event {
+    loop {
+        let heard = stream.read();
+        sleep(PING_INTERVAL).await;
+        if stream.read() == heard
+            && !matches!(timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await, Ok(Ok(_)))
+        {
+            return Event::Cut;
+        }
+    }
+}
+
+fn builder(settings: &DoorSettings) -> server::Builder {
+    let mut builder = server::Builder::new();
     builder
-        .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_concurrent_streams)
-        .initial_stream_window_size(64 * 1024)
+        .initial_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_frame_size(16 * 1024)
         .max_header_list_size(settings.max_header_bytes)
@@ -121,8 +190,6 @@ fn builder(settings: &DoorSettings, requests: Inline<Event>) -> http2::Builder<I
         .max_pending_accept_reset_streams(
             usize::try_from(settings.max_cancelled_requests).unwrap_or(usize::MAX),
         )
-        .max_local_error_reset_streams(128)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10));
+        .max_local_error_reset_streams(Some(128));
     builder
 }

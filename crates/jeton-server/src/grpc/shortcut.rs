@@ -22,7 +22,7 @@ use papaya::{Equivalent, HashMap};
 use prost::Message;
 
 use super::token::{Wanted, stale};
-use crate::door::{Caller, Shortcut};
+use crate::door::{Caller, Moment, Shortcut};
 
 const GET_TOKEN: &str = "/jeton.v1.TokenService/GetToken";
 /// The flag and the length before a gRPC message.
@@ -157,8 +157,9 @@ impl Shortcut for GetTokenShortcut {
         GET_TOKEN
     }
 
-    fn answer(&self, caller: &Caller, body: &[u8]) -> Option<Bytes> {
-        self.serve(&caller.principal, message(body)?, self.clock.now(), |fresh, state| match state {
+    fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Bytes> {
+        let now = moment.now(&*self.clock);
+        self.serve(&caller.principal, message(body)?, now, |fresh, state| match state {
             Freshness::Stale => stale(fresh),
             Freshness::Fresh | Freshness::Expired => fresh.clone(),
         })

@@ -1,0 +1,93 @@
+//! Answers on their way out.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::LazyLock,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
+use http_body::Body as _;
+use tonic::body::Body;
+
+static HEADERS: LazyLock<HeaderMap> =
+    LazyLock::new(|| HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]));
+static TRAILERS: LazyLock<HeaderMap> = LazyLock::new(|| {
+    HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))])
+});
+
+/// One framed message and success: handed to the library at once, which holds it back as long as the peer's windows want.
+pub(crate) fn message(mut respond: SendResponse<Bytes>, message: Bytes) -> Result<(), h2::Error> {
+    let mut head = Response::new(());
+    *head.headers_mut() = HEADERS.clone();
+    let mut stream = respond.send_response(head, false)?;
+    stream.send_data(message, false)?;
+    stream.send_trailers(TRAILERS.clone())
+}
+
+/// tonic's answer, frame by frame, as the peer's windows allow.
+pub(crate) async fn response(
+    mut respond: SendResponse<Bytes>,
+    response: Response<Body>,
+) -> Result<(), h2::Error> {
+    let (head, body) = response.into_parts();
+    let end = body.is_end_stream();
+    let mut stream = respond.send_response(Response::from_parts(head, ()), end)?;
+    let mut body = pin!(body);
+    let mut ended = end;
+    while !ended {
+        let next =
+            poll_fn(|cx| gone(&mut stream, cx).unwrap_or_else(|| body.as_mut().poll_frame(cx).map(Ok)));
+        match next.await? {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    ended = body.is_end_stream();
+                    room(&mut stream, &data).await?;
+                    stream.send_data(data, ended)?;
+                }
+                Err(frame) => {
+                    stream.reserve_capacity(0);
+                    stream.send_trailers(frame.into_trailers().unwrap_or_default())?;
+                    ended = true;
+                }
+            },
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an answer broke off");
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                ended = true;
+            }
+            None => {
+                stream.send_data(Bytes::new(), true)?;
+                ended = true;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the peer's windows let some of it through. No more is asked for than one byte: what is asked for is taken from others.
+async fn room(stream: &mut SendStream<Bytes>, data: &Bytes) -> Result<(), h2::Error> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    stream.reserve_capacity(1);
+    while stream.capacity() == 0 {
+        let more = poll_fn(|cx| gone(stream, cx).unwrap_or_else(|| stream.poll_capacity(cx).map(Ok)));
+        if more.await?.transpose()?.is_none() {
+            return Err(Reason::CANCEL.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether the peer has reset the stream; if not, the task is woken when it does.
+fn gone<T>(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Option<Poll<Result<T, h2::Error>>> {
+    match stream.poll_reset(cx) {
+        Poll::Pending => None,
+        Poll::Ready(Ok(reason)) => Some(Poll::Ready(Err(reason.into()))),
+        Poll::Ready(Err(error)) => Some(Poll::Ready(Err(error))),
+    }
+}

@@ -1,0 +1,109 @@
+//! A turn of a connection: read, answer, write, and one send at its end.
+//!
+//! A task for each request costs a hand-off to the scheduler and back, which for an answer from memory is more than the answer. Here a
+//! request is looked at as soon as it is read, and what is there goes out in the same turn. What has to wait moves into a set where each
+//! is polled only when it is woken.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use h2::server::Connection;
+use jeton_core::{Clock, Now};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    gather::Gather,
+    request::{Shared, take},
+};
+
+/// Requests of one turn. A peer that sends without a pause does not keep the thread for itself.
+const MOST: usize = 256;
+
+/// Something that ended: a request (nothing to tell), or what else the connection waits for.
+type Work<E> = Pin<Box<dyn Future<Output = Option<E>> + Send>>;
+
+/// How a turn ended.
+#[derive(Debug)]
+pub(crate) enum Ended<E> {
+    /// With the connection, which must not be polled again. What it wrote last may not be sent yet.
+    Connection,
+    /// With something else that was waited for.
+    Event(E),
+}
+
+/// One moment for all that is answered in a turn: reading the clocks costs more than looking a token up.
+#[derive(Debug, Default)]
+pub struct Moment(Option<Now>);
+
+impl Moment {
+    /// What the clock showed when it was first asked for.
+    pub fn now(&mut self, clock: &dyn Clock) -> Now {
+        *self.0.get_or_insert_with(|| clock.now())
+    }
+}
+
+/// A connection with its requests.
+pub(crate) struct Driven<S, E> {
+    pub(crate) connection: Connection<Gather<S>, Bytes>,
+    pub(crate) stream: Gather<S>,
+    shared: Arc<Shared>,
+    waiting: FuturesUnordered<Work<E>>,
+}
+
+impl<S, E: 'static> Driven<S, E>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(crate) fn new(
+        connection: Connection<Gather<S>, Bytes>,
+        stream: Gather<S>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { connection, stream, shared, waiting: FuturesUnordered::new() }
+    }
+
+    /// Waits for something beside the requests.
+    pub(crate) fn wait_for(&mut self, event: impl Future<Output = E> + Send + 'static) {
+        self.waiting.push(Box::pin(async { Some(event.await) }));
+    }
+
+    /// One turn. Pending: all that could be done is done.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended<E>> {
+        let turned = self.turn(cx);
+        match self.stream.poll_send(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Ended::Connection),
+            // Sent, or the peer does not read: then the task is woken when it does.
+            Poll::Ready(Ok(())) | Poll::Pending => turned,
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended<E>> {
+        let mut moment = Moment::default();
+        for _ in 0..MOST {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    if let Some(work) = take(&self.shared, request, respond, &mut moment, cx) {
+                        self.waiting.push(Box::pin(async {
+                            work.await;
+                            None
+                        }));
+                    }
+                }
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Ended::Connection),
+                Poll::Pending => match self.waiting.poll_next_unpin(cx) {
+                    // It may have left something to write.
+                    Poll::Ready(Some(None)) => {}
+                    Poll::Ready(Some(Some(event))) => return Poll::Ready(Ended::Event(event)),
+                    Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
