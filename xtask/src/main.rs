@@ -1,6 +1,7 @@
-//! The project's own chores: `cargo xtask tidy`.
+//! The project's own chores: `cargo xtask help` lists them.
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
+mod instructions;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -16,10 +17,17 @@ struct Arguments {
 enum Chore {
     /// Checks the rules of the house: edges between crates, crypto backends, names, links; reports sizes.
     Tidy,
+    /// Counts the instructions of one hit with callgrind; fails if they became many more than those on file.
+    Instructions {
+        /// Write the count to the file instead
+        #[arg(long)]
+        update: bool,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Tidy => tidy::run(),
+        Chore::Instructions { update } => instructions::run(update),
     }
 }

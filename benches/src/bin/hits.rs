@@ -1,4 +1,4 @@
-//! `hits N`: N tokens over one connection within one process, for tools that count instructions. A run with more hits less a run with
+//! `hits N [STREAMS]`: N tokens over one connection within one process, as many under way as said (default: 10), for tools that count instructions. A run with more hits less a run with
 //! fewer leaves the hits alone: the start is the same.
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a benchmark ends where it expected otherwise")]
 
@@ -12,8 +12,6 @@ use tokio::{
 };
 use tonic::service::Routes;
 
-/// Requests under way.
-const STREAMS: usize = 10;
 const FRAME_HEADER: usize = 9;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
@@ -21,8 +19,9 @@ const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 
 fn main() {
-    let hits: usize =
-        std::env::args().nth(1).and_then(|n| n.parse().ok()).expect("the first argument: how many hits");
+    let argument = |n| std::env::args().nth(n).and_then(|n| n.parse::<usize>().ok());
+    let (hits, streams) =
+        (argument(1).expect("the first argument: how many hits"), argument(2).unwrap_or(10));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let world = World::new(1, &runtime);
     runtime.block_on(async {
@@ -45,7 +44,7 @@ fn main() {
         let mut client = Client::connect(address, &world.requests[0]).await;
         let mut answered = 0;
         while answered < hits {
-            answered += client.turn().await;
+            answered += client.turn(streams).await;
         }
         println!("{answered} hits");
     });
@@ -91,9 +90,9 @@ impl Client {
     }
 
     /// Asks for some tokens at once and waits for all; says how many.
-    async fn turn(&mut self) -> usize {
+    async fn turn(&mut self, streams: usize) -> usize {
         self.out.clear();
-        for _ in 0..STREAMS {
+        for _ in 0..streams {
             let block = if self.next == 1 { &self.first } else { &self.later };
             frame(&mut self.out, HEADERS, 4, self.next, block);
             frame(&mut self.out, 0, END_STREAM, self.next, &self.data);
@@ -101,7 +100,7 @@ impl Client {
         }
         self.stream.write_all(&self.out).await.expect("sent");
         let mut ended = 0;
-        while ended < STREAMS {
+        while ended < streams {
             self.input.reserve(64 * 1024);
             let count = self.stream.read_buf(&mut self.input).await.expect("received");
             assert!(count > 0, "the server closed the connection");

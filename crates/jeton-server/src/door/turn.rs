@@ -6,12 +6,15 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, stream::FuturesUnordered, task::AtomicWaker};
 use h2::server::Connection;
 use jeton_core::{Clock, Now};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -53,6 +56,7 @@ pub(crate) struct Driven<S, E> {
     pub(crate) stream: Gather<S>,
     shared: Arc<Shared>,
     waiting: FuturesUnordered<Work<E>>,
+    bell: Arc<Bell>,
 }
 
 impl<S, E: 'static> Driven<S, E>
@@ -64,7 +68,7 @@ where
         stream: Gather<S>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { connection, stream, shared, waiting: FuturesUnordered::new() }
+        Self { connection, stream, shared, waiting: FuturesUnordered::new(), bell: Arc::default() }
     }
 
     /// Waits for something beside the requests.
@@ -74,7 +78,11 @@ where
 
     /// One turn. Pending: all that could be done is done.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended<E>> {
-        let turned = self.turn(cx);
+        self.bell.begin(cx.waker());
+        let turned = self.turn();
+        if self.bell.end() {
+            cx.waker().wake_by_ref();
+        }
         match self.stream.poll_send(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(Ended::Connection),
             // Sent, or the peer does not read: then the task is woken when it does.
@@ -82,12 +90,15 @@ where
         }
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended<E>> {
+    fn turn(&mut self) -> Poll<Ended<E>> {
+        let waker = Waker::from(Arc::clone(&self.bell));
+        let mut cx = Context::from_waker(&waker);
         let mut moment = Moment::default();
         for _ in 0..MOST {
-            match self.connection.poll_accept(cx) {
+            self.bell.heard();
+            match self.connection.poll_accept(&mut cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    if let Some(work) = take(&self.shared, request, respond, &mut moment, cx) {
+                    if let Some(work) = take(&self.shared, request, respond, &mut moment, &mut cx) {
                         self.waiting.push(Box::pin(async {
                             work.await;
                             None
@@ -95,15 +106,63 @@ where
                     }
                 }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Ended::Connection),
-                Poll::Pending => match self.waiting.poll_next_unpin(cx) {
+                Poll::Pending => match self.waiting.poll_next_unpin(&mut cx) {
                     // It may have left something to write.
                     Poll::Ready(Some(None)) => {}
                     Poll::Ready(Some(Some(event))) => return Poll::Ready(Ended::Event(event)),
+                    Poll::Ready(None) | Poll::Pending if self.bell.rung() => {}
                     Poll::Ready(None) | Poll::Pending => return Poll::Pending,
                 },
             }
         }
-        cx.waker().wake_by_ref();
+        // The others first; then it goes on.
+        self.bell.wake_by_ref();
         Poll::Pending
+    }
+}
+
+/// Wakes the connection's task, but not while it is in a turn: what rings then is heard before the turn ends. The library rings for every
+/// answer that it is given, and the task would come back each time to find nothing left to do.
+#[derive(Default)]
+struct Bell {
+    task: AtomicWaker,
+    turning: AtomicBool,
+    rung: AtomicBool,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, SeqCst);
+        if !self.turning.load(SeqCst) {
+            self.task.wake();
+        }
+    }
+}
+
+impl Bell {
+    fn begin(&self, task: &Waker) {
+        self.task.register(task);
+        self.turning.store(true, SeqCst);
+    }
+
+    /// Whether it has rung since it was last heard. From here on it wakes the task again.
+    fn end(&self) -> bool {
+        self.turning.store(false, SeqCst);
+        self.rung()
+    }
+
+    fn rung(&self) -> bool {
+        self.rung.load(SeqCst)
+    }
+
+    /// What has rung up to here is looked at now.
+    fn heard(&self) {
+        if self.rung() {
+            self.rung.swap(false, SeqCst);
+        }
     }
 }
