@@ -1,7 +1,7 @@
 //! Peers that send more than anybody has to, each while a good caller goes on asking on a connection of its own.
 //!
-//! The caller's latency is compared within one run and with a wide margin: attacker, caller and door share a few cores here. The proper
-//! figure is the load generator's, whose processes are apart from the broker's.
+//! The caller's latency is compared within one run, by its median and with a wide margin: attacker, caller and door share a process and a
+//! few cores here, and the tail says more of the scheduler than of the door. It is printed beside it (`--nocapture`), not judged.
 
 use std::{
     net::SocketAddr,
