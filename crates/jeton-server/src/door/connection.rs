@@ -182,7 +182,7 @@ fn builder(settings: &DoorSettings) -> server::Builder {
     builder
         .max_concurrent_streams(settings.max_concurrent_streams)
         .initial_window_size(64 * 1024)
-        .initial_connection_window_size(1024 * 1024)
+        .initial_connection_window_size(256 * 1024)
         .max_frame_size(16 * 1024)
         .max_header_list_size(settings.max_header_bytes)
         // Callers that leave before their requests were looked at: as many as may leave at all, because one that leaves must not take the

@@ -49,7 +49,9 @@ impl Default for DoorSettings {
             age_grace_ms: 30_000,
             drain_deadline_ms: 20_000,
             max_cancelled_requests: 100,
-            max_idle_bytes_per_second: 2 * 1024 * 1024,
+            // A frame has nine bytes at least, and one that resizes windows is looked at for every open stream. Above the window of a
+            // connection, because bytes of a body belong to nobody until they are read.
+            max_idle_bytes_per_second: 512 * 1024,
         }
     }
 }

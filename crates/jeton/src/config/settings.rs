@@ -271,6 +271,13 @@ mod tests {
     }
 
     #[test]
+    fn dev_lets_its_one_principal_of_tcp_have_eight_thousand_connections() {
+        let [dev, serve] =
+            [Settings::for_dev(), Settings::default()].map(|s| s.door.max_connections_per_principal);
+        assert_eq!((dev, serve), (8_000, 1_024));
+    }
+
+    #[test]
     fn a_problem_names_its_whole_key() {
         let mut settings = Settings::default();
         settings.engine.max_entries = 0;

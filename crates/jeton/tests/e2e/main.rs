@@ -6,6 +6,7 @@ mod access;
 mod apply;
 mod attach;
 mod command_line;
+mod descriptors;
 mod faults;
 mod flights;
 mod kills;

@@ -36,10 +36,15 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(arguments: &[&str], log: &Path) -> Self {
+        Self::after(":", arguments, log)
+    }
+
+    /// After something that a shell does.
+    pub(crate) fn after(first: &str, arguments: &[&str], log: &Path) -> Self {
         let file = File::create(log).unwrap();
         // With the signal ignored, a file that may not grow is an error, as on a full disk.
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", JETON]);
+        command.args(["-c", &format!("trap '' XFSZ; {first}; exec \"$0\" \"$@\""), JETON]);
         command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         Self { child: command.spawn().unwrap(), log: log.to_owned() }
     }

@@ -1,0 +1,125 @@
+//! Thousands of sockets, and none left. Both ends of each are in the test's own process.
+
+use std::{
+    fs::File,
+    io::ErrorKind,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use jeton_server::door::DoorSettings;
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    time::{ClockId, clock_gettime},
+};
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    alone::alone,
+    support::{PATIENCE, closes, open, peer, request},
+};
+
+const SILENT: usize = 5_000;
+/// Of whatever else the process has open.
+const SPARE: usize = 500;
+
+/// As the broker does at its start.
+fn raise_the_limit() -> usize {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap())
+}
+
+#[test]
+fn five_thousand_silent_peers_are_closed_in_time_and_a_caller_is_served_meanwhile() {
+    alone(async {
+        // Two for each; fewer where the system does not allow as many.
+        let silent = SILENT.min((raise_the_limit() - SPARE) / 2);
+        // What `dev` allows its one principal of TCP.
+        let bounds = DoorSettings { max_connections_per_principal: 8_000, ..DoorSettings::default() };
+        let door = open(DoorSettings { max_connections: 8_000, ..bounds }).await;
+        let (mut good, done) = (peer(door.address).await, Arc::new(AtomicBool::new(false)));
+        let stop = Arc::clone(&done);
+        let asking = tokio::spawn(async move {
+            let mut answers = 0_u32;
+            while !stop.load(Relaxed) {
+                assert_eq!(good.call(request("0")).await.unwrap().headers()["grpc-status"], "0");
+                answers += 1;
+            }
+            answers
+        });
+        let (start, mut peers) = (Instant::now(), vec![]);
+        for _ in 0..silent {
+            peers.push(timeout(PATIENCE, TcpStream::connect(door.address)).await.unwrap().unwrap());
+        }
+        let connected = start.elapsed();
+        let deadline =
+            Instant::now() + Duration::from_millis(DoorSettings::default().first_request_deadline_ms);
+        for peer in &mut peers {
+            assert!(closes(peer).await);
+        }
+        let late = Instant::now().saturating_duration_since(deadline);
+        done.store(true, Relaxed);
+        let answers = asking.await.unwrap();
+        println!(
+            "{silent} silent peers in {connected:?}: the last is closed {late:?} after its deadline; {answers} answers meanwhile"
+        );
+        assert!(answers > 0 && late < PATIENCE / 2, "{late:?}");
+        assert_eq!(usize::try_from((door.stats)().silent).unwrap(), silent);
+    });
+}
+
+fn busy() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(used.tv_sec).unwrap(), u32::try_from(used.tv_nsec).unwrap())
+}
+
+#[test]
+fn without_descriptors_the_door_waits_idly_and_goes_on_when_there_are_some() {
+    alone(async {
+        setrlimit(
+            Resource::Nofile,
+            Rlimit { current: Some(256), maximum: getrlimit(Resource::Nofile).maximum },
+        )
+        .unwrap();
+        let door = open(DoorSettings { max_connections: 8_000, ..DoorSettings::default() }).await;
+        let mut good = peer(door.address).await;
+        good.call(request("0")).await.unwrap();
+        // All that are left, and one for a peer that connects: the system takes it in, the door cannot.
+        let (first, mut held) = (File::open("/dev/null").unwrap(), vec![]);
+        let error = loop {
+            match first.try_clone() {
+                Ok(another) => held.push(another),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()), "{error}");
+        held.pop();
+        let waiting = std::net::TcpStream::connect(door.address).unwrap();
+        waiting.set_nonblocking(true).unwrap();
+        let (window, before) = (Duration::from_secs(2), busy());
+        tokio::time::sleep(window).await;
+        let share = (busy() - before).as_secs_f64() / window.as_secs_f64();
+        assert_eq!((door.stats)().accepted, 1, "nobody else came in");
+        assert_eq!(std::io::Read::read(&mut &waiting, &mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        good.call(request("0")).await.unwrap();
+        let freed = Instant::now();
+        held.clear();
+        let stream = TcpStream::from_std(waiting).unwrap();
+        let (mut send, connection) = timeout(PATIENCE, h2::client::handshake(stream)).await.unwrap().unwrap();
+        let connection = tokio::spawn(connection);
+        let (answer, _) = send.send_request(request("0"), true).unwrap();
+        assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap().headers()["grpc-status"], "0");
+        let served = freed.elapsed();
+        connection.abort();
+        println!(
+            "without descriptors: {:.1} % of a core; the next peer is served {served:?} after",
+            share * 100.0
+        );
+        assert!(share < 0.2, "{share} of a core to wait");
+        assert!(served < PATIENCE / 4, "{served:?}");
+    });
+}

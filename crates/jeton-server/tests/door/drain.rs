@@ -1,0 +1,150 @@
+//! A stop, with peers of every kind.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use jeton_server::door::DoorSettings;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use tokio::{
+    net::TcpStream,
+    sync::oneshot,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+
+use crate::{
+    frames::{GOAWAY, HEADERS, Raw, call},
+    stalls::{that_never_reads, without_a_window},
+    support::{PATIENCE, open, peer, request},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_does_not_wait_for_streams_that_have_nothing_more_to_say() {
+    let door = open(DoorSettings::default()).await;
+    let mut peer = peer(door.address).await;
+    let mut body = peer.call(request("endless/stream")).await.unwrap().into_body();
+    let start = Instant::now();
+    door.drain.drain(PATIENCE).await;
+    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    assert!(body.data().await.is_none());
+    assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "14");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_requests_finish_refuses_new_connections_and_ends_in_time() {
+    let door = open(DoorSettings::default()).await;
+    let mut good = peer(door.address).await;
+    let mut stuck = peer(door.address).await;
+    let finishing = tokio::spawn(async move { good.call(request("400")).await.map(|r| r.status()) });
+    let holding = tokio::spawn(async move { stuck.call(request("9000")).await.map(|r| r.status()) });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let start = Instant::now();
+    door.drain.drain(Duration::from_millis(1_500)).await;
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    assert_eq!(finishing.await.unwrap().unwrap(), 200);
+    assert!(holding.await.unwrap().is_err());
+    assert!(TcpStream::connect(door.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_hear_of_a_drain_before_what_is_under_way_is_answered() {
+    let door = open(DoorSettings::default()).await;
+    let (address, (asked, heard)) = (door.address, oneshot::channel());
+    let order = spawn_blocking(move || {
+        let mut raw = Raw::connect(address, &[]);
+        // The answer to the second says that the door has the first.
+        raw.send(&[call(1, "1500"), call(3, "0")].concat()).unwrap();
+        assert_eq!(raw.until(HEADERS).unwrap().stream, 3);
+        asked.send(()).unwrap();
+        let (mut order, mut frame) = (vec![], raw.next());
+        while let Ok(next) = frame {
+            raw.acknowledge(&next).unwrap();
+            order.push(next.kind);
+            frame = raw.next();
+        }
+        order.retain(|kind| matches!(*kind, GOAWAY | HEADERS));
+        order
+    });
+    heard.await.unwrap();
+    door.drain.drain(PATIENCE).await;
+    assert_eq!(
+        order.await.unwrap(),
+        [GOAWAY, GOAWAY, HEADERS],
+        "once to stop, once with the last that is answered"
+    );
+}
+
+/// A peer that a drain meets, and what has to become of it.
+enum Met {
+    Asks(JoinHandle<bool>),
+    Watches(JoinHandle<bool>),
+    /// Until the drain is over.
+    Stuck(#[expect(dead_code, reason = "keeps its connection open")] Raw),
+    Silent(#[expect(dead_code, reason = "keeps its connection open")] TcpStream),
+}
+
+const DRAIN: Duration = Duration::from_millis(2_500);
+
+async fn meets(address: SocketAddr, random: &mut SmallRng) -> Met {
+    match random.random_range(0..6) {
+        0 | 1 => {
+            let (mut good, millis) = (peer(address).await, random.random_range(50..500));
+            let path = if random.random() { format!("{millis}") } else { format!("message/{millis}") };
+            let (answer, _) = good.send.send_request(request(&path), true).unwrap();
+            // Answered: the door has the one before.
+            good.call(request("0")).await.unwrap();
+            Met::Asks(tokio::spawn(async move {
+                let answer = answer.await.unwrap();
+                let status = answer.headers().get("grpc-status").cloned();
+                let mut body = answer.into_body();
+                while let Some(data) = body.data().await {
+                    body.flow_control().release_capacity(data.unwrap().len()).unwrap();
+                }
+                let trailers = body.trailers().await.unwrap();
+                status.or_else(|| trailers.unwrap().remove("grpc-status")).unwrap() == "0"
+            }))
+        }
+        2 => {
+            let mut watcher = peer(address).await;
+            let mut body = watcher.call(request("endless/stream")).await.unwrap().into_body();
+            Met::Watches(tokio::spawn(async move {
+                let _kept = watcher;
+                body.data().await.is_none() && body.trailers().await.unwrap().unwrap()["grpc-status"] == "14"
+            }))
+        }
+        3 => Met::Stuck(spawn_blocking(move || without_a_window(address)).await.unwrap()),
+        4 => Met::Stuck(spawn_blocking(move || that_never_reads(address)).await.unwrap()),
+        _ => Met::Silent(TcpStream::connect(address).await.unwrap()),
+    }
+}
+
+async fn drains_with_peers_of_every_kind(seed: u64) {
+    let (door, mut random) = (open(DoorSettings::default()).await, SmallRng::seed_from_u64(seed));
+    let mut met = vec![];
+    for _ in 0..random.random_range(1..12) {
+        met.push(meets(door.address, &mut random).await);
+    }
+    let start = Instant::now();
+    door.drain.drain(DRAIN).await;
+    assert!(start.elapsed() < DRAIN + PATIENCE / 2, "seed {seed}: {:?}", start.elapsed());
+    assert_eq!((door.stats)().open, 0, "seed {seed}");
+    timeout(PATIENCE, door.accepting).await.unwrap().unwrap();
+    assert!(TcpStream::connect(door.address).await.is_err(), "seed {seed}: somebody listens");
+    for peer in met {
+        match peer {
+            Met::Asks(answered) => assert!(answered.await.unwrap(), "seed {seed}: a request failed"),
+            Met::Watches(told) => assert!(told.await.unwrap(), "seed {seed}: a stream was not told"),
+            Met::Stuck(_) | Met::Silent(_) => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_drains_with_peers_of_every_kind_end_in_time_and_fail_nothing() {
+    for seeds in (1..=20).collect::<Vec<_>>().chunks(5) {
+        join_all(seeds.iter().map(|seed| drains_with_peers_of_every_kind(*seed))).await;
+    }
+}

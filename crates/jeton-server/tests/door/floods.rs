@@ -1,0 +1,219 @@
+//! Peers that send more than anybody has to, each while a good caller goes on asking on a connection of its own.
+//!
+//! The caller's latency is compared within one run, by its median and with a wide margin: attacker, caller and door share a process and a
+//! few cores here, and the tail says more of the scheduler than of the door. It is printed beside it (`--nocapture`), not judged.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use jeton_server::door::DoorSettings;
+
+use crate::{
+    alone::{alone, resident_kb},
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, Raw, call, frame,
+        header_block, reset, settings,
+    },
+    support::{Open, PATIENCE, open, peer, request},
+};
+
+/// How long a good caller is watched, without a flood and with one that begins anew whenever it is cut off.
+const WATCHED: Duration = Duration::from_secs(1);
+const MOST_GROWTH_KB: u64 = 32 * 1024;
+const MOST_SLOWER: u32 = 10;
+
+/// Odd numbers, as clients use them.
+pub(crate) fn streams() -> impl Iterator<Item = u32> {
+    (1..1 << 30).step_by(2)
+}
+
+/// What a flood sends: once, and then again and again.
+struct Flood {
+    opening: Vec<u8>,
+    parts: Box<dyn Iterator<Item = Vec<u8>> + Send>,
+    pause: Duration,
+}
+
+impl Flood {
+    fn of(parts: impl Iterator<Item = Vec<u8>> + Send + 'static) -> Self {
+        Self { opening: vec![], parts: Box::new(parts), pause: Duration::ZERO }
+    }
+
+    /// Goes on until the door closes; how long that took.
+    fn attack(self, address: SocketAddr) -> Duration {
+        let start = Instant::now();
+        let mut raw = Raw::connect(address, &[]);
+        let mut reading = raw.other_end();
+        // Or the door would wait for it to be read.
+        let reader = std::thread::spawn(move || reading.ends());
+        let mut sent = raw.send(&self.opening);
+        for part in self.parts {
+            if sent.is_err() || reader.is_finished() {
+                break;
+            }
+            assert!(start.elapsed() < PATIENCE, "the flood goes on");
+            std::thread::sleep(self.pause);
+            sent = raw.send(&part);
+        }
+        assert!(reader.join().unwrap(), "the connection is not closed");
+        start.elapsed()
+    }
+}
+
+/// Asks one after another until told to stop, or for as long; the latencies, sorted.
+async fn asks(door: &Open, on: impl Fn() -> bool) -> Vec<Duration> {
+    let mut good = peer(door.address).await;
+    let mut latencies = vec![];
+    while on() {
+        let start = Instant::now();
+        assert_eq!(good.call(request("0")).await.unwrap().headers()["grpc-status"], "0");
+        latencies.push(start.elapsed());
+    }
+    latencies.sort_unstable();
+    latencies
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() - 1) * percent / 100]
+}
+
+/// Every attack ends, memory stays, and a good caller goes on.
+pub(crate) async fn endures(
+    name: &str,
+    door: &Open,
+    attack: impl Fn(SocketAddr) -> Duration + Send + 'static,
+) {
+    let begun = Instant::now();
+    let quiet = asks(door, || begun.elapsed() < WATCHED).await;
+    let before = resident_kb().0;
+    let (done, address, begun) = (Arc::new(AtomicBool::new(false)), door.address, Instant::now());
+    let finished = Arc::clone(&done);
+    let attacks = tokio::task::spawn_blocking(move || {
+        let mut lasted = vec![];
+        while begun.elapsed() < WATCHED {
+            lasted.push(attack(address));
+        }
+        finished.store(true, Relaxed);
+        lasted
+    });
+    let loud = asks(door, || !done.load(Relaxed) && begun.elapsed() < 3 * PATIENCE).await;
+    let lasted = attacks.await.unwrap();
+    let growth = resident_kb().1.saturating_sub(before);
+    println!(
+        "{name}: {} attacks, the longest {:?}; memory +{growth} KiB; the good caller p50 {:?} p99 {:?} of {} quiet, p50 {:?} p99 {:?} of {} under it",
+        lasted.len(),
+        lasted.iter().max().unwrap(),
+        percentile(&quiet, 50),
+        percentile(&quiet, 99),
+        quiet.len(),
+        percentile(&loud, 50),
+        percentile(&loud, 99),
+        loud.len(),
+    );
+    assert!(growth <= MOST_GROWTH_KB, "{growth} KiB more are resident");
+    let (still, under) = (percentile(&quiet, 50), percentile(&loud, 50));
+    assert!(under < still * MOST_SLOWER, "half of the calls took more than {under:?}, and {still:?} before");
+}
+
+async fn is_cut_off(name: &str, flood: impl Fn() -> Flood + Send + 'static) {
+    let door = open(DoorSettings::default()).await;
+    endures(name, &door, move |address| flood().attack(address)).await;
+}
+
+fn cancelled(stream: u32) -> Vec<u8> {
+    [call(stream, "60000"), reset(stream)].concat()
+}
+
+#[test]
+fn requests_that_are_cancelled_at_once() {
+    alone(async { is_cut_off("reset burst", || Flood::of(streams().map(cancelled))).await });
+}
+
+#[test]
+fn requests_that_are_cancelled_at_a_steady_pace() {
+    let pause = Duration::from_millis(10);
+    alone(async move {
+        is_cut_off("paced resets", move || Flood { pause, ..Flood::of(streams().map(cancelled)) }).await;
+    });
+}
+
+#[test]
+fn requests_without_end_over_the_limit_of_streams() {
+    alone(async { is_cut_off("too many streams", || Flood::of(streams().map(|s| call(s, "60000")))).await });
+}
+
+#[test]
+fn headers_that_never_end() {
+    alone(async {
+        is_cut_off("continuation", || Flood {
+            opening: frame(HEADERS, 0, 1, &header_block("0")),
+            ..repeated(&frame(CONTINUATION, 0, 1, b"\0\x01a\x01b"))
+        })
+        .await;
+    });
+}
+
+/// The same frame again and again, a thousand at a time.
+fn repeated(frame: &[u8]) -> Flood {
+    Flood::of(std::iter::repeat(frame.repeat(1_000)))
+}
+
+#[test]
+fn pings() {
+    alone(async { is_cut_off("ping", || repeated(&frame(PING, 0, 0, &[1; 8]))).await });
+}
+
+#[test]
+fn settings_without_end() {
+    alone(async { is_cut_off("settings", || repeated(&settings(&[]))).await });
+}
+
+#[test]
+fn settings_that_resize_the_windows_of_open_streams() {
+    alone(async {
+        is_cut_off("window settings", || Flood {
+            // Each is looked at for each frame. Not as many as there may be: without optimisation the flood would be a trickle.
+            opening: streams().take(10).flat_map(|s| call(s, "60000")).collect(),
+            ..repeated(
+                &[settings(&[(INITIAL_WINDOW_SIZE, 1)]), settings(&[(INITIAL_WINDOW_SIZE, 2)])].concat(),
+            )
+        })
+        .await;
+    });
+}
+
+#[test]
+fn priorities() {
+    alone(async { is_cut_off("priority", || repeated(&frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]))).await });
+}
+
+#[test]
+fn empty_parts_of_a_body() {
+    alone(async {
+        is_cut_off("empty data", || Flood {
+            opening: frame(HEADERS, END_HEADERS, 1, &header_block("60000")),
+            ..repeated(&frame(DATA, 0, 1, &[]))
+        })
+        .await;
+    });
+}
+
+#[test]
+fn frames_that_are_small_and_many_although_their_bytes_are_few() {
+    // A thousand in 8 ms at most: 1.1 MB/s, from a peer that has asked for something.
+    alone(async {
+        let pause = Duration::from_millis(8);
+        is_cut_off("paced settings", move || Flood {
+            opening: call(1, "0"),
+            pause,
+            ..repeated(&settings(&[]))
+        })
+        .await;
+    });
+}
