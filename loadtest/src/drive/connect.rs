@@ -1,0 +1,111 @@
+//! Connections, made; and one answer outside of any measurement.
+
+use std::{io, pin::Pin, sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow, ensure};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+};
+
+use super::Plan;
+use crate::{
+    target::{Address, Checker, Target},
+    wire::{Client, Outcome},
+};
+
+/// How long a connection may take, and so may its first answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) trait Io: AsyncRead + AsyncWrite {}
+impl<T: AsyncRead + AsyncWrite> Io for T {}
+/// A connection of any kind.
+pub(super) type Socket = Pin<Box<dyn Io>>;
+
+/// The connections of one thread.
+pub(super) async fn connect_all(
+    target: &Target,
+    plan: &Plan,
+    index: usize,
+    count: usize,
+) -> anyhow::Result<Vec<Socket>> {
+    let mut sockets = vec![];
+    for n in 0..count {
+        sockets.push(connect(target, index + n * plan.threads).await?);
+    }
+    Ok(sockets)
+}
+
+/// One connection, in time.
+pub(super) async fn connect(target: &Target, caller: usize) -> anyhow::Result<Socket> {
+    let connecting = tokio::time::timeout(PATIENCE, open(target, caller)).await;
+    connecting.context("a connection takes more than 10 s")?
+}
+
+async fn open(target: &Target, caller: usize) -> anyhow::Result<Socket> {
+    match &target.address {
+        Address::Unix(path) => {
+            let context = || format!("connecting to {}", path.display());
+            Ok(Box::pin(UnixStream::connect(path).await.with_context(context)?))
+        }
+        Address::Tcp(address) => {
+            let stream =
+                TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+            stream.set_nodelay(true)?;
+            let Some(tls) = target.tls.get(caller % target.tls.len().max(1)) else {
+                return Ok(Box::pin(stream));
+            };
+            let name = rustls::pki_types::ServerName::try_from("localhost")?;
+            let secured = tokio_rustls::TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+            Ok(Box::pin(secured.map_err(advised)?))
+        }
+    }
+}
+
+/// What to do about a handshake that failed.
+fn advised(error: io::Error) -> anyhow::Error {
+    let hint = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "--ca must hold the certificate of the authority that signed the server's"
+        }
+        Some(rustls::Error::AlertReceived(_)) => {
+            "if the server wants a client certificate, give --cert and --key"
+        }
+        _ => "if the server does not speak TLS here, leave --ca away",
+    };
+    anyhow!("TLS: {error} ({hint})")
+}
+
+/// The message that answers the first of what a target asks, on a connection of its own; it was checked.
+pub(crate) fn one_answer(target: &Target) -> anyhow::Result<Vec<u8>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asking =
+        async { tokio::time::timeout(PATIENCE, ask(target)).await.context("no answer within 10 s")? };
+    let answer = runtime.block_on(asking)?;
+    let first = target.asks.first().context("nothing to ask")?;
+    ensure!(Checker::default().right(0, first, &answer), "the answer is no token of {}", first.identity);
+    Ok(answer)
+}
+
+async fn ask(target: &Target) -> anyhow::Result<Vec<u8>> {
+    let mut socket = connect(target, 0).await?;
+    let mut client = Client::default();
+    client.send(&target.asks.first().context("nothing to ask")?.request, 0);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        socket.write_all(&std::mem::take(&mut client.out)).await?;
+        socket.flush().await?;
+        let count = socket.read(&mut buffer).await?;
+        ensure!(count > 0, "closed by the server");
+        let mut answer = None;
+        client.receive(&buffer[..count], |_, outcome| {
+            answer = Some(match outcome {
+                Outcome::Message(message) => Ok(message.to_vec()),
+                other => Err(anyhow!("answered with {other:?}")),
+            });
+        })?;
+        if let Some(answer) = answer {
+            return answer;
+        }
+    }
+}
