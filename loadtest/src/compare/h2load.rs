@@ -73,7 +73,8 @@ fn milliseconds(seconds: f64) -> u128 {
 
 /// The processor time of both, and when that was.
 fn looked(server: u32, client: u32) -> anyhow::Result<(Instant, Duration, Duration)> {
-    Ok((Instant::now(), cpu::used(server)?, cpu::used(client)?))
+    // When h2load says that it is over, its thread may be gone.
+    Ok((Instant::now(), cpu::used_by_all(server)?, cpu::used_by_all(client)?))
 }
 
 fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<Report> {
@@ -108,7 +109,8 @@ fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<
         "h2load's answers are too short to have tokens in them:\n{text}"
     );
     let seconds = (over.0 - begin.0).as_secs_f64();
-    let (server_cpu, client_cpu) = ((over.1 - begin.1).as_secs_f64(), (over.2 - begin.2).as_secs_f64());
+    let [server_cpu, client_cpu] = [(over.1, begin.1), (over.2, begin.2)]
+        .map(|(later, sooner)| later.saturating_sub(sooner).as_secs_f64());
     let server_busy = Some(server_cpu / seconds);
     Ok(Report {
         name: server.name.into(),
