@@ -18,7 +18,7 @@ use std::{
 };
 
 pub(crate) use connect::one_answer;
-use connect::{Socket, connect_all};
+use connect::{Connected, connect_all};
 use connection::Connection;
 use pace::Pacer;
 use rand::{SeedableRng, rngs::SmallRng};
@@ -135,8 +135,8 @@ fn thread(
         let connected = connect_all(target, plan, index, share).await;
         // Everybody begins together, also when somebody failed.
         barrier.wait();
-        let sockets = connected?;
-        Ok(work(target, plan, index, sockets).await)
+        let connected = connected?;
+        Ok(work(target, plan, index, connected).await)
     })
 }
 
@@ -151,6 +151,8 @@ struct Shared<'a> {
     record: RefCell<Record>,
     checker: RefCell<Checker>,
     rng: RefCell<SmallRng>,
+    /// Everything that is due by the pace was handed out; a generator that is late does so after the end.
+    handed_out: Cell<bool>,
     /// The measurement's begin and end.
     begin: Instant,
     end: Instant,
@@ -172,7 +174,7 @@ struct Intent {
     ask: usize,
 }
 
-async fn work(target: &Target, plan: &Plan, index: usize, sockets: Vec<Socket>) -> Record {
+async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connected>) -> Record {
     let start = Instant::now();
     let shared = Shared {
         target,
@@ -180,20 +182,28 @@ async fn work(target: &Target, plan: &Plan, index: usize, sockets: Vec<Socket>) 
         record: RefCell::new(Record::new()),
         checker: RefCell::default(),
         rng: RefCell::new(SmallRng::seed_from_u64(plan.seed.wrapping_add(index as u64))),
+        handed_out: Cell::new(false),
         begin: start + plan.warmup,
         end: start + plan.warmup + plan.duration,
     };
-    let lanes: Vec<Rc<Lane>> = sockets.iter().map(|_| Rc::default()).collect();
-    let mut connections: Vec<_> = sockets
+    let lanes: Vec<Rc<Lane>> = connected.iter().map(|_| Rc::default()).collect();
+    let mut connections: Vec<_> = connected
         .into_iter()
         .zip(&lanes)
         .enumerate()
-        .map(|(n, (socket, lane))| {
-            Connection::new(&shared, index + n * plan.threads, socket, Rc::clone(lane))
+        .map(|(n, (connected, lane))| {
+            Connection::new(&shared, index + n * plan.threads, connected, Rc::clone(lane))
         })
         .collect();
     let mut cpu = Duration::ZERO;
     let mut pacer = Pacer::new(&shared, &lanes, start, index);
+    // Those that have nothing under way notice the end.
+    let wake = || lanes.iter().filter_map(|lane| lane.waker.borrow_mut().take()).for_each(Waker::wake);
+    let pace = async {
+        pacer.run().await;
+        shared.handed_out.set(true);
+        wake();
+    };
     let watch = async {
         tokio::time::sleep_until(shared.begin.into()).await;
         cpu = thread_cpu();
@@ -202,13 +212,12 @@ async fn work(target: &Target, plan: &Plan, index: usize, sockets: Vec<Socket>) 
         }
         tokio::time::sleep_until(shared.end.into()).await;
         cpu = thread_cpu() - cpu;
-        // Those that have nothing under way notice the end.
-        lanes.iter().filter_map(|lane| lane.waker.borrow_mut().take()).for_each(Waker::wake);
+        wake();
     };
     let all = futures_util::future::join_all(connections.iter_mut().map(Connection::run));
     let deadline = tokio::time::sleep_until((shared.end + LAST_ANSWERS).into());
     tokio::select! {
-        () = async { tokio::join!(watch, pacer.run(), all); } => {}
+        () = async { tokio::join!(watch, pace, all); } => {}
         () = deadline => {}
     }
     drop(connections);

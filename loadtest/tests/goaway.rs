@@ -4,15 +4,18 @@
 mod support;
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    process::Output,
     thread,
     time::Duration,
 };
 
 use jeton_proto::v1;
 use prost::Message;
-use support::{Baseline, load, report};
+use serde_json::Value;
+use support::{Baseline, load};
 
 const PREFACE_BYTES: usize = 24;
 const DATA: u8 = 0;
@@ -69,6 +72,16 @@ fn a_server_that_ends_every_connection_at_once_is_an_error_and_no_endless_loop()
     let report = report(|json| load("run", &address, &["identities/a"], &[&more[..], &json].concat()));
     let errors = report["errors"].to_string();
     assert!(errors.contains("again and again without an answer") && report["reconnected"] == 2, "{report}");
+}
+
+/// The one report that a run writes when it is told to, by these arguments.
+fn report(run: impl FnOnce([&str; 2]) -> Output) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("r.json");
+    let outcome = run(["--json", json.to_str().unwrap()]);
+    let said = || String::from_utf8_lossy(&outcome.stderr).into_owned();
+    let text = fs::read(&json).unwrap_or_else(|error| panic!("{error}: {}", said()));
+    serde_json::from_slice::<Vec<Value>>(&text).unwrap().remove(0)
 }
 
 /// Answers each request with a token, or ends the connection at the first without having looked at it.

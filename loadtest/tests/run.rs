@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{Baseline, PROGRAM, load, report};
+use support::{Baseline, PROGRAM, load};
 
 fn reports(path: &Path) -> Vec<Value> {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -144,18 +144,17 @@ fn a_server_that_speaks_tls_and_a_caller_that_does_not_are_told_of_the_option() 
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
     let secured = Baseline::start(&["--cert", cert, "--key", key]);
     let few = ["--connections", "1", "--rate", "10"];
-    let report = report(|json| load("run", &secured.address, &["identities/a"], &[&few[..], &json].concat()));
-    assert!(report["errors"].to_string().contains("give --ca"), "{report}");
-
-    let said = |server: &Baseline, ca: &str| {
-        let outcome = load("run", &server.address, &["identities/a"], &[&few[..], &["--ca", ca]].concat());
+    let said = |server: &Baseline, more: &[&str]| {
+        let outcome = load("run", &server.address, &["identities/a"], &[&few[..], more].concat());
         (outcome.status.success(), String::from_utf8_lossy(&outcome.stderr).into_owned())
     };
-    assert!(said(&secured, cert).0);
+    assert!(said(&secured, &["--ca", cert]).0);
+    let (good, unsecured) = said(&secured, &[]);
+    assert!(!good && unsecured.contains("give --ca"), "{unsecured}");
     let other = folder.path().join("other.pem");
     fs::write(&other, rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap().cert.pem()).unwrap();
-    let (good, untrusted) = said(&secured, other.to_str().unwrap());
+    let (good, untrusted) = said(&secured, &["--ca", other.to_str().unwrap()]);
     assert!(!good && untrusted.contains("--ca must hold"), "{untrusted}");
-    let (good, plain) = said(&Baseline::start(&[]), cert);
+    let (good, plain) = said(&Baseline::start(&[]), &["--ca", cert]);
     assert!(!good && plain.contains("leave --ca away"), "{plain}");
 }

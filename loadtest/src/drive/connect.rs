@@ -3,6 +3,7 @@
 use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, ensure};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -16,11 +17,20 @@ use crate::{
 
 /// How long a connection may take, and so may its first answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections that are made at once; a listener keeps no more waiting than it is told to.
+const AT_ONCE: usize = 32;
 
 pub(super) trait Io: AsyncRead + AsyncWrite {}
 impl<T: AsyncRead + AsyncWrite> Io for T {}
 /// A connection of any kind.
 pub(super) type Socket = Pin<Box<dyn Io>>;
+
+/// A connection that both sides greeted each other on (RFC 9113 section 3.4), so that a server takes nobody for silent while the
+/// others connect.
+pub(super) struct Connected {
+    pub(super) socket: Socket,
+    pub(super) client: Client,
+}
 
 /// The connections of one thread.
 pub(super) async fn connect_all(
@@ -28,18 +38,42 @@ pub(super) async fn connect_all(
     plan: &Plan,
     index: usize,
     count: usize,
-) -> anyhow::Result<Vec<Socket>> {
-    let mut sockets = vec![];
-    for n in 0..count {
-        sockets.push(connect(target, index + n * plan.threads).await?);
-    }
-    Ok(sockets)
+) -> anyhow::Result<Vec<Connected>> {
+    let connecting = (0..count).map(|n| connect(target, index + n * plan.threads));
+    stream::iter(connecting).buffered(AT_ONCE).try_collect().await
 }
 
 /// One connection, in time.
-pub(super) async fn connect(target: &Target, caller: usize) -> anyhow::Result<Socket> {
-    let connecting = tokio::time::timeout(PATIENCE, open(target, caller)).await;
-    connecting.context("a connection takes more than 10 s")?
+pub(super) async fn connect(target: &Target, caller: usize) -> anyhow::Result<Connected> {
+    let connecting = async {
+        let socket = open(target, caller).await?;
+        let hint =
+            if target.tls.is_empty() { "if the server speaks TLS here, give --ca" } else { "after TLS" };
+        greet(socket).await.map_err(|error| anyhow!("no HTTP/2 from the server: {error} ({hint})"))
+    };
+    tokio::time::timeout(PATIENCE, connecting).await.context("a connection takes more than 10 s")?
+}
+
+async fn greet(mut socket: Socket) -> anyhow::Result<Connected> {
+    let (mut client, mut buffer) = (Client::default(), vec![0; 4 * 1024]);
+    while !client.greeted() {
+        exchange(&mut socket, &mut client, &mut buffer, |_, _| {}).await?;
+    }
+    Ok(Connected { socket, client })
+}
+
+/// Sends what is to be sent, and takes in what comes.
+async fn exchange(
+    socket: &mut Socket,
+    client: &mut Client,
+    buffer: &mut [u8],
+    ended: impl FnMut(u64, Outcome<'_>),
+) -> anyhow::Result<()> {
+    socket.write_all(&std::mem::take(&mut client.out)).await?;
+    socket.flush().await?;
+    let count = socket.read(buffer).await?;
+    ensure!(count > 0, "closed by the server");
+    Ok(client.receive(&buffer[..count], ended)?)
 }
 
 async fn open(target: &Target, caller: usize) -> anyhow::Result<Socket> {
@@ -88,23 +122,18 @@ pub(crate) fn one_answer(target: &Target) -> anyhow::Result<Vec<u8>> {
 }
 
 async fn ask(target: &Target) -> anyhow::Result<Vec<u8>> {
-    let mut socket = connect(target, 0).await?;
-    let mut client = Client::default();
+    let Connected { mut socket, mut client } = connect(target, 0).await?;
     client.send(&target.asks.first().context("nothing to ask")?.request, 0);
-    let mut buffer = vec![0; 64 * 1024];
+    let (mut buffer, mut answer) = (vec![0; 64 * 1024], None);
     loop {
-        socket.write_all(&std::mem::take(&mut client.out)).await?;
-        socket.flush().await?;
-        let count = socket.read(&mut buffer).await?;
-        ensure!(count > 0, "closed by the server");
-        let mut answer = None;
-        client.receive(&buffer[..count], |_, outcome| {
+        let ended = |_, outcome: Outcome<'_>| {
             answer = Some(match outcome {
                 Outcome::Message(message) => Ok(message.to_vec()),
                 other => Err(anyhow!("answered with {other:?}")),
             });
-        })?;
-        if let Some(answer) = answer {
+        };
+        exchange(&mut socket, &mut client, &mut buffer, ended).await?;
+        if let Some(answer) = answer.take() {
             return answer;
         }
     }

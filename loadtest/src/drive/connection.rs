@@ -13,7 +13,7 @@ use tokio::io::ReadBuf;
 
 use super::{
     Intent, Lane, Pace, Shared,
-    connect::{Socket, connect},
+    connect::{Connected, Socket, connect},
 };
 use crate::wire::{Client, Outcome};
 
@@ -48,14 +48,14 @@ enum Ended {
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(shared: &'a Shared<'a>, caller: usize, socket: Socket, lane: Rc<Lane>) -> Self {
+    pub(super) fn new(shared: &'a Shared<'a>, caller: usize, connected: Connected, lane: Rc<Lane>) -> Self {
         let streams = shared.plan.streams;
         Self {
             shared,
             caller,
             lane,
-            socket,
-            client: Client::default(),
+            socket: connected.socket,
+            client: connected.client,
             sent: 0,
             buffer: vec![0; 64 * 1024].into(),
             under_way: vec![None; streams],
@@ -76,7 +76,7 @@ impl<'a> Connection<'a> {
                         break Err(error);
                     }
                 }
-                Err(error) => break Err(self.told(&error)),
+                Err(error) => break Err(error.to_string()),
             }
         };
         let shared = self.shared;
@@ -96,14 +96,6 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The error, and what to do about it where the server never spoke HTTP/2.
-    fn told(&self, error: &io::Error) -> String {
-        if self.client.greeted() || !self.shared.target.tls.is_empty() {
-            return error.to_string();
-        }
-        format!("{error} (it spoke no HTTP/2; if the server speaks TLS here, give --ca)")
-    }
-
     /// Takes another connection in place of one that the server ended in order. What is due is sent on it.
     async fn reconnect(&mut self) -> Result<(), String> {
         let fruitless = !self.answered && self.since.elapsed() < SHORTEST_LIFE;
@@ -111,8 +103,8 @@ impl<'a> Connection<'a> {
         if self.fruitless >= MOST_FRUITLESS {
             return Err("ended by the server (GOAWAY) again and again without an answer".into());
         }
-        self.socket = connect(self.shared.target, self.caller).await.map_err(|error| format!("{error:#}"))?;
-        (self.client, self.sent) = (Client::default(), 0);
+        let next = connect(self.shared.target, self.caller).await.map_err(|error| format!("{error:#}"))?;
+        (self.socket, self.client, self.sent) = (next.socket, next.client, 0);
         (self.since, self.answered) = (Instant::now(), false);
         self.shared.record.borrow_mut().reconnected += 1;
         Ok(())
@@ -120,7 +112,7 @@ impl<'a> Connection<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Ended>> {
         loop {
-            let over = Instant::now() >= self.shared.end;
+            let over = Instant::now() >= self.shared.end && self.shared.handed_out.get();
             self.fill(over);
             if self.client.in_flight() == 0 {
                 if over && self.lane.due.borrow().is_empty() {

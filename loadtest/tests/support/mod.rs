@@ -1,12 +1,9 @@
-//! The baseline as a process, and the program with its report.
+//! The baseline as a process, and the program that puts load on it.
 
 use std::{
-    fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Output, Stdio},
 };
-
-use serde_json::Value;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
@@ -46,14 +43,4 @@ pub(crate) fn load(command: &str, address: &str, identities: &[&str], more: &[&s
         }
     }
     program.args(identities.iter().flat_map(|identity| ["--identity", identity])).args(more).output().unwrap()
-}
-
-/// The one report that a run writes when it is told to, by these arguments.
-pub(crate) fn report(run: impl FnOnce([&str; 2]) -> Output) -> Value {
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("r.json");
-    let outcome = run(["--json", json.to_str().unwrap()]);
-    let said = || String::from_utf8_lossy(&outcome.stderr).into_owned();
-    let text = fs::read(&json).unwrap_or_else(|error| panic!("{error}: {}", said()));
-    serde_json::from_slice::<Vec<Value>>(&text).unwrap().remove(0)
 }
