@@ -16,20 +16,54 @@ pub(crate) fn pin(process: Option<u32>, cores: &[usize]) -> anyhow::Result<()> {
     sched_setaffinity(pid, &set).with_context(|| format!("running on processors {cores:?}"))
 }
 
-/// User and system time of a process so far.
-pub(crate) fn used(process: u32) -> anyhow::Result<Duration> {
-    // In nanoseconds, thread by thread; /proc/PID/stat counts in hundredths of a second.
-    let folder = format!("/proc/{process}/task");
-    let mut nanos = 0_u64;
-    for thread in fs::read_dir(&folder).with_context(|| folder.clone())? {
-        let path = thread?.path().join("schedstat");
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        nanos += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(Duration::from_nanos(nanos))
+/// What threads had of processors so far, by the kernel's scheduler.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// They ran.
+    pub(crate) ran: Duration,
+    /// They could have run, and others did.
+    pub(crate) waited: Duration,
 }
 
-/// The same with that of threads that have ended, in hundredths of a second.
+impl Share {
+    /// What came since; a thread that ended meanwhile took its part along.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { ran: self.ran.saturating_sub(before.ran), waited: self.waited.saturating_sub(before.waited) }
+    }
+
+    /// In nanoseconds: two of the three numbers of a `schedstat`.
+    fn read(schedstat: &str) -> Option<Self> {
+        let mut numbers = schedstat.split_whitespace().map(|n| n.parse().ok().map(Duration::from_nanos));
+        Some(Self { ran: numbers.next()??, waited: numbers.next()?? })
+    }
+}
+
+impl std::ops::Add for Share {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { ran: self.ran + other.ran, waited: self.waited + other.waited }
+    }
+}
+
+/// A process's share, of all threads that it has now.
+pub(crate) fn used(process: u32) -> anyhow::Result<Share> {
+    let folder = format!("/proc/{process}/task");
+    let mut all = Share::default();
+    for thread in fs::read_dir(&folder).with_context(|| folder.clone())? {
+        let path = thread?.path().join("schedstat");
+        all = all + fs::read_to_string(&path).ok().and_then(|text| Share::read(&text)).unwrap_or_default();
+    }
+    Ok(all)
+}
+
+/// The calling thread's share; nothing where the kernel does not tell.
+pub(crate) fn used_by_this_thread() -> Share {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Share::read(&text).unwrap_or_default()
+}
+
+/// User and system time of a process with that of threads that have ended, in hundredths of a second.
 pub(crate) fn used_by_all(process: u32) -> anyhow::Result<Duration> {
     let file = format!("/proc/{process}/stat");
     let text = fs::read_to_string(&file).with_context(|| file.clone())?;
@@ -65,6 +99,16 @@ pub(crate) fn allowed(process: u32) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ran_and_what_waited_is_told_apart() {
+        let share =
+            |ran, waited| Share { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited) };
+        assert_eq!(Share::read("7 5 3\n"), Some(share(7, 5)));
+        assert_eq!(Share::read("7"), None);
+        assert_eq!(share(9, 4).since(share(7, 5)), share(2, 0));
+        assert!(used(std::process::id()).unwrap().ran > Duration::ZERO);
+    }
 
     #[test]
     fn user_and_system_time_are_found_behind_any_name() {

@@ -22,10 +22,10 @@ use connect::{Connected, connect_all};
 use connection::Connection;
 use pace::Pacer;
 use rand::{SeedableRng, rngs::SmallRng};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::task::LocalSet;
 
 use crate::{
+    cpu,
     record::Record,
     target::{Checker, Target},
 };
@@ -195,7 +195,7 @@ async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connect
             Connection::new(&shared, index + n * plan.threads, connected, Rc::clone(lane))
         })
         .collect();
-    let mut cpu = Duration::ZERO;
+    let mut share = cpu::Share::default();
     let mut pacer = Pacer::new(&shared, &lanes, start, index);
     // Those that have nothing under way notice the end.
     let wake = || lanes.iter().filter_map(|lane| lane.waker.borrow_mut().take()).for_each(Waker::wake);
@@ -206,12 +206,12 @@ async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connect
     };
     let watch = async {
         tokio::time::sleep_until(shared.begin.into()).await;
-        cpu = thread_cpu();
+        share = cpu::used_by_this_thread();
         if index == 0 {
             plan.stage.begin();
         }
         tokio::time::sleep_until(shared.end.into()).await;
-        cpu = thread_cpu() - cpu;
+        share = cpu::used_by_this_thread().since(share);
         wake();
     };
     let all = futures_util::future::join_all(connections.iter_mut().map(Connection::run));
@@ -222,12 +222,7 @@ async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connect
     }
     drop(connections);
     let mut record = shared.record.into_inner();
-    (record.elapsed, record.generator_cpu) = (plan.duration, cpu);
+    (record.elapsed, record.generator) = (plan.duration, share);
     record.token_bytes = shared.checker.into_inner().token_bytes();
     record
-}
-
-fn thread_cpu() -> Duration {
-    let at = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
 }

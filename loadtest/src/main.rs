@@ -241,8 +241,11 @@ fn watch(name: &str, target: &Target, plan: &Plan, quiet: bool) -> Option<Server
     let after = target.pid.and_then(|pid| cpu::used(pid).ok());
     bar.finish_and_clear();
     let pid = target.pid?;
-    let cpu = after?.checked_sub(before?)?;
-    Some(ServerUse { cpu, cores: cpu::allowed(pid).unwrap_or(1), resident: cpu::resident(pid) })
+    Some(ServerUse {
+        share: after?.since(before?),
+        cores: cpu::allowed(pid).unwrap_or(1),
+        resident: cpu::resident(pid),
+    })
 }
 
 /// Thousands of connections need as many descriptors.

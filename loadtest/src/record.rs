@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::Share;
+
 /// Longest latency that is told apart, in nanoseconds.
 const LONGEST: u64 = 120_000_000_000;
 
@@ -23,8 +25,8 @@ pub(crate) struct Record {
     pub(crate) reconnected: u64,
     /// Wall time of the measurement.
     pub(crate) elapsed: Duration,
-    /// Processor time of the generator.
-    pub(crate) generator_cpu: Duration,
+    /// What the generator's threads had of processors.
+    pub(crate) generator: Share,
     /// Bytes of the largest token.
     pub(crate) token_bytes: usize,
 }
@@ -65,7 +67,7 @@ impl Record {
             errors: BTreeMap::new(),
             reconnected: 0,
             elapsed: Duration::ZERO,
-            generator_cpu: Duration::ZERO,
+            generator: Share::default(),
             token_bytes: 0,
         }
     }
@@ -106,7 +108,7 @@ impl Record {
         }
         self.reconnected += other.reconnected;
         self.elapsed = self.elapsed.max(other.elapsed);
-        self.generator_cpu += other.generator_cpu;
+        self.generator = self.generator + other.generator;
         self.token_bytes = self.token_bytes.max(other.token_bytes);
     }
 

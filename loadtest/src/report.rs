@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cpu::Share,
     drive::{Pace, Plan},
     record::{Latency, Record},
 };
@@ -13,6 +14,8 @@ use crate::{
 const LATE_MICROS: f64 = 1_000.0;
 /// A processor that is busier than this is what limits.
 const BUSY: f64 = 0.93;
+/// Who waits longer than this for a processor shares it with others, and the figures are theirs as well.
+const WAITED: f64 = 0.1;
 
 /// One measurement, for programs too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,11 +48,15 @@ pub(crate) struct Report {
     pub(crate) server_cpu_per_request: Option<f64>,
     /// How busy the server's processors were, from 0 to 1.
     pub(crate) server_busy: Option<f64>,
+    /// For which part its threads could have run and did not, because others had its processors.
+    pub(crate) server_waited: Option<f64>,
     /// The server's resident memory in bytes.
     pub(crate) server_resident: Option<u64>,
     /// How busy the generator's processors were, from 0 to 1.
     pub(crate) generator_busy: f64,
-    /// Who was at the limit.
+    /// For which part it could have run and did not, because others had its processors.
+    pub(crate) generator_waited: f64,
+    /// Who was at the limit: who ran or waited for a processor nearly all of the time.
     pub(crate) saturated: Saturated,
     /// Second by second.
     pub(crate) timeline: Vec<Point>,
@@ -87,8 +94,8 @@ pub(crate) struct Point {
 /// What the server used meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerUse {
-    /// Processor time.
-    pub(crate) cpu: Duration,
+    /// Of processors.
+    pub(crate) share: Share,
     /// Processors that it may use.
     pub(crate) cores: usize,
     /// Bytes.
@@ -106,11 +113,16 @@ impl Report {
             Pace::Rate(rate) => Some(rate),
         };
         let lag = rate.map(|_| Latency::of(&record.lag).p99);
-        let server_busy = server.map(|s| s.cpu.as_secs_f64() / seconds / s.cores.max(1) as f64);
-        let generator_busy = record.generator_cpu.as_secs_f64() / seconds / plan.threads as f64;
+        let of_server = |part: fn(Share) -> Duration| {
+            server.map(|s| part(s.share).as_secs_f64() / seconds / s.cores.max(1) as f64)
+        };
+        let (server_busy, server_waited) = (of_server(|s| s.ran), of_server(|s| s.waited));
+        let [generator_busy, generator_waited] = [record.generator.ran, record.generator.waited]
+            .map(|part| part.as_secs_f64() / seconds / plan.threads as f64);
         // At a constant rate the generator looks at the clock without a pause: being busy says nothing, being late does.
-        let generator = lag.map_or(is_busy(generator_busy), |lag| lag > LATE_MICROS);
-        let saturated = Saturated::of(server_busy, generator);
+        let generator = lag.map_or(is_busy(generator_busy + generator_waited), |lag| lag > LATE_MICROS);
+        let saturated =
+            Saturated::of(server_busy.zip(server_waited).map(|(ran, waited)| ran + waited), generator);
         let timeline = record.seconds.iter().map(|second| {
             let latency = Latency::of(&second.latency);
             Point {
@@ -134,10 +146,12 @@ impl Report {
             reconnected: record.reconnected,
             latency: Latency::of(&record.latency),
             generator_lag_p99: lag,
-            server_cpu_per_request: server.map(|s| s.cpu.as_secs_f64() * 1e6 / all.max(1) as f64),
+            server_cpu_per_request: server.map(|s| s.share.ran.as_secs_f64() * 1e6 / all.max(1) as f64),
             server_busy,
+            server_waited,
             server_resident: server.and_then(|s| s.resident),
             generator_busy,
+            generator_waited,
             saturated,
             timeline: timeline.collect(),
         }
@@ -190,6 +204,15 @@ pub(crate) fn table(reports: &[Report]) -> String {
         );
         for (what, count) in &r.errors {
             let _ = writeln!(out, "  {count} x {what}");
+        }
+        let (server, generator) = (r.server_waited.unwrap_or(0.0), r.generator_waited);
+        if server > WAITED || generator > WAITED {
+            let _ = writeln!(
+                out,
+                "  others had the processors: the server waited {:.0} % of the time, the generator {:.0} %",
+                server * 100.0,
+                generator * 100.0
+            );
         }
         if r.reconnected > 0 {
             let _ =

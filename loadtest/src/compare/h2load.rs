@@ -71,10 +71,21 @@ fn milliseconds(seconds: f64) -> u128 {
     Duration::from_secs_f64(seconds).as_millis()
 }
 
-/// The processor time of both, and when that was.
-fn looked(server: u32, client: u32) -> anyhow::Result<(Instant, Duration, Duration)> {
-    // When h2load says that it is over, its thread may be gone.
-    Ok((Instant::now(), cpu::used_by_all(server)?, cpu::used_by_all(client)?))
+/// What both had of processors, and when that was.
+struct Look {
+    at: Instant,
+    share: cpu::Share,
+    /// User and system time.
+    server: Duration,
+    client: Duration,
+}
+
+impl Look {
+    fn at(server: u32, client: u32) -> anyhow::Result<Self> {
+        // When h2load says that it is over, its thread may be gone.
+        let (share, client) = (cpu::used(server)?, cpu::used_by_all(client)?);
+        Ok(Self { at: Instant::now(), server: cpu::used_by_all(server)?, share, client })
+    }
 }
 
 fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<Report> {
@@ -87,9 +98,9 @@ fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<
         match lines.recv_timeout(left) {
             Ok(line) => {
                 if line.starts_with(BEGINS) {
-                    begin = Some(looked(pid, child.id())?);
+                    begin = Some(Look::at(pid, child.id())?);
                 } else if line.starts_with(ENDS) {
-                    over = Some(looked(pid, child.id())?);
+                    over = Some(Look::at(pid, child.id())?);
                 }
                 text += &line;
                 text.push('\n');
@@ -108,10 +119,11 @@ fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<
         counts.bytes >= counts.succeeded * plan.answer_bytes as u64,
         "h2load's answers are too short to have tokens in them:\n{text}"
     );
-    let seconds = (over.0 - begin.0).as_secs_f64();
-    let [server_cpu, client_cpu] = [(over.1, begin.1), (over.2, begin.2)]
-        .map(|(later, sooner)| later.saturating_sub(sooner).as_secs_f64());
-    let server_busy = Some(server_cpu / seconds);
+    let seconds = (over.at - begin.at).as_secs_f64();
+    let part = |time: Duration| time.as_secs_f64() / seconds;
+    let server_cpu = over.server.saturating_sub(begin.server);
+    let (server_busy, server_waited) = (part(server_cpu), part(over.share.since(begin.share).waited));
+    let generator_busy = part(over.client.saturating_sub(begin.client));
     Ok(Report {
         name: server.name.into(),
         connections: plan.connections,
@@ -125,11 +137,14 @@ fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<
         reconnected: 0,
         latency: Latency::UNKNOWN,
         generator_lag_p99: None,
-        server_cpu_per_request: Some(server_cpu * 1e6 / counts.succeeded as f64),
-        server_busy,
+        server_cpu_per_request: Some(server_cpu.as_secs_f64() * 1e6 / counts.succeeded as f64),
+        server_busy: Some(server_busy),
+        server_waited: Some(server_waited),
         server_resident: cpu::resident(pid),
-        generator_busy: client_cpu / seconds,
-        saturated: Saturated::of(server_busy, is_busy(client_cpu / seconds)),
+        generator_busy,
+        // Its thread is gone before anybody could ask.
+        generator_waited: 0.0,
+        saturated: Saturated::of(Some(server_busy + server_waited), is_busy(generator_busy)),
         timeline: vec![],
     })
 }
