@@ -18,7 +18,7 @@ use crate::{
     target::{Address, PATH, Target, TargetArguments},
 };
 
-/// What `nghttpd` and `h2load` are installed by, on Debian and its kin.
+/// What nghttpd is installed by.
 const NGHTTPD_PACKAGE: &str = "nghttp2-server";
 /// How often a port is drawn for a server that cannot draw one itself.
 const PORTS_TRIED: usize = 5;
@@ -121,13 +121,14 @@ pub(super) fn baseline(
         command.arg("--cert").arg(cert).arg("--key").arg(key);
     }
     command.stdout(Stdio::piped());
-    let mut child = spawn(&mut command, arguments.server_core)?;
+    let mut server = start("stock tonic", &mut command, arguments, jeton)?;
     let mut line = String::new();
-    BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
-    let mut target = elsewhere(jeton, line.trim().to_owned(), &child);
+    BufReader::new(server.child.stdout.take().context("its output")?).read_line(&mut line)?;
+    ensure!(!line.is_empty(), "stock tonic does not start");
+    server.target.address = Address::Tcp(line.trim().to_owned());
     // Its tokens are no JWTs; that each is of the identity asked for is checked all the same.
-    target.asks.iter_mut().for_each(|ask| ask.client_id = None);
-    Ok(Server { name: "stock tonic", target, child })
+    server.target.asks.iter_mut().for_each(|ask| ask.client_id = None);
+    Ok(server)
 }
 
 /// nghttpd, a server written in C++ over the C library nghttp2: one file with the bytes of jeton's answer, whatever is asked.
@@ -155,15 +156,14 @@ pub(super) fn floor(
         }
         let log = fs::File::create(folder.join("nghttpd.log"))?;
         command.stdout(log.try_clone()?).stderr(log);
-        let mut child = spawn(&mut command, arguments.server_core)?;
-        if listens(&mut child, &address.to_string())? {
-            let mut target = elsewhere(jeton, address.to_string(), &child);
+        let mut server = start("nghttpd", &mut command, arguments, jeton)?;
+        if listens(&mut server.child, &address.to_string())? {
+            server.target.address = Address::Tcp(address.to_string());
             // Its one file is the answer to the first question.
-            target.asks.truncate(1);
-            target.mix = WeightedIndex::new([1.0])?;
-            return Ok(Server { name: "nghttpd", target, child });
+            server.target.asks.truncate(1);
+            server.target.mix = WeightedIndex::new([1.0])?;
+            return Ok(server);
         }
-        end(&mut child);
     }
     bail!("nghttpd does not start:\n{}", fs::read_to_string(folder.join("nghttpd.log")).unwrap_or_default())
 }
@@ -180,9 +180,15 @@ fn listens(child: &mut Child, address: &str) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// The same questions for another server.
-fn elsewhere(jeton: &Target, address: String, child: &Child) -> Target {
-    Target { address: Address::Tcp(address), pid: Some(child.id()), ..jeton.clone() }
+/// Another server for the same questions; where it listens is not yet known.
+fn start(
+    name: &'static str,
+    command: &mut Command,
+    arguments: &CompareArguments,
+    jeton: &Target,
+) -> anyhow::Result<Server> {
+    let child = spawn(command, arguments.server_core)?;
+    Ok(Server { name, target: Target { pid: Some(child.id()), ..jeton.clone() }, child })
 }
 
 /// The certificate and the key of jeton's listener, which all servers show.
