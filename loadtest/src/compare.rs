@@ -18,7 +18,7 @@ use crate::{
     RunArguments,
     drive::{self, Pace},
     ramp::{self, RampArguments},
-    report::Report,
+    report::{Report, table},
     target::token_bytes,
 };
 
@@ -149,6 +149,7 @@ impl Sides<'_> {
         if let Some(callers) = self.arguments.at_half {
             let (rates, verdict) = self.saturate(callers)?;
             let most = rates.iter().map(|r| r.throughput).fold(0.0, f64::max);
+            ensure!(most > 0.0, "jeton answered nobody:\n{}", table(&rates));
             notes.push(format!(
                 "jeton with {callers} callers: {verdict}; {most:.0}/s at most; below is half of that"
             ));

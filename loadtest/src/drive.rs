@@ -214,11 +214,16 @@ async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connect
         share = cpu::used_by_this_thread().since(share);
         wake();
     };
+    let mut in_time = true;
     let all = futures_util::future::join_all(connections.iter_mut().map(Connection::run));
     let deadline = tokio::time::sleep_until((shared.end + LAST_ANSWERS).into());
     tokio::select! {
         () = async { tokio::join!(watch, pace, all); } => {}
-        () = deadline => {}
+        () = deadline => in_time = false,
+    }
+    if !in_time {
+        connections.iter_mut().for_each(|connection| connection.lose("unanswered 3 s after the end"));
+        pacer.give_up();
     }
     drop(connections);
     let mut record = shared.record.into_inner();

@@ -50,7 +50,6 @@ pub(crate) struct Client {
     max_streams: u32,
     consumed: u32,
     going_away: bool,
-    greeted: bool,
     decoder: Decoder<'static>,
     /// The trailers of success, as this server writes them.
     good: Vec<u8>,
@@ -77,7 +76,6 @@ impl Default for Client {
             max_streams: u32::MAX,
             consumed: 0,
             going_away: false,
-            greeted: false,
             decoder: Decoder::new(),
             good: vec![],
         }
@@ -93,11 +91,6 @@ impl Client {
     /// Whether this connection takes no more requests.
     pub(crate) fn ended(&self) -> bool {
         self.going_away || self.next_stream >= LAST_STREAM
-    }
-
-    /// Whether the server showed that it speaks HTTP/2.
-    pub(crate) fn greeted(&self) -> bool {
-        self.greeted
     }
 
     /// Requests under way.
@@ -178,7 +171,6 @@ impl Client {
                 return Ok(());
             }
             SETTINGS if incoming.flags & ACK == 0 => {
-                self.greeted = true;
                 for pair in payload.chunks_exact(6) {
                     if pair[..2] == [0, 3] {
                         self.max_streams = number(&pair[2..])?;

@@ -12,7 +12,7 @@ use tokio::{
 use super::Plan;
 use crate::{
     target::{Address, Checker, Target},
-    wire::{Client, Outcome},
+    wire::{Client, Outcome, Request},
 };
 
 /// How long a connection may take, and so may its first answer.
@@ -25,8 +25,7 @@ impl<T: AsyncRead + AsyncWrite> Io for T {}
 /// A connection of any kind.
 pub(super) type Socket = Pin<Box<dyn Io>>;
 
-/// A connection that both sides greeted each other on (RFC 9113 section 3.4), so that a server takes nobody for silent while the
-/// others connect.
+/// A connection on which the caller has asked once: servers end those that stay silent while the others connect.
 pub(super) struct Connected {
     pub(super) socket: Socket,
     pub(super) client: Client,
@@ -49,15 +48,18 @@ pub(super) async fn connect(target: &Target, caller: usize) -> anyhow::Result<Co
         let socket = open(target, caller).await?;
         let hint =
             if target.tls.is_empty() { "if the server speaks TLS here, give --ca" } else { "after TLS" };
-        greet(socket).await.map_err(|error| anyhow!("no HTTP/2 from the server: {error} ({hint})"))
+        let first = &target.asks[caller % target.asks.len()].request;
+        begin(socket, first).await.map_err(|error| anyhow!("no HTTP/2 from the server: {error} ({hint})"))
     };
     tokio::time::timeout(PATIENCE, connecting).await.context("a connection takes more than 10 s")?
 }
 
-async fn greet(mut socket: Socket) -> anyhow::Result<Connected> {
-    let (mut client, mut buffer) = (Client::default(), vec![0; 4 * 1024]);
-    while !client.greeted() {
-        exchange(&mut socket, &mut client, &mut buffer, |_, _| {}).await?;
+/// Asks once. What the answer is will show when it counts.
+async fn begin(mut socket: Socket, first: &Request) -> anyhow::Result<Connected> {
+    let (mut client, mut buffer, mut begun) = (Client::default(), vec![0; 16 * 1024], false);
+    client.send(first, 0);
+    while !begun {
+        exchange(&mut socket, &mut client, &mut buffer, |_, _| begun = true).await?;
     }
     Ok(Connected { socket, client })
 }

@@ -79,20 +79,25 @@ impl<'a> Connection<'a> {
                 Err(error) => break Err(error.to_string()),
             }
         };
-        let shared = self.shared;
         self.lane.gone.set(true);
-        let now = Instant::now();
-        let at = now.saturating_duration_since(shared.begin);
-        let early = ended.is_err() && now < shared.end;
-        let what = ended.err().unwrap_or_else(|| "unanswered".into());
-        let due = std::mem::take(&mut *self.lane.due.borrow_mut());
-        let lost = self.under_way.iter().flatten().copied().chain(due);
-        let mut record = shared.record.borrow_mut();
-        if early {
-            record.error(at, format!("connection: {what}"));
+        if let Err(what) = ended {
+            let now = Instant::now();
+            if now < self.shared.end {
+                let at = now.saturating_duration_since(self.shared.begin);
+                self.shared.record.borrow_mut().error(at, format!("connection: {what}"));
+            }
+            self.lose(&format!("connection: {what}"));
         }
+    }
+
+    /// What is under way or due will not be answered any more.
+    pub(super) fn lose(&mut self, what: &str) {
+        let shared = self.shared;
+        let at = Instant::now().saturating_duration_since(shared.begin);
+        let due = std::mem::take(&mut *self.lane.due.borrow_mut());
+        let lost = self.under_way.iter_mut().filter_map(Option::take).chain(due);
         for _ in lost.filter(|i| i.at >= shared.begin && i.at < shared.end) {
-            record.error(at, format!("connection: {what}"));
+            shared.record.borrow_mut().error(at, what.to_owned());
         }
     }
 

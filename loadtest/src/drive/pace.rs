@@ -30,18 +30,7 @@ impl<'a> Pacer<'a> {
 
     /// Until the measurement's end.
     pub(super) async fn run(&mut self) {
-        let Pace::Rate(rate) = self.shared.plan.pace else { return };
-        if self.lanes.is_empty() {
-            return;
-        }
-        let gap = self.threads as f64 / rate;
-        // The threads' requests lie between each other's.
-        let first = gap * self.index as f64 / self.threads as f64;
-        loop {
-            let next = self.start + Duration::from_secs_f64(first + gap * self.sent as f64);
-            if next >= self.shared.end {
-                return;
-            }
+        while let Some(next) = self.next() {
             let now = Instant::now();
             if next <= now {
                 self.send(next, now);
@@ -51,6 +40,27 @@ impl<'a> Pacer<'a> {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// When the generator is so late that it handed out not even all of what was due.
+    pub(super) fn give_up(&mut self) {
+        while let Some(at) = self.next() {
+            if at >= self.shared.begin {
+                let since = Instant::now().saturating_duration_since(self.shared.begin);
+                self.shared.record.borrow_mut().error(since, "never sent: the generator is too late".into());
+            }
+            self.sent += 1;
+        }
+    }
+
+    /// When the next request is due, if there is one before the end.
+    fn next(&self) -> Option<Instant> {
+        let Pace::Rate(rate) = self.shared.plan.pace else { return None };
+        let gap = self.threads as f64 / rate;
+        // The threads' requests lie between each other's.
+        let first = gap * self.index as f64 / self.threads as f64;
+        let next = self.start + Duration::from_secs_f64(first + gap * self.sent as f64);
+        (next < self.shared.end && !self.lanes.is_empty()).then_some(next)
     }
 
     fn send(&mut self, at: Instant, now: Instant) {

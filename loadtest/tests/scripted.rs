@@ -1,4 +1,4 @@
-//! A server that ends connections in order: nothing is lost, and nothing is an error.
+//! Servers that end connections in order, where nothing is lost and nothing is an error; and one that says nothing any more.
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 mod support;
@@ -44,12 +44,12 @@ fn connections_that_age_lose_no_request_at_a_constant_rate_nor_in_a_closed_loop(
 fn requests_that_were_refused_unseen_are_sent_again_on_the_next_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    // The first connection takes one request and says that it looked at none; the others answer.
+    // The first connection answers one request, then takes another and says that it did not look at it; the others answer all.
     thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
             let Ok(stream) = stream else { return };
             // The client ends a connection when it is done with it.
-            thread::spawn(move || serve(stream, n > 0));
+            thread::spawn(move || serve(stream, if n == 0 { 1 } else { u32::MAX }, true));
         }
     });
     let more = ["--connections", "1", "--streams", "3", "--rate", "100", "--warmup", "0"];
@@ -66,7 +66,7 @@ fn a_server_that_ends_every_connection_at_once_is_an_error_and_no_endless_loop()
         listener
             .incoming()
             .map_while(Result::ok)
-            .for_each(|stream| drop(thread::spawn(move || serve(stream, false))));
+            .for_each(|stream| drop(thread::spawn(move || serve(stream, 0, true))));
     });
     let more = ["--connections", "1", "--rate", "50", "--warmup", "0"];
     let report = report(|json| load("run", &address, &["identities/a"], &[&more[..], &json].concat()));
@@ -84,8 +84,20 @@ fn report(run: impl FnOnce([&str; 2]) -> Output) -> Value {
     serde_json::from_slice::<Vec<Value>>(&text).unwrap().remove(0)
 }
 
-/// Answers each request with a token, or ends the connection at the first without having looked at it.
-fn serve(mut stream: TcpStream, answers: bool) -> Option<()> {
+#[test]
+fn what_is_never_answered_is_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || serve(listener.accept().unwrap().0, 1, false));
+    let more = ["--connections", "1", "--streams", "10", "--rate", "50", "--warmup", "0"];
+    let report = report(|json| load("run", &address, &["identities/a"], &[&more[..], &json].concat()));
+    // Those that are under way, and those that never could be.
+    assert_eq!(report["errors"], serde_json::json!({"unanswered 3 s after the end": 50}), "{report}");
+}
+
+/// Answers so many requests with a token; then it ends the connection without having looked at the next one, or says nothing.
+fn serve(mut stream: TcpStream, answers: u32, ends: bool) -> Option<()> {
+    let last = answers.saturating_mul(2).saturating_sub(1);
     stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
     stream.read_exact(&mut [0; PREFACE_BYTES]).ok()?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).ok()?;
@@ -96,8 +108,11 @@ fn serve(mut stream: TcpStream, answers: bool) -> Option<()> {
         stream.read_exact(&mut vec![0; length as usize]).ok()?;
         let id = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
         match header[3] {
-            HEADERS if !answers => stream.write_all(&frame(GOAWAY, 0, 0, &[0; 8])).ok()?,
-            DATA if answers => stream.write_all(&answer(id)).ok()?,
+            HEADERS if id > last && ends => {
+                let told = [last.to_be_bytes(), [0; 4]].concat();
+                stream.write_all(&frame(GOAWAY, 0, 0, &told)).ok()?;
+            }
+            DATA if id <= last => stream.write_all(&answer(id)).ok()?,
             _ => {}
         }
     }
