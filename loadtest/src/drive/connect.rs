@@ -61,6 +61,9 @@ async fn begin(mut socket: Socket, first: &Request) -> anyhow::Result<Connected>
     while !begun {
         exchange(&mut socket, &mut client, &mut buffer, |_, _| begun = true).await?;
     }
+    // The server waits for the acknowledgement of its settings.
+    socket.write_all(&std::mem::take(&mut client.out)).await?;
+    socket.flush().await?;
     Ok(Connected { socket, client })
 }
 

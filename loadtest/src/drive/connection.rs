@@ -30,6 +30,7 @@ pub(super) struct Connection<'a> {
     socket: Socket,
     client: Client,
     sent: usize,
+    unflushed: bool,
     buffer: Box<[u8]>,
     /// What is under way, by tag.
     under_way: Vec<Option<Intent>>,
@@ -57,6 +58,7 @@ impl<'a> Connection<'a> {
             socket: connected.socket,
             client: connected.client,
             sent: 0,
+            unflushed: false,
             buffer: vec![0; 64 * 1024].into(),
             under_way: vec![None; streams],
             free: (0..streams).collect(),
@@ -109,7 +111,8 @@ impl<'a> Connection<'a> {
             return Err("ended by the server (GOAWAY) again and again without an answer".into());
         }
         let next = connect(self.shared.target, self.caller).await.map_err(|error| format!("{error:#}"))?;
-        (self.socket, self.client, self.sent) = (next.socket, next.client, 0);
+        (self.socket, self.client) = (next.socket, next.client);
+        (self.sent, self.unflushed) = (0, false);
         (self.since, self.answered) = (Instant::now(), false);
         self.shared.record.borrow_mut().reconnected += 1;
         Ok(())
@@ -160,21 +163,24 @@ impl<'a> Connection<'a> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.client.out.is_empty() {
-            return Ok(());
-        }
         while self.sent < self.client.out.len() {
             match self.socket.as_mut().poll_write(cx, &self.client.out[self.sent..]) {
                 Poll::Ready(count) => self.sent += count?,
                 Poll::Pending => return Ok(()),
             }
         }
-        self.client.out.clear();
-        self.sent = 0;
-        match self.socket.as_mut().poll_flush(cx) {
-            Poll::Ready(flushed) => flushed,
-            Poll::Pending => Ok(()),
+        if self.sent > 0 {
+            self.client.out.clear();
+            (self.sent, self.unflushed) = (0, true);
         }
+        // What TLS took is not sent yet: a flush that waits is tried again although there is nothing new to write.
+        if self.unflushed
+            && let Poll::Ready(flushed) = self.socket.as_mut().poll_flush(cx)
+        {
+            flushed?;
+            self.unflushed = false;
+        }
+        Ok(())
     }
 
     /// Whether something came.
