@@ -35,6 +35,9 @@ pub(crate) struct BaselineArguments {
     /// Its key (PEM)
     #[arg(long, requires = "cert")]
     pub(crate) key: Option<PathBuf>,
+    /// Seconds after which it asks the callers of a connection to take another one (GOAWAY); 0: never
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) max_connection_age: f64,
     /// Runtime threads
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
@@ -129,6 +132,9 @@ pub(crate) fn run(arguments: &BaselineArguments) -> anyhow::Result<()> {
         if let (Some(cert), Some(key)) = (&arguments.cert, &arguments.key) {
             let identity = tonic::transport::Identity::from_pem(std::fs::read(cert)?, std::fs::read(key)?);
             server = server.tls_config(tonic::transport::ServerTlsConfig::new().identity(identity))?;
+        }
+        if arguments.max_connection_age > 0.0 {
+            server = server.max_connection_age(Duration::try_from_secs_f64(arguments.max_connection_age)?);
         }
         server.add_service(service).serve_with_incoming(incoming).await?;
         Ok(())

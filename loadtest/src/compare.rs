@@ -1,49 +1,64 @@
-//! Two servers in turn, A B A B, on the same processors, by the same client: what is reported is ratios.
+//! Servers in turn, A B A B, on the same processor, by the same client: what is reported is ratios.
 //!
-//! The machine's mood changes from minute to minute; the ratio of two neighbours in time does not so much. Both servers are built by the
-//! same command in the same profile.
+//! The machine's mood changes from minute to minute; the ratio of two neighbours in time does not so much. Jeton and the baseline are
+//! built by the same command in the same profile.
+
+mod h2load;
+mod servers;
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
+use servers::Server;
 
 use crate::{
-    RunArguments, cpu,
-    drive::Pace,
-    report::Report,
-    target::{Address, Target, TargetArguments},
+    RunArguments,
+    drive::{self, Pace},
+    ramp::{self, RampArguments},
+    report::{Report, table},
+    target::token_bytes,
 };
 
 /// `loadtest compare`
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CompareArguments {
-    /// The broker's program
-    #[arg(long, default_value = "target/release/jeton")]
-    pub(crate) jeton: PathBuf,
+    /// The broker's program. Default: `jeton` beside this one, built in the same profile
+    #[arg(long)]
+    jeton: Option<PathBuf>,
     /// How often each is measured
     #[arg(long, default_value_t = 5)]
-    pub(crate) rounds: usize,
+    rounds: usize,
     /// Shapes of load: connections x requests under way on each; with @RATE at a constant rate
     #[arg(long, default_values = ["10x10", "100x100", "1000x1"])]
-    pub(crate) shape: Vec<String>,
+    shape: Vec<String>,
+    /// In place of shapes: so many callers, each on a connection of its own, at half of the rate that jeton answers at most, which is
+    /// looked for first; with --floor
+    #[arg(long, value_name = "CALLERS", conflicts_with = "shape")]
+    at_half: Option<usize>,
     /// Measured seconds of each
     #[arg(long, default_value_t = 4.0)]
-    pub(crate) seconds: f64,
+    seconds: f64,
+    /// Bytes of each access token, at least
+    #[arg(long, default_value_t = 1_600)]
+    token_bytes: usize,
+    /// Who puts on the load
+    #[arg(long, value_enum, default_value_t = Client::Own, conflicts_with = "at_half")]
+    client: Client,
+    /// A third side: nghttpd, a server in C, with the same bytes in a file
+    #[arg(long)]
+    floor: bool,
     /// The servers' processor
     #[arg(long, default_value_t = 0)]
-    pub(crate) server_core: usize,
+    server_core: usize,
     /// The client's processor
     #[arg(long, default_value_t = 1)]
-    pub(crate) client_core: usize,
+    client_core: usize,
     /// Over TLS
     #[arg(long)]
-    pub(crate) tls: bool,
+    tls: bool,
     /// Write all measurements as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -52,95 +67,166 @@ pub(crate) struct CompareArguments {
     pub(crate) html: Option<PathBuf>,
 }
 
-/// A server that ends with this value.
-struct Server {
-    child: Child,
-    target: Target,
+/// Who puts on the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Client {
+    /// This program
+    Own,
+    /// h2load of nghttp2, which must be installed
+    H2load,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl CompareArguments {
+    fn program(&self) -> anyhow::Result<PathBuf> {
+        let beside = || anyhow::Ok(std::env::current_exe()?.with_file_name("jeton"));
+        let program = self.jeton.clone().map_or_else(beside, Ok)?;
+        ensure!(
+            program.exists(),
+            "{} is not there: cargo build --release --workspace --bins",
+            program.display()
+        );
+        Ok(program)
     }
 }
 
-/// How one shape came out: both sides, round by round.
+/// How everything came out.
+pub(crate) struct Comparison {
+    /// In words, before the shapes.
+    pub(crate) notes: Vec<String>,
+    /// The ramp to jeton's saturation, if one was asked for.
+    pub(crate) ramp: Vec<Report>,
+    pub(crate) shapes: Vec<Shape>,
+}
+
+/// How one shape came out: jeton's rounds, and those of the others.
 pub(crate) struct Shape {
     /// As it was asked for.
-    pub(crate) text: String,
-    /// The baseline's rounds.
-    pub(crate) baseline: Vec<Report>,
-    /// Ours.
+    text: String,
     pub(crate) jeton: Vec<Report>,
+    pub(crate) others: Vec<Vec<Report>>,
+}
+
+/// The servers, and what they answer.
+struct Sides<'a> {
+    arguments: &'a CompareArguments,
+    folder: &'a Path,
+    jeton: Server,
+    others: Vec<Server>,
+    answer_bytes: usize,
+    token_bytes: usize,
 }
 
 /// Measures everything.
-pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<Vec<Shape>> {
+pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<Comparison> {
+    ensure!(arguments.rounds > 0, "--rounds must be more than 0");
     let folder = std::env::temp_dir().join(format!("loadtest-{}", std::process::id()));
-    let outcome = measure(arguments, &folder);
+    let outcome = start(arguments, &folder).and_then(|sides| sides.measure());
     // A temporary folder; what is left of it harms nobody.
     let _ = fs::remove_dir_all(&folder);
     outcome
 }
 
-fn measure(arguments: &CompareArguments, folder: &Path) -> anyhow::Result<Vec<Shape>> {
-    ensure!(
-        arguments.jeton.exists(),
-        "{} is not there: cargo build --release --workspace --bins",
-        arguments.jeton.display()
-    );
-    let jeton = broker(arguments, folder)?;
-    let baseline = baseline(arguments, folder, &jeton)?;
-    let mut shapes = vec![];
-    for text in &arguments.shape {
-        let mut shape = Shape { text: text.clone(), baseline: vec![], jeton: vec![] };
-        for round in 0..arguments.rounds {
-            for (name, server, reports) in
-                [("stock tonic", &baseline, &mut shape.baseline), ("jeton", &jeton, &mut shape.jeton)]
-            {
-                let report = round_of(arguments, text, name, server)?;
+fn start<'a>(arguments: &'a CompareArguments, folder: &'a Path) -> anyhow::Result<Sides<'a>> {
+    let jeton = servers::broker(arguments, folder)?;
+    let answer = drive::one_answer(&jeton.target)?;
+    let token_bytes = token_bytes(&answer);
+    let mut others = vec![servers::baseline(arguments, folder, &jeton.target, token_bytes)?];
+    if arguments.floor || arguments.at_half.is_some() {
+        others.push(servers::floor(arguments, folder, &jeton.target, &answer)?);
+    }
+    let mut answer_bytes = answer.len();
+    for server in &others {
+        // The least of all, for who sees no more of an answer than its size.
+        answer_bytes = drive::one_answer(&server.target).context(server.name)?.len().min(answer_bytes);
+    }
+    Ok(Sides { arguments, folder, jeton, others, answer_bytes, token_bytes })
+}
+
+impl Sides<'_> {
+    fn measure(&self) -> anyhow::Result<Comparison> {
+        let mut notes = vec![format!("access tokens of {} bytes from each server", self.token_bytes)];
+        let (mut ramp, mut texts) = (vec![], self.arguments.shape.clone());
+        if let Some(callers) = self.arguments.at_half {
+            let (rates, verdict) = self.saturate(callers)?;
+            let most = rates.iter().map(|r| r.throughput).fold(0.0, f64::max);
+            ensure!(most > 0.0, "jeton answered nobody:\n{}", table(&rates));
+            notes.push(format!(
+                "jeton with {callers} callers: {verdict}; {most:.0}/s at most; below is half of that"
+            ));
+            (ramp, texts) = (rates, vec![format!("{callers}x1@{:.0}", most / 2.0)]);
+        }
+        let shapes = texts.iter().map(|text| self.shape(text)).collect::<Result<_, _>>()?;
+        Ok(Comparison { notes, ramp, shapes })
+    }
+
+    /// Looks for the rate above which jeton does not follow.
+    fn saturate(&self, callers: usize) -> anyhow::Result<(Vec<Report>, String)> {
+        let rising = RampArguments { from: 1_000.0, step: 30.0, ..RampArguments::default() };
+        ramp::run(&self.jeton.target, &RunArguments { seconds: 2.0, ..self.load(callers, 1) }, &rising)
+    }
+
+    fn load(&self, connections: usize, streams: usize) -> RunArguments {
+        RunArguments {
+            connections,
+            streams,
+            core: vec![self.arguments.client_core],
+            warmup: 1.0,
+            seconds: self.arguments.seconds,
+            quiet: true,
+            ..RunArguments::default()
+        }
+    }
+
+    fn shape(&self, text: &str) -> anyhow::Result<Shape> {
+        let mut shape = Shape {
+            text: text.to_owned(),
+            jeton: vec![],
+            others: self.others.iter().map(|_| vec![]).collect(),
+        };
+        for round in 1..=self.arguments.rounds {
+            let others = self.others.iter().zip(&mut shape.others);
+            for (server, reports) in others.chain([(&self.jeton, &mut shape.jeton)]) {
+                let report = self.round(text, server)?;
                 eprintln!(
-                    "{text} round {}: {name}: {:.0}/s, {:.2} us of processor time a request",
-                    round + 1,
+                    "{text} round {round}: {}: {:.0}/s, {:.2} us of processor time a request",
+                    server.name,
                     report.throughput,
                     report.server_cpu_per_request.unwrap_or(f64::NAN)
                 );
                 reports.push(report);
             }
         }
-        shapes.push(shape);
+        Ok(shape)
     }
-    Ok(shapes)
-}
 
-fn round_of(
-    arguments: &CompareArguments,
-    shape: &str,
-    name: &str,
-    server: &Server,
-) -> anyhow::Result<Report> {
-    let (connections, streams, pace) = parse(shape)?;
-    let run = RunArguments {
-        connections,
-        streams,
-        rate: match pace {
+    fn round(&self, shape: &str, server: &Server) -> anyhow::Result<Report> {
+        let (connections, streams, pace) = parse(shape)?;
+        if self.arguments.client == Client::H2load {
+            ensure!(
+                pace == Pace::Closed,
+                "{shape}: h2load keeps no rate over all connections: leave @RATE away"
+            );
+            let plan = h2load::Plan {
+                connections,
+                streams,
+                seconds: self.arguments.seconds,
+                core: self.arguments.client_core,
+                folder: self.folder,
+                answer_bytes: self.answer_bytes,
+                token_bytes: self.token_bytes,
+            };
+            return h2load::measure(server, &plan);
+        }
+        let rate = match pace {
             Pace::Rate(rate) => Some(rate),
             Pace::Closed => None,
-        },
-        threads: 1,
-        core: vec![arguments.client_core],
-        warmup: 1.0,
-        seconds: arguments.seconds,
-        quiet: true,
-        ..RunArguments::default()
-    };
-    crate::measure(name, &server.target, &run)
+        };
+        crate::measure(server.name, &server.target, &RunArguments { rate, ..self.load(connections, streams) })
+    }
 }
 
 /// `10x10`, `1000x1@20000`.
-pub(crate) fn parse(shape: &str) -> anyhow::Result<(usize, usize, Pace)> {
+fn parse(shape: &str) -> anyhow::Result<(usize, usize, Pace)> {
     let context = || {
         format!("{shape:?} is no shape: write CONNECTIONSxREQUESTS, and @RATE behind it for a constant rate")
     };
@@ -153,75 +239,8 @@ pub(crate) fn parse(shape: &str) -> anyhow::Result<(usize, usize, Pace)> {
     Ok((connections.parse().with_context(context)?, streams.parse().with_context(context)?, pace))
 }
 
-fn spawn(command: &mut Command, core: usize) -> anyhow::Result<Child> {
-    // Children inherit the processors of the thread that starts them.
-    cpu::pin(None, &[core])?;
-    let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("starting {command:?}"));
-    let all: Vec<_> =
-        (0..std::thread::available_parallelism().map_or(1, usize::from).max(core + 1)).collect();
-    cpu::pin(None, &all).or_else(|_| cpu::pin(None, &[core]))?;
-    child
-}
-
-fn broker(arguments: &CompareArguments, folder: &Path) -> anyhow::Result<Server> {
-    fs::create_dir_all(folder)?;
-    let data_dir = folder.join("jeton");
-    let mut command = Command::new(&arguments.jeton);
-    command.arg("dev").arg("--free-ports").arg("--data-dir").arg(&data_dir);
-    command.args(arguments.tls.then_some("--tls"));
-    let log = fs::File::create(folder.join("jeton.log"))?;
-    command.stdout(log.try_clone()?).stderr(log);
-    let mut child = spawn(&mut command, arguments.server_core)?;
-    let endpoints = data_dir.join("endpoints.json");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !endpoints.exists() {
-        if let Some(status) = child.try_wait()? {
-            let log = fs::read_to_string(folder.join("jeton.log")).unwrap_or_default();
-            anyhow::bail!("jeton ended ({status}):\n{log}");
-        }
-        ensure!(Instant::now() < deadline, "jeton does not start within 60 s");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let wanted = TargetArguments {
-        ca: arguments.tls.then(|| data_dir.join("grpc-ca.pem")),
-        ..TargetArguments::of(data_dir)
-    };
-    Ok(Server { child, target: wanted.resolve()? })
-}
-
-fn baseline(arguments: &CompareArguments, folder: &Path, jeton: &Server) -> anyhow::Result<Server> {
-    // Both hand out tokens of the same size.
-    let look =
-        RunArguments { connections: 1, warmup: 0.0, seconds: 0.5, quiet: true, ..RunArguments::default() };
-    let token_bytes = crate::measure("jeton", &jeton.target, &look)?.token_bytes;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["baseline", "--token-bytes"]).arg(token_bytes.to_string());
-    for ask in &jeton.target.asks {
-        command.args(["--identity", &ask.identity]);
-    }
-    command.args(["--scope", jeton.target.scopes.first().context("no scope")?]);
-    if arguments.tls {
-        let data = folder.join("jeton");
-        command
-            .arg("--cert")
-            .arg(data.join("grpc-server.pem"))
-            .arg("--key")
-            .arg(data.join("grpc-server.key"));
-    }
-    command.stdout(Stdio::piped());
-    let mut child = spawn(&mut command, arguments.server_core)?;
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
-    let mut target = jeton.target.clone();
-    target.address = Address::Tcp(line.trim().to_owned());
-    target.pid = Some(child.id());
-    // Its tokens are no JWTs; that each is of the identity asked for is checked all the same.
-    target.asks.iter_mut().for_each(|ask| ask.client_id = None);
-    Ok(Server { child, target })
-}
-
 /// The median, and the least and the largest.
-pub(crate) fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let median = match values.len() {
@@ -232,27 +251,63 @@ pub(crate) fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     (median, values.first().copied().unwrap_or(f64::NAN), values.last().copied().unwrap_or(f64::NAN))
 }
 
-/// A line for each shape: how many times less processor time, how many times more answers, and the latencies.
-pub(crate) fn lines(shapes: &[Shape]) -> Vec<String> {
-    let line = |shape: &Shape| {
-        let pairs = || shape.baseline.iter().zip(&shape.jeton);
-        let shown = |(median, least, most): (f64, f64, f64)| format!("{median:.2} ({least:.2} to {most:.2})");
-        let cpu = pairs().filter_map(|(b, j)| Some(b.server_cpu_per_request? / j.server_cpu_per_request?));
-        let rate = pairs().map(|(b, j)| j.throughput / b.throughput);
-        let of = |value: fn(&Report) -> f64| spread(pairs().map(|(b, j)| value(j) / value(b)).collect());
-        format!(
-            "{}: processor time a request, stock tonic / jeton: {}; answers a second, jeton / stock tonic: {}; \
-             latency, jeton / stock tonic: p50 {}, p99 {}; errors: {} and {}",
-            shape.text,
-            shown(spread(cpu.collect())),
-            shown(spread(rate.collect())),
-            shown(of(|r| r.latency.p50)),
-            shown(of(|r| r.latency.p99)),
-            shape.baseline.iter().map(Report::failed).sum::<u64>(),
-            shape.jeton.iter().map(Report::failed).sum::<u64>(),
-        )
+impl Comparison {
+    /// All measurements, in the order in which they were taken as far as the shapes go.
+    pub(crate) fn reports(self) -> Vec<Report> {
+        let shapes = self.shapes.into_iter().flat_map(|s| s.others.into_iter().flatten().chain(s.jeton));
+        self.ramp.into_iter().chain(shapes).collect()
+    }
+
+    /// Requests that failed, but for those of the ramp, whose last rate is one too many.
+    pub(crate) fn failed(&self) -> u64 {
+        let rounds = self.shapes.iter().flat_map(|s| s.others.iter().flatten().chain(&s.jeton));
+        rounds.map(Report::failed).sum()
+    }
+
+    /// What was found before, and a line for each shape and each other server.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let ratios =
+            self.shapes.iter().flat_map(|s| s.others.iter().map(|other| line(&s.text, &s.jeton, other)));
+        self.notes.iter().cloned().chain(ratios).collect()
+    }
+}
+
+/// How many times less processor time, how many times more answers, and the latencies; medians of the rounds, least and largest.
+fn line(shape: &str, jeton: &[Report], other: &[Report]) -> String {
+    let name = other.first().map_or("", |r| r.name.as_str());
+    let shown = |values: Vec<f64>| {
+        let (median, least, most) = spread(values);
+        format!("{median:.2} ({least:.2} to {most:.2})")
     };
-    shapes.iter().map(line).collect()
+    let pairs = || jeton.iter().zip(other);
+    let cpu = pairs().filter_map(|(j, o)| Some(o.server_cpu_per_request? / j.server_cpu_per_request?));
+    let of = |value: fn(&Report) -> f64| shown(pairs().map(|(j, o)| value(j) / value(o)).collect());
+    // h2load tells no percentiles.
+    let known = pairs().all(|(j, o)| j.latency.p50.is_finite() && o.latency.p50.is_finite());
+    let latency = if known {
+        format!("; latency, jeton / {name}: p50 {}, p99 {}", of(|r| r.latency.p50), of(|r| r.latency.p99))
+    } else {
+        String::new()
+    };
+    let failed = |reports: &[Report]| reports.iter().map(Report::failed).sum::<u64>();
+    format!(
+        "{shape}: processor time a request, {name} / jeton: {}; answers a second, jeton / {name}: {}{latency}; errors: {name} {}, \
+         jeton {}; at the limit: {name}: {}, jeton: {}",
+        shown(cpu.collect()),
+        of(|r| r.throughput),
+        failed(other),
+        failed(jeton),
+        limits(other),
+        limits(jeton),
+    )
+}
+
+/// Who was at the limit, in each round or in some.
+fn limits(reports: &[Report]) -> String {
+    let mut found: Vec<_> = reports.iter().map(|r| r.saturated.as_str()).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.join(" or ")
 }
 
 #[cfg(test)]

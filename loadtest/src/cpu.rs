@@ -16,17 +16,66 @@ pub(crate) fn pin(process: Option<u32>, cores: &[usize]) -> anyhow::Result<()> {
     sched_setaffinity(pid, &set).with_context(|| format!("running on processors {cores:?}"))
 }
 
-/// User and system time of a process so far.
-pub(crate) fn used(process: u32) -> anyhow::Result<Duration> {
-    // In nanoseconds, thread by thread; /proc/PID/stat counts in hundredths of a second.
+/// What threads had of processors so far, by the kernel's scheduler.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// They ran.
+    pub(crate) ran: Duration,
+    /// They could have run, and others did.
+    pub(crate) waited: Duration,
+}
+
+impl Share {
+    /// What came since; a thread that ended meanwhile took its part along.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { ran: self.ran.saturating_sub(before.ran), waited: self.waited.saturating_sub(before.waited) }
+    }
+
+    /// In nanoseconds: two of the three numbers of a `schedstat`.
+    fn read(schedstat: &str) -> Option<Self> {
+        let mut numbers = schedstat.split_whitespace().map(|n| n.parse().ok().map(Duration::from_nanos));
+        Some(Self { ran: numbers.next()??, waited: numbers.next()?? })
+    }
+}
+
+impl std::ops::Add for Share {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { ran: self.ran + other.ran, waited: self.waited + other.waited }
+    }
+}
+
+/// A process's share, of all threads that it has now.
+pub(crate) fn used(process: u32) -> anyhow::Result<Share> {
     let folder = format!("/proc/{process}/task");
-    let mut nanos = 0_u64;
+    let mut all = Share::default();
     for thread in fs::read_dir(&folder).with_context(|| folder.clone())? {
         let path = thread?.path().join("schedstat");
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        nanos += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        all = all + fs::read_to_string(&path).ok().and_then(|text| Share::read(&text)).unwrap_or_default();
     }
-    Ok(Duration::from_nanos(nanos))
+    Ok(all)
+}
+
+/// The calling thread's share; nothing where the kernel does not tell.
+pub(crate) fn used_by_this_thread() -> Share {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Share::read(&text).unwrap_or_default()
+}
+
+/// User and system time of a process with that of threads that have ended, in hundredths of a second.
+pub(crate) fn used_by_all(process: u32) -> anyhow::Result<Duration> {
+    let file = format!("/proc/{process}/stat");
+    let text = fs::read_to_string(&file).with_context(|| file.clone())?;
+    ticks(&text)
+        .map(|ticks| Duration::from_millis(10 * ticks))
+        .with_context(|| format!("{file} is not understood"))
+}
+
+/// utime and stime, the 14th and 15th field; the second is a name in brackets that may hold anything.
+fn ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
 /// Resident memory of a process, in bytes.
@@ -45,4 +94,27 @@ pub(crate) fn allowed(process: u32) -> Option<usize> {
         None => part.parse::<usize>().ok().map(|_| 1),
     };
     list.split(',').map(count).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ran_and_what_waited_is_told_apart() {
+        let share =
+            |ran, waited| Share { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited) };
+        assert_eq!(Share::read("7 5 3\n"), Some(share(7, 5)));
+        assert_eq!(Share::read("7"), None);
+        assert_eq!(share(9, 4).since(share(7, 5)), share(2, 0));
+        assert!(used(std::process::id()).unwrap().ran > Duration::ZERO);
+    }
+
+    #[test]
+    fn user_and_system_time_are_found_behind_any_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194304 10 20 30 40 250 50 6 7 20 0 3 0 100 1000 200";
+        assert_eq!(ticks(stat), Some(300));
+        assert_eq!(ticks("7 (a"), None);
+        assert!(used_by_all(std::process::id()).is_ok());
+    }
 }

@@ -4,43 +4,34 @@
 //! way as it is told. At a constant rate the moments of all requests are fixed before the first is sent, and a latency counts from that
 //! moment: a server that stalls is charged for everybody who had to wait meanwhile, also for those who could not be sent.
 
+mod connect;
+mod connection;
+mod pace;
+
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    future::poll_fn,
-    io,
-    pin::Pin,
     rc::Rc,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    task::{Context, Poll, Waker},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    task::Waker,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+pub(crate) use connect::one_answer;
+use connect::{Connected, connect_all};
+use connection::Connection;
+use pace::Pacer;
 use rand::{SeedableRng, rngs::SmallRng};
-use rustix::time::{ClockId, clock_gettime};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
-    task::LocalSet,
-};
+use tokio::task::LocalSet;
 
 use crate::{
+    cpu,
     record::Record,
-    target::{Address, Checker, Target},
-    wire::{Client, Outcome},
+    target::{Checker, Target},
 };
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last answers are waited for.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
-/// Requests that are due on a connection and cannot be sent; more are lost.
-const MOST_DUE: usize = 100_000;
-/// The pace is kept by looking at the clock when a request is due this soon; timers are coarser.
-const SPIN: Duration = Duration::from_micros(1_500);
 
 /// How requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -111,10 +102,6 @@ impl Stage {
     }
 }
 
-trait Io: AsyncRead + AsyncWrite {}
-impl<T: AsyncRead + AsyncWrite> Io for T {}
-type Socket = Pin<Box<dyn Io>>;
-
 /// Runs a plan to its end.
 pub(crate) fn run(target: &Target, plan: &Plan) -> anyhow::Result<Record> {
     let barrier = Arc::new(std::sync::Barrier::new(plan.threads));
@@ -148,48 +135,13 @@ fn thread(
         let connected = connect_all(target, plan, index, share).await;
         // Everybody begins together, also when somebody failed.
         barrier.wait();
-        let sockets = connected?;
-        Ok(work(target, plan, index, sockets).await)
+        let connected = connected?;
+        Ok(work(target, plan, index, connected).await)
     })
 }
 
 fn share(all: usize, threads: usize, index: usize) -> usize {
     all / threads + usize::from(index < all % threads)
-}
-
-async fn connect_all(
-    target: &Target,
-    plan: &Plan,
-    index: usize,
-    count: usize,
-) -> anyhow::Result<Vec<Socket>> {
-    let mut sockets = vec![];
-    for n in 0..count {
-        let connecting = connect(target, index + n * plan.threads);
-        let socket = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
-        sockets.push(socket.context("a connection takes more than 10 s")??);
-    }
-    Ok(sockets)
-}
-
-async fn connect(target: &Target, caller: usize) -> anyhow::Result<Socket> {
-    match &target.address {
-        Address::Unix(path) => {
-            let context = || format!("connecting to {}", path.display());
-            Ok(Box::pin(UnixStream::connect(path).await.with_context(context)?))
-        }
-        Address::Tcp(address) => {
-            let stream =
-                TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
-            stream.set_nodelay(true)?;
-            let Some(tls) = target.tls.get(caller % target.tls.len().max(1)) else {
-                return Ok(Box::pin(stream));
-            };
-            let name = rustls::pki_types::ServerName::try_from("localhost")?;
-            let secured = tokio_rustls::TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
-            Ok(Box::pin(secured.context("TLS")?))
-        }
-    }
 }
 
 /// What the tasks of one thread share.
@@ -199,6 +151,8 @@ struct Shared<'a> {
     record: RefCell<Record>,
     checker: RefCell<Checker>,
     rng: RefCell<SmallRng>,
+    /// Everything that is due by the pace was handed out; a generator that is late does so after the end.
+    handed_out: Cell<bool>,
     /// The measurement's begin and end.
     begin: Instant,
     end: Instant,
@@ -220,7 +174,7 @@ struct Intent {
     ask: usize,
 }
 
-async fn work(target: &Target, plan: &Plan, index: usize, sockets: Vec<Socket>) -> Record {
+async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connected>) -> Record {
     let start = Instant::now();
     let shared = Shared {
         target,
@@ -228,254 +182,52 @@ async fn work(target: &Target, plan: &Plan, index: usize, sockets: Vec<Socket>) 
         record: RefCell::new(Record::new()),
         checker: RefCell::default(),
         rng: RefCell::new(SmallRng::seed_from_u64(plan.seed.wrapping_add(index as u64))),
+        handed_out: Cell::new(false),
         begin: start + plan.warmup,
         end: start + plan.warmup + plan.duration,
     };
-    let lanes: Vec<Rc<Lane>> = sockets.iter().map(|_| Rc::default()).collect();
-    let mut connections: Vec<_> = sockets
+    let lanes: Vec<Rc<Lane>> = connected.iter().map(|_| Rc::default()).collect();
+    let mut connections: Vec<_> = connected
         .into_iter()
         .zip(&lanes)
-        .map(|(socket, lane)| Connection::new(&shared, socket, Rc::clone(lane)))
+        .enumerate()
+        .map(|(n, (connected, lane))| {
+            Connection::new(&shared, index + n * plan.threads, connected, Rc::clone(lane))
+        })
         .collect();
-    let mut cpu = Duration::ZERO;
-    let mut pacer = Pacer { shared: &shared, lanes: &lanes, start, sent: 0, threads: plan.threads, index };
+    let mut share = cpu::Share::default();
+    let mut pacer = Pacer::new(&shared, &lanes, start, index);
+    // Those that have nothing under way notice the end.
+    let wake = || lanes.iter().filter_map(|lane| lane.waker.borrow_mut().take()).for_each(Waker::wake);
+    let pace = async {
+        pacer.run().await;
+        shared.handed_out.set(true);
+        wake();
+    };
     let watch = async {
         tokio::time::sleep_until(shared.begin.into()).await;
-        cpu = thread_cpu();
+        share = cpu::used_by_this_thread();
         if index == 0 {
             plan.stage.begin();
         }
         tokio::time::sleep_until(shared.end.into()).await;
-        cpu = thread_cpu() - cpu;
-        // Those that have nothing under way notice the end.
-        lanes.iter().filter_map(|lane| lane.waker.borrow_mut().take()).for_each(Waker::wake);
+        share = cpu::used_by_this_thread().since(share);
+        wake();
     };
+    let mut in_time = true;
     let all = futures_util::future::join_all(connections.iter_mut().map(Connection::run));
     let deadline = tokio::time::sleep_until((shared.end + LAST_ANSWERS).into());
     tokio::select! {
-        () = async { tokio::join!(watch, pacer.run(), all); } => {}
-        () = deadline => {}
+        () = async { tokio::join!(watch, pace, all); } => {}
+        () = deadline => in_time = false,
+    }
+    if !in_time {
+        connections.iter_mut().for_each(|connection| connection.lose("unanswered 3 s after the end"));
+        pacer.give_up();
     }
     drop(connections);
     let mut record = shared.record.into_inner();
-    (record.elapsed, record.generator_cpu) = (plan.duration, cpu);
+    (record.elapsed, record.generator) = (plan.duration, share);
     record.token_bytes = shared.checker.into_inner().token_bytes();
     record
-}
-
-fn thread_cpu() -> Duration {
-    let at = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
-}
-
-/// Keeps the rate.
-struct Pacer<'a> {
-    shared: &'a Shared<'a>,
-    lanes: &'a [Rc<Lane>],
-    start: Instant,
-    sent: u64,
-    threads: usize,
-    index: usize,
-}
-
-impl Pacer<'_> {
-    async fn run(&mut self) {
-        let Pace::Rate(rate) = self.shared.plan.pace else { return };
-        if self.lanes.is_empty() {
-            return;
-        }
-        let gap = self.threads as f64 / rate;
-        // The threads' requests lie between each other's.
-        let first = gap * self.index as f64 / self.threads as f64;
-        loop {
-            let next = self.start + Duration::from_secs_f64(first + gap * self.sent as f64);
-            if next >= self.shared.end {
-                return;
-            }
-            let now = Instant::now();
-            if next <= now {
-                self.send(next, now);
-            } else if next - now > SPIN {
-                tokio::time::sleep(next - now - SPIN).await;
-            } else {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    fn send(&mut self, at: Instant, now: Instant) {
-        let ask = self.shared.target.draw(&mut *self.shared.rng.borrow_mut());
-        let lane = &self.lanes[usize::try_from(self.sent).unwrap_or(0) % self.lanes.len()];
-        let lost = match (lane.gone.get(), lane.due.borrow().len()) {
-            (true, _) => Some("no connection any more"),
-            (_, waiting) if waiting >= MOST_DUE => Some("too many requests are due"),
-            _ => None,
-        };
-        self.sent += 1;
-        if let Some(lost) = lost {
-            if at >= self.shared.begin {
-                let since = now.saturating_duration_since(self.shared.begin);
-                self.shared.record.borrow_mut().error(since, lost.into());
-            }
-            return;
-        }
-        lane.due.borrow_mut().push_back(Intent { at, ask });
-        if let Some(waker) = lane.waker.borrow_mut().take() {
-            waker.wake();
-        }
-        if at >= self.shared.begin {
-            let lag = u64::try_from((now - at).as_nanos()).unwrap_or(u64::MAX).max(1);
-            self.shared.record.borrow_mut().lag.saturating_record(lag);
-        }
-    }
-}
-
-struct Connection<'a> {
-    shared: &'a Shared<'a>,
-    socket: Socket,
-    lane: Rc<Lane>,
-    client: Client,
-    sent: usize,
-    buffer: Box<[u8]>,
-    /// What is under way, by tag.
-    under_way: Vec<Option<Intent>>,
-    free: Vec<usize>,
-    broken: bool,
-}
-
-impl<'a> Connection<'a> {
-    fn new(shared: &'a Shared<'a>, socket: Socket, lane: Rc<Lane>) -> Self {
-        let streams = shared.plan.streams;
-        Self {
-            shared,
-            socket,
-            lane,
-            client: Client::default(),
-            sent: 0,
-            buffer: vec![0; 64 * 1024].into(),
-            under_way: vec![None; streams],
-            free: (0..streams).collect(),
-            broken: false,
-        }
-    }
-
-    async fn run(&mut self) {
-        let ended = poll_fn(|cx| self.poll(cx)).await;
-        let shared = self.shared;
-        self.lane.gone.set(true);
-        let early = ended.is_err() && Instant::now() < shared.end;
-        let (now, what) =
-            (Instant::now(), ended.err().map_or_else(|| "unanswered".into(), |e| e.to_string()));
-        let due = std::mem::take(&mut *self.lane.due.borrow_mut());
-        let lost = self.under_way.iter().flatten().copied().chain(due);
-        let mut record = shared.record.borrow_mut();
-        if early {
-            record.error(now.saturating_duration_since(shared.begin), format!("connection: {what}"));
-        }
-        for _ in lost.filter(|i| i.at >= shared.begin && i.at < shared.end) {
-            record.error(now.saturating_duration_since(shared.begin), format!("connection: {what}"));
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let over = Instant::now() >= self.shared.end;
-            self.fill(over);
-            if over && self.client.in_flight() == 0 && self.lane.due.borrow().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            self.poll_write(cx)?;
-            if !self.poll_read(cx)? {
-                *self.lane.waker.borrow_mut() = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Sends what is due, as far as there is room.
-    fn fill(&mut self, over: bool) {
-        let target = self.shared.target;
-        while let Some(&tag) = self.free.last() {
-            let next = match self.shared.plan.pace {
-                Pace::Closed if over => return,
-                Pace::Closed => {
-                    let ask = target.draw(&mut *self.shared.rng.borrow_mut());
-                    Intent { at: Instant::now(), ask }
-                }
-                Pace::Rate(_) => match self.lane.due.borrow().front() {
-                    Some(next) => *next,
-                    None => return,
-                },
-            };
-            let request = &target.asks[next.ask].request;
-            if !self.client.ready(request) {
-                return;
-            }
-            self.lane.due.borrow_mut().pop_front();
-            self.free.pop();
-            self.under_way[tag] = Some(next);
-            self.client.send(request, tag as u64);
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.client.out.is_empty() {
-            return Ok(());
-        }
-        while self.sent < self.client.out.len() {
-            match self.socket.as_mut().poll_write(cx, &self.client.out[self.sent..]) {
-                Poll::Ready(count) => self.sent += count?,
-                Poll::Pending => return Ok(()),
-            }
-        }
-        self.client.out.clear();
-        self.sent = 0;
-        match self.socket.as_mut().poll_flush(cx) {
-            Poll::Ready(flushed) => flushed,
-            Poll::Pending => Ok(()),
-        }
-    }
-
-    /// Whether something came.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let mut buffer = ReadBuf::new(&mut self.buffer);
-        match self.socket.as_mut().poll_read(cx, &mut buffer) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(read) => read?,
-        }
-        if buffer.filled().is_empty() {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server"));
-        }
-        let (shared, under_way, free) = (self.shared, &mut self.under_way, &mut self.free);
-        let now = Instant::now();
-        let mut record = shared.record.borrow_mut();
-        let mut checker = shared.checker.borrow_mut();
-        let ended = |tag: u64, outcome: Outcome<'_>| {
-            let tag = usize::try_from(tag).unwrap_or(0);
-            let Some(intent) = under_way[tag].take() else { return };
-            free.push(tag);
-            shared.plan.progress.fetch_add(1, Relaxed);
-            if intent.at < shared.begin || intent.at >= shared.end {
-                return;
-            }
-            let at = now.saturating_duration_since(shared.begin);
-            let ask = &shared.target.asks[intent.ask];
-            match outcome {
-                Outcome::Message(message) if checker.right(intent.ask, ask, message) => {
-                    record.answer(at, now - intent.at);
-                }
-                Outcome::Message(_) => record.error(at, "a token of another identity".into()),
-                Outcome::Status(code) => record.error(at, format!("grpc-status {code}")),
-                Outcome::Reset(code) => record.error(at, format!("stream reset with {code}")),
-            }
-        };
-        self.client
-            .receive(buffer.filled(), ended)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        if self.client.ended() && self.client.in_flight() == 0 && !self.broken {
-            self.broken = true;
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "ended by the server (GOAWAY)"));
-        }
-        Ok(true)
-    }
 }

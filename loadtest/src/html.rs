@@ -49,7 +49,7 @@ fn plot(
     logarithmic: bool,
 ) -> String {
     let all: Vec<_> = reports.iter().map(|r| (r.name.as_str(), series(r))).collect();
-    let points = || all.iter().flat_map(|(_, points)| points);
+    let points = || all.iter().flat_map(|(_, points)| points).filter(|(_, y)| y.is_finite());
     let most_x = points().map(|(x, _)| *x).fold(1.0, f64::max);
     let (least, most) = (
         points().map(|(_, y)| *y).filter(|y| *y > 0.0).fold(f64::INFINITY, f64::min),
@@ -95,8 +95,12 @@ fn plot(
     }
     for (index, (name, points)) in all.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        let line: Vec<_> =
-            points.iter().map(|(x, y)| at(*x, height(*y))).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let line: Vec<_> = points
+            .iter()
+            .filter(|(_, y)| y.is_finite())
+            .map(|(x, y)| at(*x, height(*y)))
+            .map(|(x, y)| format!("{x:.1},{y:.1}"))
+            .collect();
         let _ = write!(
             out,
             "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\" points=\"{}\"/><text x=\"{LEFT}\" y=\"{}\" style=\"fill:{colour}\">{}</text>",

@@ -32,6 +32,9 @@ use crate::{
     target::{Target, TargetArguments},
 };
 
+/// What a process has open beside its connections.
+const OTHER_FILES: u64 = 64;
+
 #[derive(Debug, Parser)]
 #[command(
     about = "Load on a broker: constant rates, closed loops, ramps, comparisons with a baseline",
@@ -146,14 +149,12 @@ fn main() -> anyhow::Result<()> {
             output.write("A ramp to saturation", &[verdict], &reports)
         }
         Command::Compare(arguments) => {
-            let shapes = compare::run(&arguments)?;
-            let lines = compare::lines(&shapes);
-            let reports: Vec<_> =
-                shapes.into_iter().flat_map(|s| s.baseline.into_iter().chain(s.jeton)).collect();
+            let comparison = compare::run(&arguments)?;
+            let (lines, failed) = (comparison.lines(), comparison.failed());
+            let reports = comparison.reports();
             println!("{}\n{}", report::table(&reports), lines.join("\n"));
-            let failed: u64 = reports.iter().map(Report::failed).sum();
             let output = Output { json: arguments.json, html: arguments.html };
-            output.write("jeton and stock tonic", &lines, &reports)?;
+            output.write("jeton and other servers", &lines, &reports)?;
             anyhow::ensure!(failed == 0, "{failed} requests failed");
             Ok(())
         }
@@ -189,6 +190,14 @@ fn measure(name: &str, target: &Target, run: &RunArguments) -> anyhow::Result<Re
             && (0.001..=86_400.0).contains(&run.seconds)
             && (0.0..=86_400.0).contains(&run.warmup),
         "connections, streams, threads and seconds must be more than 0, seconds and warm-up at most a day"
+    );
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    anyhow::ensure!(
+        files.is_none_or(|most| run.connections as u64 + OTHER_FILES <= most),
+        "{} connections need {} open files, and a process may have {} here: raise it with ulimit -n",
+        run.connections,
+        run.connections as u64 + OTHER_FILES,
+        files.unwrap_or_default()
     );
     let plan = Plan {
         connections: run.connections,
@@ -232,8 +241,11 @@ fn watch(name: &str, target: &Target, plan: &Plan, quiet: bool) -> Option<Server
     let after = target.pid.and_then(|pid| cpu::used(pid).ok());
     bar.finish_and_clear();
     let pid = target.pid?;
-    let cpu = after?.checked_sub(before?)?;
-    Some(ServerUse { cpu, cores: cpu::allowed(pid).unwrap_or(1), resident: cpu::resident(pid) })
+    Some(ServerUse {
+        share: after?.since(before?),
+        cores: cpu::allowed(pid).unwrap_or(1),
+        resident: cpu::resident(pid),
+    })
 }
 
 /// Thousands of connections need as many descriptors.

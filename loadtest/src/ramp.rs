@@ -23,6 +23,12 @@ pub(crate) struct RampArguments {
     pub(crate) kept: f64,
 }
 
+impl Default for RampArguments {
+    fn default() -> Self {
+        Self { from: 5_000.0, step: 25.0, to: 1_000_000.0, kept: 98.0 }
+    }
+}
+
 /// Measures rate after rate; the last one was not kept.
 pub(crate) fn run(
     target: &Target,
@@ -57,6 +63,9 @@ fn verdict(reports: &[Report], ramp: &RampArguments) -> String {
                 Saturated::Both => "server and generator are both at their limits",
                 Saturated::Neither => {
                     "neither server nor generator is at its limit: look at the errors and at the connections"
+                }
+                Saturated::NotGenerator => {
+                    "the generator is not at its limit; of the server's process nothing is known"
                 }
             };
             format!("kept: {best:.0}/s; not kept: {:.0}/s ({who})", last.rate.unwrap_or(0.0))

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::Share;
+
 /// Longest latency that is told apart, in nanoseconds.
 const LONGEST: u64 = 120_000_000_000;
 
@@ -19,10 +21,12 @@ pub(crate) struct Record {
     pub(crate) seconds: Vec<Second>,
     /// Errors by what they were.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// Connections that the server ended in order (GOAWAY), and that were made again.
+    pub(crate) reconnected: u64,
     /// Wall time of the measurement.
     pub(crate) elapsed: Duration,
-    /// Processor time of the generator.
-    pub(crate) generator_cpu: Duration,
+    /// What the generator's threads had of processors.
+    pub(crate) generator: Share,
     /// Bytes of the largest token.
     pub(crate) token_bytes: usize,
 }
@@ -61,8 +65,9 @@ impl Record {
             lag: histogram(2),
             seconds: vec![],
             errors: BTreeMap::new(),
+            reconnected: 0,
             elapsed: Duration::ZERO,
-            generator_cpu: Duration::ZERO,
+            generator: Share::default(),
             token_bytes: 0,
         }
     }
@@ -101,8 +106,9 @@ impl Record {
         for (what, count) in &other.errors {
             *self.errors.entry(what.clone()).or_default() += count;
         }
+        self.reconnected += other.reconnected;
         self.elapsed = self.elapsed.max(other.elapsed);
-        self.generator_cpu += other.generator_cpu;
+        self.generator = self.generator + other.generator;
         self.token_bytes = self.token_bytes.max(other.token_bytes);
     }
 
@@ -113,6 +119,17 @@ impl Record {
 }
 
 impl Latency {
+    /// Where nobody measured it.
+    pub(crate) const UNKNOWN: Self = Self {
+        mean: f64::NAN,
+        p50: f64::NAN,
+        p90: f64::NAN,
+        p99: f64::NAN,
+        p99_9: f64::NAN,
+        p99_99: f64::NAN,
+        max: f64::NAN,
+    };
+
     /// Of a histogram in nanoseconds.
     pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cpu::Share,
     drive::{Pace, Plan},
     record::{Latency, Record},
 };
@@ -13,6 +14,8 @@ use crate::{
 const LATE_MICROS: f64 = 1_000.0;
 /// A processor that is busier than this is what limits.
 const BUSY: f64 = 0.93;
+/// Who waits longer than this for a processor shares it with others, and the figures are theirs as well.
+const WAITED: f64 = 0.1;
 
 /// One measurement, for programs too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,7 +38,9 @@ pub(crate) struct Report {
     pub(crate) throughput: f64,
     /// What went wrong, and how often.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Latencies in microseconds; at a constant rate from the moment at which a request was due.
+    /// Connections that the server ended in order (GOAWAY), and that were made again.
+    pub(crate) reconnected: u64,
+    /// Latencies in microseconds, NaN where nobody measured them; at a constant rate from the moment at which a request was due.
     pub(crate) latency: Latency,
     /// How late the generator was, in microseconds at its 99th percentile; at a constant rate alone.
     pub generator_lag_p99: Option<f64>,
@@ -43,11 +48,15 @@ pub(crate) struct Report {
     pub(crate) server_cpu_per_request: Option<f64>,
     /// How busy the server's processors were, from 0 to 1.
     pub(crate) server_busy: Option<f64>,
+    /// For which part its threads could have run and did not, because others had its processors.
+    pub(crate) server_waited: Option<f64>,
     /// The server's resident memory in bytes.
     pub(crate) server_resident: Option<u64>,
     /// How busy the generator's processors were, from 0 to 1.
     pub(crate) generator_busy: f64,
-    /// Who was at the limit: the server, the generator, or neither.
+    /// For which part it could have run and did not, because others had its processors.
+    pub(crate) generator_waited: f64,
+    /// Who was at the limit: who ran or waited for a processor nearly all of the time.
     pub(crate) saturated: Saturated,
     /// Second by second.
     pub(crate) timeline: Vec<Point>,
@@ -62,6 +71,9 @@ pub(crate) enum Saturated {
     Generator,
     Both,
     Neither,
+    /// The generator was not; of the server's process nothing is known.
+    #[serde(rename = "not the generator")]
+    NotGenerator,
 }
 
 /// One second of the measurement.
@@ -82,8 +94,8 @@ pub(crate) struct Point {
 /// What the server used meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerUse {
-    /// Processor time.
-    pub(crate) cpu: Duration,
+    /// Of processors.
+    pub(crate) share: Share,
     /// Processors that it may use.
     pub(crate) cores: usize,
     /// Bytes.
@@ -101,16 +113,16 @@ impl Report {
             Pace::Rate(rate) => Some(rate),
         };
         let lag = rate.map(|_| Latency::of(&record.lag).p99);
-        let server_busy = server.map(|s| s.cpu.as_secs_f64() / seconds / s.cores.max(1) as f64);
-        let generator_busy = record.generator_cpu.as_secs_f64() / seconds / plan.threads as f64;
-        // At a constant rate the generator looks at the clock without a pause: being busy says nothing, being late does.
-        let generator = lag.map_or(generator_busy > BUSY, |lag| lag > LATE_MICROS);
-        let saturated = match (server_busy.is_some_and(|busy| busy > BUSY), generator) {
-            (true, true) => Saturated::Both,
-            (true, false) => Saturated::Server,
-            (false, true) => Saturated::Generator,
-            (false, false) => Saturated::Neither,
+        let of_server = |part: fn(Share) -> Duration| {
+            server.map(|s| part(s.share).as_secs_f64() / seconds / s.cores.max(1) as f64)
         };
+        let (server_busy, server_waited) = (of_server(|s| s.ran), of_server(|s| s.waited));
+        let [generator_busy, generator_waited] = [record.generator.ran, record.generator.waited]
+            .map(|part| part.as_secs_f64() / seconds / plan.threads as f64);
+        // At a constant rate the generator looks at the clock without a pause: being busy says nothing, being late does.
+        let generator = lag.map_or(is_busy(generator_busy + generator_waited), |lag| lag > LATE_MICROS);
+        let saturated =
+            Saturated::of(server_busy.zip(server_waited).map(|(ran, waited)| ran + waited), generator);
         let timeline = record.seconds.iter().map(|second| {
             let latency = Latency::of(&second.latency);
             Point {
@@ -131,12 +143,15 @@ impl Report {
             answered,
             throughput: answered as f64 / seconds,
             errors: record.errors.clone(),
+            reconnected: record.reconnected,
             latency: Latency::of(&record.latency),
             generator_lag_p99: lag,
-            server_cpu_per_request: server.map(|s| s.cpu.as_secs_f64() * 1e6 / all.max(1) as f64),
+            server_cpu_per_request: server.map(|s| s.share.ran.as_secs_f64() * 1e6 / all.max(1) as f64),
             server_busy,
+            server_waited,
             server_resident: server.and_then(|s| s.resident),
             generator_busy,
+            generator_waited,
             saturated,
             timeline: timeline.collect(),
         }
@@ -146,6 +161,11 @@ impl Report {
     pub(crate) fn failed(&self) -> u64 {
         self.errors.values().sum()
     }
+}
+
+/// Whether a processor that is so busy, from 0 to 1, is what limits.
+pub(crate) fn is_busy(part: f64) -> bool {
+    part > BUSY
 }
 
 /// A line for each measurement.
@@ -169,27 +189,55 @@ pub(crate) fn table(reports: &[Report]) -> String {
         let cpu = r.server_cpu_per_request.map_or_else(|| "-".into(), |cpu| format!("{cpu:.2}"));
         let _ = writeln!(
             out,
-            "{:<22} {:>11} {:>10} {:>10.0} {:>8} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9}  {}",
+            "{:<22} {:>11} {:>10} {:>10.0} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}  {}",
             r.name,
             format!("{}x{}", r.connections, r.streams),
             rate,
             r.throughput,
             r.failed(),
-            r.latency.p50,
-            r.latency.p99,
-            r.latency.p99_9,
-            r.latency.max,
+            micros(r.latency.p50),
+            micros(r.latency.p99),
+            micros(r.latency.p99_9),
+            micros(r.latency.max),
             cpu,
             r.saturated.as_str(),
         );
         for (what, count) in &r.errors {
             let _ = writeln!(out, "  {count} x {what}");
         }
+        let (server, generator) = (r.server_waited.unwrap_or(0.0), r.generator_waited);
+        if server > WAITED || generator > WAITED {
+            let _ = writeln!(
+                out,
+                "  others had the processors: the server waited {:.0} % of the time, the generator {:.0} %",
+                server * 100.0,
+                generator * 100.0
+            );
+        }
+        if r.reconnected > 0 {
+            let _ =
+                writeln!(out, "  {} connections ended by the server (GOAWAY) and made again", r.reconnected);
+        }
     }
     out
 }
 
+fn micros(value: f64) -> String {
+    if value.is_finite() { format!("{value:.0}") } else { "-".into() }
+}
+
 impl Saturated {
+    /// By how busy the server was, if that is known, and whether the generator was at its limit.
+    pub(crate) fn of(server_busy: Option<f64>, generator: bool) -> Self {
+        match (server_busy.map(is_busy), generator) {
+            (Some(true), true) => Self::Both,
+            (Some(true), false) => Self::Server,
+            (_, true) => Self::Generator,
+            (Some(false), false) => Self::Neither,
+            (None, false) => Self::NotGenerator,
+        }
+    }
+
     /// For a table.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -197,6 +245,21 @@ impl Saturated {
             Self::Generator => "generator",
             Self::Both => "both",
             Self::Neither => "neither",
+            Self::NotGenerator => "not the generator",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_at_the_limit_is_never_said_of_a_server_that_nobody_watched() {
+        assert_eq!(Saturated::of(Some(0.99), false), Saturated::Server);
+        assert_eq!(Saturated::of(Some(0.99), true), Saturated::Both);
+        assert_eq!(Saturated::of(Some(0.5), false), Saturated::Neither);
+        assert_eq!(Saturated::of(None, true), Saturated::Generator);
+        assert_eq!(Saturated::of(None, false), Saturated::NotGenerator);
     }
 }

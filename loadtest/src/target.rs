@@ -291,11 +291,14 @@ impl Checker {
 
     /// The size of the largest access token that was seen, in bytes.
     pub(crate) fn token_bytes(&self) -> usize {
-        let size = |m: &Vec<u8>| {
-            v1::GetTokenResponse::decode(m.as_slice()).ok()?.token.map(|t| t.access_token.len())
-        };
-        self.known.iter().filter_map(size).max().unwrap_or(0)
+        self.known.iter().map(|message| token_bytes(message)).max().unwrap_or(0)
     }
+}
+
+/// The size of the access token in a GetTokenResponse, in bytes; 0 if there is none.
+pub(crate) fn token_bytes(message: &[u8]) -> usize {
+    let response = v1::GetTokenResponse::decode(message).ok();
+    response.and_then(|response| response.token).map_or(0, |token| token.access_token.len())
 }
 
 /// The message names the identity, and a JWT in it names the identity's client.

@@ -4,54 +4,38 @@
 //! and copied, answers are looked at by their frames. It keeps to RFC 9113 (windows, settings, pings, GOAWAY) and asks the server
 //! for an empty compression table (RFC 7541), so that every header block can be read by itself.
 
+mod answer;
+mod frames;
+mod request;
+
 use std::collections::HashMap;
 
+pub(crate) use answer::Outcome;
+use answer::Stream;
+use frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, Frame, GOAWAY, HEADERS, PING, PRIORITY,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, next_frame, number, unpadded,
+};
 use loona_hpack::Decoder;
+pub(crate) use request::Request;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_HEADER: usize = 9;
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const PRIORITY: u8 = 0x20;
 const LARGEST_WINDOW: u32 = 0x7fff_ffff;
 const FIRST_WINDOW: i64 = 65_535;
 /// The last stream of a connection; stream ids are never used twice.
 const LAST_STREAM: u32 = 0x7fff_fffe;
+/// RFC 9113 section 7.
+const NO_ERROR: u32 = 0;
 
-/// A request, encoded once: both frames, with room for the stream's id.
-#[derive(Debug, Clone)]
-pub(crate) struct Request {
-    headers: Vec<u8>,
-    data: Vec<u8>,
-}
-
-/// How a request ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome<'a> {
-    /// `grpc-status: 0`, with one message.
-    Message(&'a [u8]),
-    /// Another status, or an answer that is none of gRPC.
-    Status(u32),
-    /// The server reset the stream, with this error code.
-    Reset(u32),
-}
-
-/// The server broke the protocol, or wants no more of this connection.
+/// Why a connection cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
     /// What it sent is not HTTP/2 as this client asked for it.
     #[error("the server breaks the protocol: {0}")]
     Protocol(&'static str),
+    /// It ended the connection for a reason (RFC 9113 section 7).
+    #[error("the server ended the connection with error {0} (GOAWAY)")]
+    GoAway(u32),
 }
 
 /// One connection.
@@ -69,85 +53,6 @@ pub(crate) struct Client {
     decoder: Decoder<'static>,
     /// The trailers of success, as this server writes them.
     good: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Stream {
-    tag: u64,
-    body: Vec<u8>,
-    status: Option<u32>,
-}
-
-/// A frame of the input.
-struct Frame<'a> {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: &'a [u8],
-}
-
-impl Request {
-    /// A unary call of `path` with one message.
-    pub(crate) fn new(secure: bool, authority: &str, path: &str, message: &[u8]) -> Self {
-        // :method POST and :scheme, from the static table.
-        let mut block = vec![0x83, if secure { 0x87 } else { 0x86 }];
-        literal(&mut block, &[0x04], path.as_bytes());
-        literal(&mut block, &[0x01], authority.as_bytes());
-        // content-type is number 31 of the static table.
-        literal(&mut block, &[0x0f, 31 - 15], b"application/grpc");
-        let mut te = vec![0x00];
-        text(&mut te, b"te");
-        literal(&mut block, &te, b"trailers");
-        let mut data = vec![];
-        frame(&mut data, DATA, END_STREAM, 0, &[]);
-        let length = u32::try_from(message.len()).expect("a request has less than 4 GiB");
-        data.push(0);
-        data.extend_from_slice(&length.to_be_bytes());
-        data.extend_from_slice(message);
-        set_length(&mut data);
-        let mut headers = vec![];
-        frame(&mut headers, HEADERS, END_HEADERS, 0, &block);
-        Self { headers, data }
-    }
-
-    fn body_bytes(&self) -> i64 {
-        (self.data.len() - FRAME_HEADER) as i64
-    }
-}
-
-fn literal(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    block.extend_from_slice(name);
-    text(block, value);
-}
-
-/// RFC 7541 section 5.2, not Huffman-coded.
-fn text(block: &mut Vec<u8>, value: &[u8]) {
-    let mut length = value.len();
-    if length < 127 {
-        block.push(length as u8);
-    } else {
-        block.push(127);
-        length -= 127;
-        while length >= 128 {
-            block.push((length % 128) as u8 | 0x80);
-            length /= 128;
-        }
-        block.push(length as u8);
-    }
-    block.extend_from_slice(value);
-}
-
-fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).expect("a frame is short").to_be_bytes();
-    out.extend_from_slice(&length[1..]);
-    out.extend_from_slice(&[kind, flags]);
-    out.extend_from_slice(&stream.to_be_bytes());
-    out.extend_from_slice(payload);
-}
-
-fn set_length(frame: &mut [u8]) {
-    let length = u32::try_from(frame.len() - FRAME_HEADER).expect("a frame is short").to_be_bytes();
-    frame[..3].copy_from_slice(&length[1..]);
 }
 
 impl Default for Client {
@@ -203,7 +108,7 @@ impl Client {
         }
         self.window -= request.body_bytes();
         let body = self.spare.pop().unwrap_or_default();
-        self.streams.insert(self.next_stream, Stream { tag, body, status: None });
+        self.streams.insert(self.next_stream, Stream::new(tag, body));
         self.next_stream += 2;
     }
 
@@ -274,7 +179,7 @@ impl Client {
                 frame(&mut self.out, SETTINGS, ACK, 0, &[]);
             }
             PING if incoming.flags & ACK == 0 => frame(&mut self.out, PING, ACK, 0, payload),
-            GOAWAY => self.going_away = true,
+            GOAWAY => self.go_away(payload, ended)?,
             // A stream's own window is never used up: a request is shorter than the first one.
             WINDOW_UPDATE if incoming.stream == 0 => self.window += i64::from(number(payload)?),
             _ => {}
@@ -283,10 +188,27 @@ impl Client {
             && matches!(incoming.kind, DATA | HEADERS)
             && let Some(stream) = self.streams.remove(&incoming.stream)
         {
-            ended(stream.tag, outcome(&stream));
+            ended(stream.tag, stream.outcome());
             let mut body = stream.body;
             body.clear();
             self.spare.push(body);
+        }
+        Ok(())
+    }
+
+    /// RFC 9113 section 6.8: streams up to the last one that it names are still answered, the others were not looked at.
+    fn go_away(&mut self, payload: &[u8], ended: &mut impl FnMut(u64, Outcome<'_>)) -> Result<(), WireError> {
+        self.going_away = true;
+        let last = number(payload)? & 0x7fff_ffff;
+        match number(payload.get(4..).unwrap_or_default())? {
+            NO_ERROR => {}
+            code => return Err(WireError::GoAway(code)),
+        }
+        let mut refused: Vec<_> = self.streams.keys().copied().filter(|stream| *stream > last).collect();
+        // From the latest on: whoever puts each before the others has them in their order.
+        refused.sort_unstable_by(|a, b| b.cmp(a));
+        for stream in refused.iter().filter_map(|stream| self.streams.remove(stream)) {
+            ended(stream.tag, Outcome::Refused);
         }
         Ok(())
     }
@@ -313,47 +235,9 @@ impl Client {
     }
 }
 
-/// What is no gRPC answer counts as UNKNOWN.
-const UNKNOWN: u32 = 2;
-
-fn outcome(stream: &Stream) -> Outcome<'_> {
-    match (stream.status, stream.body.as_slice()) {
-        (Some(0), [0, a, b, c, d, message @ ..])
-            if u32::from_be_bytes([*a, *b, *c, *d]) as usize == message.len() =>
-        {
-            Outcome::Message(message)
-        }
-        (Some(0) | None, _) => Outcome::Status(UNKNOWN),
-        (Some(code), _) => Outcome::Status(code),
-    }
-}
-
-fn next_frame(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
-    let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER>()?;
-    let &[a, b, c, kind, flags, ref id @ ..] = header;
-    let length = u32::from_be_bytes([0, a, b, c]) as usize;
-    let payload = rest.get(..length)?;
-    let stream = u32::from_be_bytes(*id) & 0x7fff_ffff;
-    Some((Frame { kind, flags, stream, payload }, FRAME_HEADER + length))
-}
-
-fn unpadded<'a>(frame: &Frame<'a>, skip: usize) -> Result<&'a [u8], WireError> {
-    let (padding, payload) = match frame.payload {
-        [padding, rest @ ..] if frame.flags & PADDED != 0 => (usize::from(*padding), rest),
-        payload => (0, payload),
-    };
-    let end = payload.len().checked_sub(padding).ok_or(WireError::Protocol("more padding than payload"))?;
-    payload.get(skip..end).ok_or(WireError::Protocol("a frame that is too short"))
-}
-
-fn number(bytes: &[u8]) -> Result<u32, WireError> {
-    let four = bytes.first_chunk::<4>().ok_or(WireError::Protocol("a frame that is too short"))?;
-    Ok(u32::from_be_bytes(*four))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{request::text, *};
 
     fn answer(stream: u32, message: &[u8], trailers: &[u8]) -> Vec<u8> {
         let mut out = vec![];
@@ -367,12 +251,21 @@ mod tests {
         out
     }
 
+    fn goaway(last: u32, code: u32) -> Vec<u8> {
+        let mut out = vec![];
+        frame(&mut out, GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat());
+        out
+    }
+
     fn status(code: &[u8]) -> Vec<u8> {
         let mut block = vec![0x00];
         text(&mut block, b"grpc-status");
         text(&mut block, code);
         block
     }
+
+    /// Stands for [`Outcome::Refused`]; no code has this value.
+    const REFUSED: u32 = u32::MAX;
 
     fn told(client: &mut Client, bytes: &[u8], part: usize) -> Vec<(u64, Result<Vec<u8>, u32>)> {
         let mut told = vec![];
@@ -383,6 +276,7 @@ mod tests {
                     match outcome {
                         Outcome::Message(m) => Ok(m.to_vec()),
                         Outcome::Status(code) | Outcome::Reset(code) => Err(code),
+                        Outcome::Refused => Err(REFUSED),
                     },
                 ))
             };
@@ -427,10 +321,28 @@ mod tests {
         assert!(!client.ready(&request), "two streams are all");
         told(&mut client, &answer(1, b"", &status(b"0")), 100);
         assert!(client.ready(&request));
-        let mut goaway = vec![];
-        frame(&mut goaway, GOAWAY, 0, 0, &[0; 8]);
-        told(&mut client, &goaway, 100);
-        assert!(!client.ready(&request));
+        told(&mut client, &goaway(3, NO_ERROR), 100);
+        assert!(!client.ready(&request) && client.ended());
+    }
+
+    #[test]
+    fn a_connection_that_goes_away_answers_up_to_its_last_stream_and_gives_the_others_back() {
+        let request = Request::new(false, "localhost", "/a.B/C", b"hello");
+        let mut client = Client::default();
+        (1..=4).for_each(|tag| client.send(&request, tag));
+        // First it says that it will go (RFC 9113 section 6.8), and then where it stopped.
+        assert_eq!(told(&mut client, &goaway(0x7fff_ffff, NO_ERROR), 100), []);
+        assert_eq!((client.in_flight(), client.ended()), (4, true));
+        let told = told(&mut client, &[goaway(3, NO_ERROR), answer(1, b"one", &status(b"0"))].concat(), 5);
+        assert_eq!(told, [(4, Err(REFUSED)), (3, Err(REFUSED)), (1, Ok(b"one".to_vec()))]);
+        assert_eq!(client.in_flight(), 1);
+    }
+
+    #[test]
+    fn a_connection_that_is_ended_for_a_reason_is_an_error() {
+        let mut client = Client::default();
+        let ended = client.receive(&goaway(0, 11), |_, _| {});
+        assert_eq!(ended, Err(WireError::GoAway(11)));
     }
 
     #[test]

@@ -1,59 +1,16 @@
 //! The program against a server that runs: the baseline, which is part of it.
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
+mod support;
+
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
-
-struct Baseline(Child, String);
-
-impl Baseline {
-    fn start() -> Self {
-        let mut child = Command::new(PROGRAM)
-            .args(["baseline", "--identity", "identities/a", "--identity", "identities/b", "--scope", "s"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self(child, address.trim().to_owned())
-    }
-}
-
-impl Drop for Baseline {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-fn load(command: &str, server: &Baseline, identities: &[&str], more: &[&str]) -> Output {
-    let asked = identities.iter().flat_map(|identity| ["--identity", identity]);
-    Command::new(PROGRAM)
-        .args([
-            command,
-            "--endpoint",
-            &server.1,
-            "--scope",
-            "s",
-            "--quiet",
-            "--warmup",
-            "0.2",
-            "--seconds",
-            "1",
-        ])
-        .args(asked)
-        .args(more)
-        .output()
-        .unwrap()
-}
+use support::{Baseline, PROGRAM, load};
 
 fn reports(path: &Path) -> Vec<Value> {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -61,11 +18,12 @@ fn reports(path: &Path) -> Vec<Value> {
 
 #[test]
 fn a_closed_loop_and_a_constant_rate_are_reported_in_a_table_as_json_and_as_a_page() {
-    let (server, folder) = (Baseline::start(), tempfile::tempdir().unwrap());
+    let (server, folder) = (Baseline::start(&[]), tempfile::tempdir().unwrap());
     let (json, html) = (folder.path().join("r.json"), folder.path().join("r.html"));
     let files = ["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()];
     let both = ["identities/a", "identities/b"];
-    let closed = load("run", &server, &both, &[&["--connections", "3", "-m", "4"][..], &files].concat());
+    let closed =
+        load("run", &server.address, &both, &[&["--connections", "3", "-m", "4"][..], &files].concat());
     assert!(closed.status.success(), "{}", String::from_utf8_lossy(&closed.stderr));
     let report = &reports(&json)[0];
     assert!(
@@ -75,20 +33,27 @@ fn a_closed_loop_and_a_constant_rate_are_reported_in_a_table_as_json_and_as_a_pa
     assert_eq!(report["token_bytes"], 1_600);
     let page = fs::read_to_string(&html).unwrap();
     assert!(page.contains("<svg") && page.contains("Latency percentiles") && !page.contains("<script"));
-    let paced = load("run", &server, &both, &[&["--connections", "2", "--rate", "200"][..], &files].concat());
+    let paced =
+        load("run", &server.address, &both, &[&["--connections", "2", "--rate", "200"][..], &files].concat());
     assert!(paced.status.success(), "{}", String::from_utf8_lossy(&paced.stderr));
     let report = &reports(&json)[0];
     let answered = report["answered"].as_u64().unwrap();
     assert!((150..=200).contains(&answered), "200 a second for a second: {report}");
-    assert!(String::from_utf8_lossy(&paced.stdout).contains("at the limit"));
+    let said = String::from_utf8_lossy(&paced.stdout).into_owned();
+    let limit = report["saturated"].as_str().unwrap();
+    assert!(said.contains("at the limit") && said.lines().nth(1).unwrap().ends_with(limit), "{said}");
 }
 
 #[test]
 fn what_the_server_refuses_is_counted_and_the_program_says_that_it_failed() {
-    let (server, folder) = (Baseline::start(), tempfile::tempdir().unwrap());
+    let (server, folder) = (Baseline::start(&[]), tempfile::tempdir().unwrap());
     let json = folder.path().join("r.json");
-    let outcome =
-        load("run", &server, &["identities/nobody"], &["--rate", "50", "--json", json.to_str().unwrap()]);
+    let outcome = load(
+        "run",
+        &server.address,
+        &["identities/nobody"],
+        &["--rate", "50", "--json", json.to_str().unwrap()],
+    );
     assert!(!outcome.status.success());
     let report = &reports(&json)[0];
     assert_eq!(report["answered"], 0);
@@ -97,23 +62,24 @@ fn what_the_server_refuses_is_counted_and_the_program_says_that_it_failed() {
 
 #[test]
 fn a_ramp_ends_at_a_rate_that_is_not_kept() {
-    let server = Baseline::start();
+    let server = Baseline::start(&[]);
     let ramp = ["--connections", "1", "--from", "100", "--step", "1000000", "--to", "1e7"];
-    let outcome = load("ramp", &server, &["identities/a"], &ramp);
+    let outcome = load("ramp", &server.address, &["identities/a"], &ramp);
     let said = String::from_utf8_lossy(&outcome.stdout).into_owned();
     assert!(outcome.status.success() && said.contains("kept: 100/s; not kept: 1000100/s"), "{said}");
+    assert!(said.contains(" at its limit"), "{said}");
 }
 
 #[test]
 fn a_server_that_goes_away_is_charged_for_everything_that_was_due() {
     for rate in [Some("200"), None] {
-        let (mut server, folder) = (Baseline::start(), tempfile::tempdir().unwrap());
+        let (mut server, folder) = (Baseline::start(&[]), tempfile::tempdir().unwrap());
         let json = folder.path().join("r.json");
         let mut command = Command::new(PROGRAM);
         command.args([
             "run",
             "--endpoint",
-            &server.1,
+            &server.address,
             "--scope",
             "s",
             "--identity",
@@ -133,7 +99,7 @@ fn a_server_that_goes_away_is_charged_for_everything_that_was_due() {
         command.args(rate.iter().flat_map(|rate| ["--rate", rate]));
         let running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(1_000));
-        server.0.kill().unwrap();
+        server.process.kill().unwrap();
         assert!(!running.wait_with_output().unwrap().status.success());
         let report = &reports(&json)[0];
         let failed: u64 = report["errors"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
@@ -144,7 +110,7 @@ fn a_server_that_goes_away_is_charged_for_everything_that_was_due() {
 
 #[test]
 fn numbers_that_make_no_sense_are_refused() {
-    let server = Baseline::start();
+    let server = Baseline::start(&[]);
     for wrong in [
         ["--rate", "0"],
         ["--rate=-5", "-q"],
@@ -153,7 +119,7 @@ fn numbers_that_make_no_sense_are_refused() {
         ["--threads", "0"],
         ["-m", "0"],
     ] {
-        let outcome = load("run", &server, &["identities/a"], &wrong);
+        let outcome = load("run", &server.address, &["identities/a"], &wrong);
         assert!(!outcome.status.success() && outcome.stdout.is_empty(), "{wrong:?}");
     }
 }
@@ -166,4 +132,29 @@ fn load_goes_to_this_machine_alone() {
     let outcome = outcome.unwrap();
     assert!(!outcome.status.success());
     assert!(String::from_utf8_lossy(&outcome.stderr).contains("this machine alone"));
+}
+
+#[test]
+fn a_server_that_speaks_tls_and_a_caller_that_does_not_are_told_of_the_option() {
+    let folder = tempfile::tempdir().unwrap();
+    let [cert, key] = ["server.pem", "server.key"].map(|name| folder.path().join(name));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(&cert, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let secured = Baseline::start(&["--cert", cert, "--key", key]);
+    let few = ["--connections", "1", "--rate", "10"];
+    let said = |server: &Baseline, more: &[&str]| {
+        let outcome = load("run", &server.address, &["identities/a"], &[&few[..], more].concat());
+        (outcome.status.success(), String::from_utf8_lossy(&outcome.stderr).into_owned())
+    };
+    assert!(said(&secured, &["--ca", cert]).0);
+    let (good, unsecured) = said(&secured, &[]);
+    assert!(!good && unsecured.contains("give --ca"), "{unsecured}");
+    let other = folder.path().join("other.pem");
+    fs::write(&other, rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap().cert.pem()).unwrap();
+    let (good, untrusted) = said(&secured, &["--ca", other.to_str().unwrap()]);
+    assert!(!good && untrusted.contains("--ca must hold"), "{untrusted}");
+    let (good, plain) = said(&Baseline::start(&[]), &["--ca", cert]);
+    assert!(!good && plain.contains("leave --ca away"), "{plain}");
 }

@@ -2,7 +2,9 @@
 
 import email.utils
 import time
+import uuid
 
+import jwt
 import pytest
 
 from entra import refused
@@ -100,6 +102,15 @@ def test_what_is_named_for_one_client_freezes_nothing_else(directory, applicatio
     assert ask(directory, application, certificate).json()["expires_in"] == 33
 
 
+def test_the_ids_of_groups_make_a_token_as_large_as_is_named(directory, application, certificate, order):
+    plain = ask(directory, application, certificate).json()["access_token"]
+    assert "groups" not in jwt.decode(plain, options={"verify_signature": False})
+    order(application["appId"], token_bytes=2_000)
+    large = ask(directory, application, certificate).json()["access_token"]
+    groups = jwt.decode(large, options={"verify_signature": False})["groups"]
+    assert 2_000 <= len(large) < 2_100 and len({uuid.UUID(group) for group in groups}) == len(groups)
+
+
 def test_the_settings_show_the_lifetime_that_is_given(sandbox, http):
     assert http.get(sandbox["url"] + "/sandbox/settings").json()["token_lifetime_seconds"] == 3600
 
@@ -116,6 +127,7 @@ def test_the_settings_show_the_lifetime_that_is_given(sandbox, http):
         ({"error": {"status": 99}}, "error.status"),
         ({"error": {"status": 200}}, "error.status"),
         ({"hang_seconds": -5}, "hang_seconds"),
+        ({"token_bytes": 10_001}, "token_bytes"),
         ({"clock_offset_seconds": 10**12}, "clock_offset_seconds"),
     ],
     ids=str,

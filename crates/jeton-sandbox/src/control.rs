@@ -64,7 +64,7 @@ fn jwks(metadata: &Value) -> impl Iterator<Item = &Value> {
 
 async fn settings(Extract(shared): Extract<Arc<Shared>>) -> Reply {
     let state = shared.state.lock().await;
-    shown(&state, "", state.settings(""))
+    shown(&shared, &state, "", state.settings(""))
 }
 
 /// Members that are absent stay as they are; null clears one.
@@ -82,19 +82,20 @@ async fn change(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Reply {
     };
     let mut state = shared.state.lock().await;
     match state.name_settings(&client, &Value::Object(members)).await {
-        Ok(Ok(settings)) => shown(&state, &client, settings),
+        Ok(Ok(settings)) => shown(&shared, &state, &client, settings),
         Ok(Err(message)) => wrong(message),
         Err(e) => failed(503, "unavailable", e.to_string()),
     }
 }
 
-fn shown(state: &State, client: &str, mut settings: Settings) -> Reply {
+fn shown(shared: &Shared, state: &State, client: &str, mut settings: Settings) -> Reply {
     let by_default = if state.clients.contains_key(client) {
         oidc::DEFAULT_LIFETIME_SECONDS
     } else {
         entra::DEFAULT_LIFETIME_SECONDS
     };
     settings.token_lifetime_seconds.get_or_insert(by_default);
+    settings.token_bytes.get_or_insert(shared.token_bytes);
     let mut body = serde_json::to_value(settings).unwrap_or_default();
     body["client_id"] = if client.is_empty() { Value::Null } else { client.into() };
     reply(200, &body)

@@ -3,6 +3,7 @@
 mod assertion;
 mod error;
 mod grant;
+mod groups;
 mod signer;
 
 use std::{sync::Arc, time::Duration};

@@ -8,12 +8,16 @@ use serde_json::{Map, Value, json};
 
 /// Ten years: dates stay far from where a calendar ends.
 const LONGEST_SECONDS: f64 = 315_360_000.0;
+/// What as many groups as a token names make of it, and no more.
+pub(crate) const MOST_TOKEN_BYTES: usize = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
     /// None: what the tenant gives.
     pub(crate) token_lifetime_seconds: Option<u64>,
+    /// None: what the sandbox was started with.
+    pub(crate) token_bytes: Option<usize>,
     pub(crate) latency_ms: u64,
     pub(crate) hang_seconds: f64,
     pub(crate) reject_replay: bool,
@@ -34,6 +38,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             token_lifetime_seconds: None,
+            token_bytes: None,
             latency_ms: 0,
             hang_seconds: 0.0,
             reject_replay: false,
@@ -71,12 +76,13 @@ impl Settings {
     }
 
     fn bounded(self) -> Result<Self, String> {
-        let bounds: [(&str, f64, RangeInclusive<f64>); 8] = [
+        let bounds: [(&str, f64, RangeInclusive<f64>); 9] = [
             (
                 "token_lifetime_seconds",
                 self.token_lifetime_seconds.unwrap_or(1) as f64,
                 1.0..=LONGEST_SECONDS,
             ),
+            ("token_bytes", self.token_bytes.unwrap_or(0) as f64, 0.0..=MOST_TOKEN_BYTES as f64),
             ("latency_ms", self.latency_ms as f64, 0.0..=3_600_000.0),
             ("hang_seconds", self.hang_seconds, 0.0..=3_600.0),
             ("error.rate", self.error.rate, 0.0..=1.0),
@@ -141,6 +147,7 @@ mod tests {
             (json!({"error": {"status": 200}}), "error.status"),
             (json!({"hang_seconds": -5}), "hang_seconds"),
             (json!({"token_lifetime_seconds": 0}), "token_lifetime_seconds"),
+            (json!({"token_bytes": 10_001}), "token_bytes"),
             (json!({"clock_offset_seconds": 1_000_000_000_000_i64}), "clock_offset_seconds"),
         ] {
             let error = Settings::layered([&wrong]).unwrap_err();

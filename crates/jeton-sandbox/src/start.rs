@@ -23,6 +23,7 @@ use crate::{
     graph, oidc,
     reply::Reply,
     serve,
+    settings::MOST_TOKEN_BYTES,
     state::State,
     vault,
 };
@@ -36,13 +37,18 @@ pub struct SandboxOptions {
     pub authority_listen: SocketAddr,
     /// The vault's address. Port 0: a free one, drawn once and kept.
     pub vault_listen: SocketAddr,
+    /// Access tokens of the Entra-shaped tenant have at least so many bytes: the ids of groups fill them up. 0: none do.
+    pub token_bytes: usize,
 }
 
 impl SandboxOptions {
+    /// The most that tokens can be filled up to.
+    pub const MOST_TOKEN_BYTES: usize = MOST_TOKEN_BYTES;
+
     /// On free ports of the loopback interface.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { data_dir: data_dir.into(), authority_listen: free, vault_listen: free }
+        Self { data_dir: data_dir.into(), authority_listen: free, vault_listen: free, token_bytes: 0 }
     }
 }
 
@@ -90,6 +96,8 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) description: Description,
     pub(crate) signer: Signer,
+    /// The size up to which tokens are filled where no setting names another.
+    pub(crate) token_bytes: usize,
 }
 
 /// A running sandbox.
@@ -110,6 +118,7 @@ impl Sandbox {
     /// Starts on a folder; what was there before is there again.
     pub async fn start(options: SandboxOptions) -> Result<Self, SandboxError> {
         let folder = options.data_dir.display().to_string();
+        let token_bytes = options.token_bytes.min(MOST_TOKEN_BYTES);
         let failed = |source| SandboxError::Folder { folder: folder.clone(), source };
         private_dir(&options.data_dir).map_err(failed)?;
         let data_dir = options.data_dir.canonicalize().map_err(failed)?;
@@ -125,7 +134,7 @@ impl Sandbox {
         let signer = Signer::open(&data_dir).map_err(failed)?;
         let mut state = State::open(&data_dir).await?;
         graph::furnish(&mut state, &description).await?;
-        let shared = Arc::new(Shared { state: Mutex::new(state), description, signer });
+        let shared = Arc::new(Shared { state: Mutex::new(state), description, signer, token_bytes });
         let doors = entra::routes().merge(oidc::routes()).merge(graph::routes()).merge(control::routes());
         let doors = doors.layer(map_response_with_state(Arc::clone(&shared), dated));
         let listeners = vec![

@@ -72,6 +72,7 @@ pub(crate) fn options(
     let mut options = SandboxOptions::new(data_dir);
     options.authority_listen = at(&settings.sandbox.authority_listen)?;
     options.vault_listen = at(&settings.sandbox.vault_listen)?;
+    options.token_bytes = settings.sandbox.token_bytes;
     Ok(options)
 }
 

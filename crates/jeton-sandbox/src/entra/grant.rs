@@ -6,6 +6,7 @@ use super::{
     Moment,
     assertion::{self, SKEW_SECONDS},
     error::{self, Refusal},
+    groups,
 };
 use crate::{
     model::{Application, RoleGrant, ServicePrincipal},
@@ -60,7 +61,12 @@ pub(super) async fn grant(
     if let Some(capabilities) = capabilities(form)? {
         claims["xms_cc"] = capabilities;
     }
-    let token = shared.signer.sign(&claims, "JWT").ok_or_else(error::server_error)?;
+    let mut token = shared.signer.sign(&claims, "JWT").ok_or_else(error::server_error)?;
+    let wanted = moment.settings.token_bytes.unwrap_or(shared.token_bytes);
+    if let Some(groups) = groups::filling(token.len(), wanted, &principal.id) {
+        claims["groups"] = groups;
+        token = shared.signer.sign(&claims, "JWT").ok_or_else(error::server_error)?;
+    }
     Ok((
         json!({"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token}),
         key,

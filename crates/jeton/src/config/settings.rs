@@ -7,6 +7,7 @@ use jeton_core::{Principal, Problem};
 use jeton_engine::EngineSettings;
 use jeton_keys::KeysSettings;
 use jeton_lifecycle::LifecycleSettings;
+use jeton_sandbox::SandboxOptions;
 use jeton_server::door::DoorSettings;
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -90,6 +91,8 @@ pub(crate) struct SandboxSettings {
     pub(crate) authority_listen: String,
     /// The key vault's address.
     pub(crate) vault_listen: String,
+    /// Access tokens of its Entra-shaped tenant have at least so many bytes; the ids of groups fill them up.
+    pub(crate) token_bytes: usize,
 }
 
 impl Default for Settings {
@@ -125,7 +128,11 @@ impl Default for DataSettings {
 
 impl Default for SandboxSettings {
     fn default() -> Self {
-        Self { authority_listen: "127.0.0.1:7443".into(), vault_listen: "127.0.0.1:7444".into() }
+        Self {
+            authority_listen: "127.0.0.1:7443".into(),
+            vault_listen: "127.0.0.1:7444".into(),
+            token_bytes: 0,
+        }
     }
 }
 
@@ -247,9 +254,14 @@ impl SandboxSettings {
         let loopback = |text: &str| text.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_loopback());
         let rules = [("authority_listen", &self.authority_listen), ("vault_listen", &self.vault_listen)];
         let wrong = rules.into_iter().filter(|(_, text)| !loopback(text));
-        wrong
+        let mut problems: Vec<_> = wrong
             .map(|(key, _)| Problem::new(key, "must be a loopback address and a port such as 127.0.0.1:7443"))
-            .collect()
+            .collect();
+        let most = SandboxOptions::MOST_TOKEN_BYTES;
+        if self.token_bytes > most {
+            problems.push(Problem::new("token_bytes", format!("must be from 0 to {most}")));
+        }
+        problems
     }
 }
 

@@ -1,0 +1,61 @@
+//! `loadtest compare` in short: that it works, not how fast anything is.
+//!
+//! It needs the broker's program beside this one (`cargo test --workspace` builds both) and nghttp2's `nghttpd` and `h2load`.
+#![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
+
+use std::{fs, process::Command};
+
+use serde_json::{Value, json};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
+
+/// The measurements, and what was printed.
+fn compare(more: &[&str]) -> (Vec<Value>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.json");
+    let mut command = Command::new(PROGRAM);
+    command.args(["compare", "--rounds", "1", "--seconds", "1", "--json"]).arg(&file).args(more);
+    let outcome = command.output().unwrap();
+    assert!(outcome.status.success(), "{more:?}: {}", String::from_utf8_lossy(&outcome.stderr));
+    let reports = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    (reports, String::from_utf8_lossy(&outcome.stdout).into_owned())
+}
+
+fn of<'a>(reports: &'a [Value], name: &str) -> &'a Value {
+    reports.iter().find(|r| r["name"] == name).unwrap_or_else(|| panic!("no {name} in {reports:?}"))
+}
+
+#[test]
+#[ignore = "needs jeton, nghttpd and h2load; .ci/run has them"]
+fn three_servers_answer_with_tokens_of_the_same_size_to_both_clients() {
+    for more in [&[][..], &["--tls"], &["--client", "h2load"], &["--client", "h2load", "--tls"]] {
+        let (reports, said) = compare(&[&["--shape", "10x10", "--floor"], more].concat());
+        for name in ["stock tonic", "nghttpd", "jeton"] {
+            let report = of(&reports, name);
+            assert_eq!(report["errors"], json!({}), "{more:?} {report}");
+            assert!(report["answered"].as_u64() > Some(0) && report["saturated"].is_string(), "{report}");
+            assert!(report["server_cpu_per_request"].as_f64() > Some(0.0), "{report}");
+            // A group's id makes a token 52 bytes longer.
+            assert!((1_600..1_700).contains(&report["token_bytes"].as_u64().unwrap()), "{report}");
+        }
+        assert!(said.contains("stock tonic / jeton") && said.contains("nghttpd / jeton"), "{said}");
+        assert!(said.contains("access tokens of 16") && said.contains("at the limit: nghttpd: "), "{said}");
+    }
+}
+
+#[test]
+#[ignore = "needs jeton and nghttpd; .ci/run has them"]
+fn half_of_the_saturation_is_half_of_the_most_that_the_ramp_found() {
+    let (reports, said) = compare(&["--at-half", "50"]);
+    let ramp = reports.iter().filter(|r| r["name"].as_str().unwrap().ends_with("/s"));
+    let most = ramp.filter_map(|r| r["throughput"].as_f64()).fold(0.0, f64::max);
+    for name in ["stock tonic", "nghttpd", "jeton"] {
+        let report = of(&reports, name);
+        assert!((report["rate"].as_f64().unwrap() - most / 2.0).abs() <= 1.0, "{most} {report}");
+        assert_eq!((&report["connections"], &report["errors"]), (&50.into(), &json!({})), "{report}");
+    }
+    assert!(
+        said.contains("latency, jeton / nghttpd: p50") && said.contains("jeton / stock tonic: p50"),
+        "{said}"
+    );
+}
