@@ -122,7 +122,7 @@ impl World {
             keys.push(key);
         }
         let most = 2 * size.slots as u64 + 1_000;
-        let max_bytes = most * (8_192 + 4 * size.token_bytes as u64);
+        let max_bytes = most * (4_096 + size.token_bytes as u64);
         let settings = EngineSettings { max_entries: most, max_bytes, ..settings };
         let ports = Ports {
             source,
