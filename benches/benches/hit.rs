@@ -11,10 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use benches::World;
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use jeton_core::TokenKey;
+use benches::{AtOnce, Before, DAY, Size, World};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use jeton_core::{SystemClock, TokenKey};
+use jeton_engine::EngineSettings;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
+use tokio::runtime::Runtime;
 
 /// Look-ups between two reads of the clock.
 const ROUND: usize = 4_096;
@@ -44,9 +46,14 @@ impl Pattern {
 }
 
 fn lookups(c: &mut Criterion) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let runtime = Runtime::new().expect("a runtime");
     for slots in [1_000, 1_000_000] {
-        let world = World::new(slots, &runtime);
+        let size = Size { slots, scopes: 1_000, token_bytes: 0, lifetime: DAY };
+        let source = AtOnce::new(size);
+        let (settings, clock) = (EngineSettings::default(), Arc::new(SystemClock));
+        let before = resident();
+        let world = World::with(size, settings, Arc::new(source.clone()), Before::default(), clock, &runtime);
+        let entry = (resident() - before) / slots;
         let value = Arc::new(1_u64);
         let papaya: papaya::HashMap<TokenKey, Arc<u64>> =
             world.keys.iter().map(|key| (key.clone(), Arc::new(1))).collect();
@@ -63,7 +70,7 @@ fn lookups(c: &mut Criterion) {
                 black_box(world.hit(*n, world.clock.now()));
             }
             let mut group = c.benchmark_group(format!("hit/{slots} slots, {name}"));
-            group.throughput(criterion::Throughput::Elements(1));
+            group.throughput(Throughput::Elements(1));
             let mut bench = |id: &str, look_up: &dyn Fn(usize, jeton_core::Now) -> usize| {
                 group.bench_function(BenchmarkId::from_parameter(id), |b| {
                     b.iter_custom(|count| timed(count, &order, look_up, &world));
@@ -79,13 +86,22 @@ fn lookups(c: &mut Criterion) {
             group.finish();
         }
         if slots == 1_000_000 {
+            // With the request and the key that the benchmark keeps of each, and with a token that is short.
             eprintln!(
-                "bytes per entry, by the engine's count: {}",
-                world.engine.stats().bytes / slots as u64
+                "bytes of an entry, by the engine's count: {}; of the process: {}",
+                world.engine.stats().bytes / slots as u64,
+                entry
             );
-            concurrent(c, &world);
+            two_threads(c, &world);
+            writes(c, &world, &source, &runtime);
         }
     }
+}
+
+/// Bytes of the process in memory.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4_096
 }
 
 fn timed(
@@ -111,64 +127,71 @@ fn timed(
     start.elapsed()
 }
 
-/// Two threads on one hot key, and readers beside a writer that writes to one slot and to the queue for each hundred look-ups.
-fn concurrent(c: &mut Criterion, world: &World) {
-    let mut group = c.benchmark_group("hit/concurrent");
+/// Two threads on one hot key do more than one.
+fn two_threads(c: &mut Criterion, world: &World) {
     let hot = Pattern::Hot.order(1);
-    let uniform = Pattern::Uniform.order(world.keys.len());
-    group.bench_function("one thread, one hot key", |b| {
-        b.iter_custom(|count| timed(count, &hot, |n, now| world.hit(n, now), world));
-    });
-    group.bench_function("two threads, one hot key, each", |b| {
+    let look_up = |count| timed(count, &hot, |n, now| world.hit(n, now), world);
+    let mut group = c.benchmark_group("hit/1000000 slots, one hot key, threads");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("one thread", |b| b.iter_custom(look_up));
+    group.bench_function("two threads, half of it each", |b| {
         b.iter_custom(|count| {
             std::thread::scope(|scope| {
-                let other = scope.spawn(|| timed(count, &hot, |n, now| world.hit(n, now), world));
-                let own = timed(count, &hot, |n, now| world.hit(n, now), world);
-                own.max(other.join().expect("no panic"))
-            })
-        });
-    });
-    group.bench_function("uniform, beside 1 % of writes (pins)", |b| {
-        b.iter_custom(|count| {
-            let (stop, looked) = (AtomicBool::new(false), AtomicU64::new(0));
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    let (mut written, mut rng) = (0, SmallRng::seed_from_u64(3));
-                    while !stop.load(Relaxed) {
-                        if written * 100 < looked.load(Relaxed) {
-                            let key = &world.keys[rng.random_range(0..world.keys.len())];
-                            world
-                                .engine
-                                .pin(key, &world.principal, jeton_core::Wall::default())
-                                .expect("it is there");
-                            written += 1;
-                        } else {
-                            std::hint::spin_loop();
-                        }
-                    }
-                });
-                let took = timed(
-                    count,
-                    &uniform,
-                    |n, now| {
-                        if n.is_multiple_of(64) {
-                            looked.fetch_add(64, Relaxed);
-                        }
-                        world.hit(n, now)
-                    },
-                    world,
-                );
-                stop.store(true, Relaxed);
-                took
+                let other = scope.spawn(|| look_up(count / 2));
+                look_up(count - count / 2).max(other.join().expect("no panic"))
             })
         });
     });
     group.finish();
 }
 
+/// While tokens are looked up, one for each hundred look-ups is refreshed and swapped.
+fn writes(c: &mut Criterion, world: &World, source: &AtOnce, runtime: &Runtime) {
+    let uniform = Pattern::Uniform.order(world.keys.len());
+    let (looked, next, mut swapped) = (AtomicU64::new(0), AtomicU64::new(0), (0, 0));
+    let counted = |n: usize, now| {
+        if n.is_multiple_of(64) {
+            looked.fetch_add(64, Relaxed);
+        }
+        world.hit(n, now)
+    };
+    let mut group = c.benchmark_group("hit/1000000 slots, uniform, writes");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("beside 1 % of swaps", |b| {
+        b.iter_custom(|count| {
+            let (stop, before) = (AtomicBool::new(false), source.issued());
+            looked.store(0, Relaxed);
+            std::thread::scope(|scope| {
+                scope.spawn(|| swap(world, runtime, &looked, &stop, &next));
+                let took = timed(count, &uniform, counted, world);
+                stop.store(true, Relaxed);
+                swapped = (swapped.0 + source.issued() - before, swapped.1 + count);
+                took
+            })
+        });
+    });
+    eprintln!("swaps for each hundred look-ups: {:.2}", 100.0 * swapped.0 as f64 / swapped.1 as f64);
+    group.bench_function("alone", |b| b.iter_custom(|count| timed(count, &uniform, counted, world)));
+    group.finish();
+}
+
+/// Forces refreshes, each of another key, from the `next` key on.
+fn swap(world: &World, runtime: &Runtime, looked: &AtomicU64, stop: &AtomicBool, next: &AtomicU64) {
+    let (_inside, mut written) = (runtime.enter(), 0);
+    while !stop.load(Relaxed) {
+        while written * 100 < looked.load(Relaxed) && !stop.load(Relaxed) {
+            // A prime, so that neighbours are far apart and every key has its turn.
+            let key = &world.keys[(next.fetch_add(1, Relaxed) * 7_919) as usize % world.keys.len()];
+            world.engine.report_rejected(key, |_| true).expect("the budget bounds nothing");
+            written += 1;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
+    config = Criterion::default().sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
     targets = lookups
 }
 criterion_main!(benches);

@@ -1,24 +1,49 @@
 //! A broker's hot path on in-memory ports, with as many slots as a benchmark wants.
 #![allow(clippy::expect_used, reason = "a benchmark ends where it expected otherwise")]
 
+mod clock;
+mod ports;
+mod rpc;
+mod signing;
+mod stock;
+
 use std::{sync::Arc, time::Duration};
 
 use jeton_access::{Access, AccessSettings, AccessStore, AccessWrite, testing::MemoryAccessStore};
 use jeton_core::{
-    AssignmentName, AssignmentScope, Clock, Directory, Identity, IdentityKind, IdentityState, Member,
-    Principal, Role, RoleAssignment, SharedDirectory, SystemClock, TargetRequest, TargetRule, TokenKey, Uid,
-    Wall,
+    AssignmentName, AssignmentScope, Authority, Clock, Directory, Identity, IdentityKind, IdentityState,
+    Member, Now, Principal, Role, RoleAssignment, SharedDirectory, TargetRequest, TargetRule, TokenKey, Uid,
+    Wall, profile::AuthorityLimits,
 };
-use jeton_engine::{
-    Engine, EngineSettings, EngineTasks, Kept, Ports, StoredToken, TokenSource, TokenStore, TokenStoreError,
-    TokenWrite, testing::issued,
-};
+use jeton_engine::{Engine, EngineSettings, EngineTasks, Ports, StoredToken, TokenSource};
 use jeton_proto::v1;
 use jeton_server::grpc::{GetTokenShortcut, encode_token};
 use prost::Message;
+use tokio::runtime::Runtime;
 
-/// Scopes of each identity.
-const SCOPES: usize = 1_000;
+pub use clock::ShiftedClock;
+pub use ports::{AtOnce, Before, token};
+pub use rpc::{Peer, open_door};
+pub use signing::{Material, Round, Signing};
+pub use stock::open_stock;
+
+/// A token's bytes, where they matter.
+pub const TOKEN_BYTES: usize = 1_600;
+/// How long tokens live that no benchmark refreshes.
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// What a world is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Slots, all of them fresh at the start.
+    pub slots: usize,
+    /// Scopes of each identity.
+    pub scopes: usize,
+    /// Bytes of each access token; shorter ones are what they say.
+    pub token_bytes: usize,
+    /// How long tokens live.
+    pub lifetime: Duration,
+}
 
 /// Everything that answers GetToken from memory.
 pub struct World {
@@ -34,7 +59,7 @@ pub struct World {
     pub access: Access,
     /// Slots alone.
     pub engine: Engine,
-    /// The machine's clocks.
+    /// What the engine goes by.
     pub clock: Arc<dyn Clock>,
     _tasks: EngineTasks,
 }
@@ -45,38 +70,120 @@ impl std::fmt::Debug for World {
     }
 }
 
-/// Asks nobody: every token is there at the start.
-struct Nobody;
+impl World {
+    /// With short tokens that nobody refreshes, and a thousand scopes of each identity.
+    pub fn new(slots: usize, runtime: &Runtime) -> Self {
+        let size = Size { slots, scopes: 1_000, token_bytes: 0, lifetime: DAY };
+        let settings = EngineSettings::default();
+        let source = Arc::new(AtOnce::new(size));
+        Self::with(size, settings, source, Before::default(), Arc::new(jeton_core::SystemClock), runtime)
+    }
 
-impl TokenSource for Nobody {
-    fn prepare(&self, _: &TokenKey, _: Duration) {}
+    /// One role assignment reaches all identities. The settings' caps are raised to what the slots need.
+    pub fn with(
+        size: Size,
+        settings: EngineSettings,
+        source: Arc<dyn TokenSource>,
+        store: Before,
+        clock: Arc<dyn Clock>,
+        runtime: &Runtime,
+    ) -> Self {
+        runtime.block_on(Self::start(size, settings, source, store, clock))
+    }
 
-    fn issue(
-        &self,
-        key: TokenKey,
-    ) -> jeton_core::BoxFuture<'static, Result<jeton_core::IssuedToken, jeton_engine::IssueError>> {
-        Box::pin(async move { Ok(issued(&key, 1, Duration::from_secs(86_400))) })
+    async fn start(
+        size: Size,
+        settings: EngineSettings,
+        source: Arc<dyn TokenSource>,
+        store: Before,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let principal = Principal::loopback_dev();
+        let directory = directory(size);
+        let access = access(&principal, &directory, &clock).await;
+        let (mut requests, mut keys, mut tokens) = (vec![], vec![], vec![]);
+        let now = clock.now().wall;
+        for n in 0..size.slots {
+            let (name, scope) = names(n, size);
+            let target = TargetRequest { scopes: vec![scope.clone()], resources: vec![] };
+            let named = name.parse().expect("a name");
+            let key = access.allowed(&principal, Some(&named), &target, None).expect("allowed").key;
+            let request = v1::GetTokenRequest { identity: name, scopes: vec![scope], ..Default::default() };
+            requests.push(request.encode_to_vec().into());
+            // Evenly over what is drawn usually.
+            let due = 0.4 + 0.2 * n as f64 / size.slots as f64;
+            tokens.push(StoredToken {
+                key: key.clone(),
+                token: token(&key, 1, size),
+                issued_at: now,
+                refresh_at: now + size.lifetime.mul_f64(due),
+                last_used: now,
+            });
+            keys.push(key);
+        }
+        let most = 2 * size.slots as u64 + 1_000;
+        let max_bytes = most * (4_096 + size.token_bytes as u64);
+        let settings = EngineSettings { max_entries: most, max_bytes, ..settings };
+        let ports = Ports {
+            source,
+            store: Arc::new(store.with(tokens)),
+            clock: Arc::clone(&clock),
+            directory,
+            encoder: Arc::new(encode_token),
+            seed: 1,
+        };
+        let (engine, tasks) = Engine::start(settings, ports).await.expect("the engine starts");
+        assert_eq!(engine.stats().slots, size.slots, "every slot is taken over");
+        let shortcut =
+            Arc::new(GetTokenShortcut::new(engine.clone(), access.clone(), Arc::clone(&clock), most));
+        Self { principal, requests, keys, shortcut, access, engine, clock, _tasks: tasks }
+    }
+
+    /// One decision and one look-up; the answer's length.
+    pub fn hit(&self, n: usize, now: Now) -> usize {
+        let answer = self.shortcut.serve(&self.principal, &self.requests[n], now, |answer, _| answer.len());
+        answer.expect("a hit")
+    }
+
+    /// Keeps every token fresh although nobody asks.
+    pub fn pin_all(&self) {
+        let until = Wall::from_millis(i64::MAX);
+        self.keys.iter().for_each(|key| self.engine.pin(key, &self.principal, until).expect("it is there"));
     }
 }
 
-/// What was kept before the start.
-struct Before(std::sync::Mutex<Vec<StoredToken>>);
-
-impl TokenStore for Before {
-    fn load(&self) -> jeton_core::BoxFuture<'_, Result<Kept, TokenStoreError>> {
-        let tokens = std::mem::take(&mut *self.0.lock().expect("nobody panics"));
-        Box::pin(async move { Ok(Kept { tokens, ..Kept::default() }) })
-    }
-
-    fn write(&self, _: Vec<TokenWrite>) -> jeton_core::BoxFuture<'_, Result<(), TokenStoreError>> {
-        Box::pin(async { Ok(()) })
-    }
+/// The identity and the scope of a slot.
+pub fn names(n: usize, size: Size) -> (String, String) {
+    (format!("identities/load.n{}", n / size.scopes), format!("orders.read.s{}", n % size.scopes))
 }
 
-fn uid(n: usize) -> Uid {
+/// The uid of an identity, by its number.
+pub fn uid(n: usize) -> Uid {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&(n as u64).to_be_bytes());
     Uid::new(Wall::from_secs(1), random)
+}
+
+/// An authority whose budget bounds nothing.
+fn authority() -> Authority {
+    let mut authority = jeton_lifecycle::testing::authority("a", uid(usize::MAX), true);
+    let mut profile = authority.profile.as_ref().clone();
+    profile.limits = AuthorityLimits {
+        max_concurrent: 1_000_000,
+        requests_per_second: 10_000_000,
+        warm_up_per_second: 10_000_000,
+        ..profile.limits
+    };
+    authority.profile = Arc::new(profile);
+    authority
+}
+
+fn directory(size: Size) -> SharedDirectory {
+    let (mut directory, authority) = (Directory::default(), authority());
+    let identities = size.slots.div_ceil(size.scopes);
+    (0..identities).for_each(|n| directory.put_identity(Arc::new(identity(n, authority.uid))));
+    directory.put_authority(Arc::new(authority));
+    SharedDirectory::new(directory)
 }
 
 fn identity(n: usize, authority: Uid) -> Identity {
@@ -99,73 +206,10 @@ fn identity(n: usize, authority: Uid) -> Identity {
     }
 }
 
-impl World {
-    /// With this many slots, all of them fresh. One role assignment reaches all identities.
-    pub fn new(slots: usize, runtime: &tokio::runtime::Runtime) -> Self {
-        runtime.block_on(Self::start(slots))
-    }
-
-    async fn start(slots: usize) -> Self {
-        let principal = Principal::loopback_dev();
-        let authority = jeton_lifecycle::testing::authority("a", uid(9_999_999), true);
-        let mut directory = Directory::default();
-        let identities = slots.div_ceil(SCOPES);
-        (0..identities).for_each(|n| directory.put_identity(Arc::new(identity(n, authority.uid))));
-        directory.put_authority(Arc::new(authority));
-        let directory = SharedDirectory::new(directory);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let access = access(&principal, &directory, &clock).await;
-        let (mut requests, mut keys, mut tokens) = (vec![], vec![], vec![]);
-        let now = clock.now().wall;
-        for n in 0..slots {
-            let (name, scope) =
-                (format!("identities/load.n{}", n / SCOPES), format!("orders.read.s{}", n % SCOPES));
-            let target = TargetRequest { scopes: vec![scope.clone()], resources: vec![] };
-            let name_ = name.parse().expect("a name");
-            let key = access.allowed(&principal, Some(&name_), &target, None).expect("allowed").key;
-            let request = v1::GetTokenRequest { identity: name, scopes: vec![scope], ..Default::default() };
-            requests.push(request.encode_to_vec().into());
-            tokens.push(StoredToken {
-                key: key.clone(),
-                token: issued(&key, 1, Duration::from_secs(86_400)),
-                issued_at: now,
-                refresh_at: now + Duration::from_secs(43_200),
-                last_used: now,
-            });
-            keys.push(key);
-        }
-        let settings = EngineSettings {
-            max_entries: 2 * slots as u64 + 1_000,
-            max_bytes: (slots as u64 + 1_000) * 16_384,
-            ..EngineSettings::default()
-        };
-        let most = settings.max_entries;
-        let ports = Ports {
-            source: Arc::new(Nobody),
-            store: Arc::new(Before(tokens.into())),
-            clock: Arc::clone(&clock),
-            directory,
-            encoder: Arc::new(encode_token),
-            seed: 1,
-        };
-        let (engine, tasks) = Engine::start(settings, ports).await.expect("the engine starts");
-        assert_eq!(engine.stats().slots, slots, "every slot is taken over");
-        let shortcut =
-            Arc::new(GetTokenShortcut::new(engine.clone(), access.clone(), Arc::clone(&clock), most));
-        Self { principal, requests, keys, shortcut, access, engine, clock, _tasks: tasks }
-    }
-
-    /// One decision and one look-up; the answer's length.
-    pub fn hit(&self, n: usize, now: jeton_core::Now) -> usize {
-        let answer = self.shortcut.serve(&self.principal, &self.requests[n], now, |answer, _| answer.len());
-        answer.expect("a hit")
-    }
-}
-
 async fn access(principal: &Principal, directory: &SharedDirectory, clock: &Arc<dyn Clock>) -> Access {
     let store = MemoryAccessStore::default();
     let assignment = RoleAssignment {
-        uid: uid(1_000_000),
+        uid: uid(usize::MAX - 1),
         name: AssignmentName::from_id("load").expect("a name"),
         member: Member::Principal(principal.clone()),
         role: Role::TokenUser,

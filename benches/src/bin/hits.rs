@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use benches::World;
-use jeton_server::door::{Door, DoorSettings, Drain, Listen, Listener, LoopbackDev, serve};
+use benches::{AtOnce, Before, DAY, Size, TOKEN_BYTES, World, open_door};
+use jeton_core::SystemClock;
+use jeton_engine::EngineSettings;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tonic::service::Routes;
 
 const FRAME_HEADER: usize = 9;
 const HEADERS: u8 = 1;
@@ -23,24 +23,11 @@ fn main() {
     let (hits, streams) =
         (argument(1).expect("the first argument: how many hits"), argument(2).unwrap_or(10));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let world = World::new(1, &runtime);
+    let size = Size { slots: 1, scopes: 1, token_bytes: TOKEN_BYTES, lifetime: DAY };
+    let (source, clock) = (Arc::new(AtOnce::new(size)), Arc::new(SystemClock));
+    let world = World::with(size, EngineSettings::default(), source, Before::default(), clock, &runtime);
     runtime.block_on(async {
-        let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().expect("an address"))).await;
-        let listener = listener.expect("a listener");
-        let address = listener.tcp_address().expect("an address");
-        let door = Door {
-            name: "hits",
-            listener,
-            settings: DoorSettings::default(),
-            tls: None,
-            authenticate: Arc::new(LoopbackDev),
-            routes: Routes::default(),
-            shortcut: Some(world.shortcut.clone()),
-            streaming: |_| false,
-            finishes: false,
-            complete: |response| response,
-        };
-        let (_accepting, _) = serve(door, Drain::default());
+        let address = open_door(&world).await;
         let mut client = Client::connect(address, &world.requests[0]).await;
         let mut answered = 0;
         while answered < hits {

@@ -8,6 +8,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+/// How much these threads stand back: where cores are few, callers are served first. A token is refreshed in the middle of its life, so
+/// its signature has time; a quarter of a busy core still makes hundreds a second.
+const NICE: i32 = 5;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Who waits.
@@ -49,10 +53,13 @@ impl Workers {
         Ok(Self { line, threads })
     }
 
-    /// Puts a job in line; false when the line is full. A job that panics is dropped, and with it whatever it should answer.
+    /// Puts a job in line; false when the line is full. What nobody waits for takes half of it at most: it must not keep out what
+    /// somebody does. A job that panics is dropped, and with it whatever it should answer.
     pub(crate) fn submit(&self, urgency: Urgency, job: impl FnOnce() + Send + 'static) -> bool {
         let mut jobs = self.line.locked();
-        if jobs.now.len() + jobs.ahead.len() >= self.line.most || jobs.stopped {
+        let full = jobs.now.len() + jobs.ahead.len() >= self.line.most
+            || urgency == Urgency::Ahead && jobs.ahead.len() >= self.line.most.div_ceil(2);
+        if full || jobs.stopped {
             return false;
         }
         match urgency {
@@ -67,6 +74,10 @@ impl Workers {
 
 impl Line {
     fn work(&self) {
+        // On Linux this is the thread's own. Elsewhere, or where it is not allowed, it works as before.
+        if cfg!(target_os = "linux") {
+            let _ = rustix::process::nice(NICE);
+        }
         while let Some(job) = self.next() {
             // The job's answer channel closes, which tells whoever waits; the thread goes on.
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
@@ -106,5 +117,36 @@ impl Drop for Workers {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_does_not_keep_out_what_somebody_does() {
+        let workers = Workers::start("test", 1, 10).unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let (started, running) = mpsc::channel();
+        let busy = move || {
+            started.send(()).unwrap();
+            let _ = wait.recv();
+        };
+        assert!(workers.submit(Urgency::Now, busy));
+        running.recv_timeout(Duration::from_secs(20)).unwrap();
+        let (done, order) = mpsc::channel();
+        let put = |urgency, name: &'static str| {
+            let done = done.clone();
+            workers.submit(urgency, move || done.send(name).unwrap())
+        };
+        let ahead = (0..10).filter(|_| put(Urgency::Ahead, "ahead")).count();
+        let now = (0..10).filter(|_| put(Urgency::Now, "now")).count();
+        assert_eq!((ahead, now), (5, 5), "the line has ten places");
+        drop(go);
+        let order: Vec<_> = (0..10).map(|_| order.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+        assert_eq!(order, [["now"; 5], ["ahead"; 5]].concat());
     }
 }

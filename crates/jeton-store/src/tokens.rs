@@ -6,11 +6,15 @@ use std::{
     time::Duration,
 };
 
-use jeton_core::{BoxFuture, IdentityName, IssuedToken, TokenKey, Wall};
+use jeton_core::{BoxFuture, IdentityName, IssuedToken, TokenKey, Uid, Wall};
 use jeton_engine::{Hold, Kept, StoredToken, TokenStore, TokenStoreError, TokenWrite};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use sqlx::{Row, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{
+    Row, Sqlite, Transaction,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 
 use crate::{
     Store,
@@ -117,68 +121,17 @@ impl Inner {
         let now = self.clock.now().wall;
         let mut transaction = self.tokens.begin().await.map_err(failed)?;
         let day = now.as_millis().div_euclid(DAY_MILLIS);
-        for write in batch {
-            match write {
-                TokenWrite::Put(stored) => self.put_token(&mut transaction, &stored, day).await?,
-                TokenWrite::Remove(key) => {
-                    let query = sqlx::query("DELETE FROM tokens WHERE token_key = ?")
-                        .bind(serde_json::to_string(&key).map_err(failed)?);
-                    query.execute(&mut *transaction).await.map_err(failed)?;
-                }
-                TokenWrite::Hold(hold) => {
-                    sqlx::query("INSERT OR REPLACE INTO holds (authority, identity, until) VALUES (?, ?, ?)")
-                        .bind(&hold.authority.as_bytes()[..])
-                        .bind(&hold.identity.as_bytes()[..])
-                        .bind(hold.until.as_millis())
-                        .execute(&mut *transaction)
-                        .await
-                        .map_err(failed)?;
-                }
-            }
+        let key = match batch.iter().any(|write| matches!(write, TokenWrite::Put(_))) {
+            true => Some(self.day_key(&mut transaction, day).await?),
+            false => None,
+        };
+        // Hundreds of tokens are sealed at once in a refresh storm: not on the threads that serve.
+        let seal = move || batch.into_iter().map(|write| Change::of(write, key.as_deref(), day)).collect();
+        let changes: Result<Vec<_>, _> = tokio::task::spawn_blocking(seal).await.map_err(failed)?;
+        for change in changes? {
+            change.query(day).execute(&mut *transaction).await.map_err(failed)?;
         }
         transaction.commit().await.map_err(failed)
-    }
-
-    async fn put_token(
-        &self,
-        transaction: &mut Transaction<'static, Sqlite>,
-        stored: &StoredToken,
-        day: i64,
-    ) -> Result<(), TokenStoreError> {
-        let key = self.day_key(transaction, day).await?;
-        let token = &stored.token;
-        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        let facts = Facts {
-            identity: token.identity.clone(),
-            client_id: Arc::clone(&token.client_id),
-            token_type: Arc::clone(&token.token_type),
-            expires_in_ms: millis(token.expires_in),
-            refresh_in_ms: token.refresh_in.map(millis),
-            scopes: Arc::clone(&token.scopes),
-            issued_at: stored.issued_at,
-            refresh_at: stored.refresh_at,
-            last_used: stored.last_used,
-        };
-        let facts = serde_json::to_string(&facts).map_err(failed)?;
-        let token_key = serde_json::to_string(&stored.key).map_err(failed)?;
-        let sealed =
-            key.seal(&token_place(&token_key, day, &facts), token.access_token.expose_secret().as_bytes());
-        let sealed = sealed.ok_or_else(|| failed("sealing failed"))?;
-        sqlx::query(
-            "INSERT OR REPLACE INTO tokens (token_key, identity, day, schema, expires_at, facts, nonce, sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(token_key)
-        .bind(&stored.key.identity.as_bytes()[..])
-        .bind(day)
-        .bind(SCHEMA)
-        .bind((stored.issued_at + token.expires_in).as_millis())
-        .bind(facts)
-        .bind(sealed.nonce)
-        .bind(sealed.bytes)
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
-        .map_err(failed)
     }
 
     /// The key of a day. With a new day, expired tokens and the keys that sealed only those go.
@@ -226,6 +179,73 @@ impl Inner {
         let key = Arc::new(key);
         self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(day, Arc::clone(&key));
         Ok(key)
+    }
+}
+
+/// What is written of a [`TokenWrite`].
+enum Change {
+    Put { token_key: String, identity: Uid, expires_at: Wall, facts: String, sealed: Sealed },
+    Remove { token_key: String },
+    Hold(Hold),
+}
+
+impl Change {
+    fn of(write: TokenWrite, key: Option<&DataKey>, day: i64) -> Result<Self, TokenStoreError> {
+        match write {
+            TokenWrite::Put(stored) => Self::put(&stored, key, day),
+            TokenWrite::Remove(key) => {
+                Ok(Self::Remove { token_key: serde_json::to_string(&key).map_err(failed)? })
+            }
+            TokenWrite::Hold(hold) => Ok(Self::Hold(hold)),
+        }
+    }
+
+    fn put(stored: &StoredToken, key: Option<&DataKey>, day: i64) -> Result<Self, TokenStoreError> {
+        let token = &stored.token;
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let facts = Facts {
+            identity: token.identity.clone(),
+            client_id: Arc::clone(&token.client_id),
+            token_type: Arc::clone(&token.token_type),
+            expires_in_ms: millis(token.expires_in),
+            refresh_in_ms: token.refresh_in.map(millis),
+            scopes: Arc::clone(&token.scopes),
+            issued_at: stored.issued_at,
+            refresh_at: stored.refresh_at,
+            last_used: stored.last_used,
+        };
+        let facts = serde_json::to_string(&facts).map_err(failed)?;
+        let token_key = serde_json::to_string(&stored.key).map_err(failed)?;
+        let place = token_place(&token_key, day, &facts);
+        let sealed = key.and_then(|key| key.seal(&place, token.access_token.expose_secret().as_bytes()));
+        let sealed = sealed.ok_or_else(|| failed("sealing failed"))?;
+        let (identity, expires_at) = (stored.key.identity, stored.issued_at + token.expires_in);
+        Ok(Self::Put { token_key, identity, expires_at, facts, sealed })
+    }
+
+    fn query(self, day: i64) -> Query<'static, Sqlite, SqliteArguments> {
+        match self {
+            Self::Put { token_key, identity, expires_at, facts, sealed } => sqlx::query(
+                "INSERT OR REPLACE INTO tokens (token_key, identity, day, schema, expires_at, facts, nonce, sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(token_key)
+            .bind(identity.as_bytes().to_vec())
+            .bind(day)
+            .bind(SCHEMA)
+            .bind(expires_at.as_millis())
+            .bind(facts)
+            .bind(sealed.nonce)
+            .bind(sealed.bytes),
+            Self::Remove { token_key } => {
+                sqlx::query("DELETE FROM tokens WHERE token_key = ?").bind(token_key)
+            }
+            Self::Hold(hold) => {
+                sqlx::query("INSERT OR REPLACE INTO holds (authority, identity, until) VALUES (?, ?, ?)")
+                    .bind(hold.authority.as_bytes().to_vec())
+                    .bind(hold.identity.as_bytes().to_vec())
+                    .bind(hold.until.as_millis())
+            }
+        }
     }
 }
 

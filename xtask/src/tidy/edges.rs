@@ -24,7 +24,15 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("loadtest", &["jeton-proto"]),
     (
         "benches",
-        &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access", "jeton-proto", "jeton-server"],
+        &[
+            "jeton-core",
+            "jeton-engine",
+            "jeton-lifecycle",
+            "jeton-access",
+            "jeton-keys",
+            "jeton-proto",
+            "jeton-server",
+        ],
     ),
     (
         "jeton",

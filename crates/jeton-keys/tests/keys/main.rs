@@ -5,6 +5,7 @@ mod assertions;
 mod memory;
 mod pool;
 mod simulated;
+mod threads;
 
 use std::{
     sync::{

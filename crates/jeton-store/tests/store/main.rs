@@ -4,6 +4,7 @@
 mod contracts;
 mod crashes;
 mod files;
+mod threads;
 
 use std::{path::Path, sync::Arc};
 

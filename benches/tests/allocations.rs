@@ -1,0 +1,36 @@
+//! A hit takes no memory. A process of its own, so that every allocation in it is counted and nobody else's is.
+
+use benches::World;
+use jeton_server::door::{Caller, Moment, Peer, Shortcut};
+
+#[global_allocator]
+static COUNTING: dhat::Alloc = dhat::Alloc;
+
+#[test]
+fn a_hit_allocates_nothing() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let world = World::new(1_000, &runtime);
+    // Its tick and its writer would be counted too.
+    drop(runtime);
+    let remote = ([127, 0, 0, 1], 1).into();
+    let caller = Caller { principal: world.principal.clone(), peer: Peer::Tcp { remote } };
+    let framed = |request: &[u8]| {
+        let length = u32::try_from(request.len()).unwrap();
+        [&[0], length.to_be_bytes().as_slice(), request].concat()
+    };
+    let bodies: Vec<_> = world.requests.iter().map(|request| framed(request)).collect();
+    let everything = || {
+        for (n, body) in bodies.iter().enumerate() {
+            assert!(world.hit(n, world.clock.now()) > 0);
+            assert!(world.shortcut.answer(&caller, body, &mut Moment::default()).is_some());
+        }
+    };
+    let _profiler = dhat::Profiler::builder().testing().build();
+    // What is asked for the first time is decided and remembered.
+    everything();
+    let first = dhat::HeapStats::get();
+    assert!(first.total_blocks > 0, "the allocator counts");
+    everything();
+    let second = dhat::HeapStats::get();
+    assert_eq!(second.total_blocks - first.total_blocks, 0, "blocks for 2000 hits");
+}
