@@ -36,6 +36,12 @@ fn invalid<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Acce
     Err(AccessError::Invalid { field, problem: problem.into() })
 }
 
+impl CreateAssignment {
+    fn id_for(&self, uid: Uid) -> String {
+        if self.id.is_empty() { format!("a-{uid}") } else { self.id.clone() }
+    }
+}
+
 impl Access {
     /// Lets a member use an identity.
     pub async fn create_assignment(
@@ -50,8 +56,10 @@ impl Access {
         let recorded = match self.repeated(&request.request_id, fingerprint, uid).await? {
             Ok(recorded) => recorded,
             Err(made) => {
-                let found = self.snapshot().assignments().find(|a| a.uid == made).cloned();
+                let name = AssignmentName::from_id(&request.id_for(made)).ok();
+                let found = name.and_then(|name| self.snapshot().assignment(&name).cloned());
                 return found
+                    .filter(|assignment| assignment.uid == made)
                     .ok_or_else(|| AccessError::NotFound(format!("the role assignment with uid {made}")));
             }
         };
@@ -94,11 +102,7 @@ impl Access {
         let shared = &self.shared;
         let _held = shared.change.lock().await;
         let mut snapshot = self.snapshot().as_ref().clone();
-        let concerns = |a: &&Arc<RoleAssignment>| {
-            a.member == Member::Workload(gone) || a.scope == AssignmentScope::Identity(gone)
-        };
-        let removed: Vec<_> =
-            snapshot.assignments().filter(concerns).map(|a| (a.uid, a.name.clone())).collect();
+        let removed: Vec<_> = snapshot.binding(gone).map(|a| (a.uid, a.name.clone())).collect();
         if removed.is_empty() {
             return Ok(());
         }
@@ -137,8 +141,8 @@ impl Access {
     }
 
     fn parse(&self, request: &CreateAssignment, uid: Uid) -> Result<RoleAssignment, AccessError> {
-        let name = if request.id.is_empty() { format!("a-{uid}") } else { request.id.clone() };
-        let name = AssignmentName::from_id(&name).or_else(|e| invalid("assignment_id", e.to_string()))?;
+        let name = AssignmentName::from_id(&request.id_for(uid))
+            .or_else(|e| invalid("assignment_id", e.to_string()))?;
         if self.snapshot().assignment(&name).is_some() {
             return Err(AccessError::Exists(format!("{name} exists already")));
         }

@@ -55,7 +55,7 @@ pub enum Role {
 }
 
 /// With which identities.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AssignmentScope {
     /// One identity, by uid.
@@ -145,6 +145,9 @@ type Bucket = Arc<[Arc<RoleAssignment>]>;
 pub struct AccessSnapshot {
     by_member: imbl::HashMap<(Member, AssignmentScope), Bucket>,
     by_name: imbl::OrdMap<AssignmentName, Arc<RoleAssignment>>,
+    /// And by the assignment's uid, so that each has a place of its own.
+    by_scope: imbl::OrdMap<(AssignmentScope, Uid), Arc<RoleAssignment>>,
+    by_workload: imbl::OrdMap<(Uid, Uid), Arc<RoleAssignment>>,
 }
 
 impl AccessSnapshot {
@@ -175,6 +178,22 @@ impl AccessSnapshot {
             .flat_map(|bucket| bucket.iter())
     }
 
+    /// Every assignment that reaches the identity, whoever its member is.
+    pub fn covering<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = &'a Arc<RoleAssignment>> {
+        scopes(identity).flat_map(|scope| self.on(scope))
+    }
+
+    /// What binds this very identity or workload, and says nothing any more when it is gone.
+    pub fn binding(&self, uid: Uid) -> impl Iterator<Item = &Arc<RoleAssignment>> {
+        let members = self.by_workload.range((uid, Uid::LEAST)..).take_while(move |((of, _), _)| *of == uid);
+        self.on(AssignmentScope::Identity(uid)).chain(members.map(|(_, assignment)| assignment))
+    }
+
+    fn on(&self, scope: AssignmentScope) -> impl Iterator<Item = &Arc<RoleAssignment>> {
+        let all = self.by_scope.range((scope.clone(), Uid::LEAST)..);
+        all.take_while(move |((of, _), _)| *of == scope).map(|(_, assignment)| assignment)
+    }
+
     /// By name.
     pub fn assignment(&self, name: &AssignmentName) -> Option<&Arc<RoleAssignment>> {
         self.by_name.get(name)
@@ -202,12 +221,20 @@ impl AccessSnapshot {
         let bucket = self.by_member.get(&key).map_or(&[][..], |b| b);
         let grown: Bucket = bucket.iter().cloned().chain([Arc::clone(&assignment)]).collect();
         self.by_member.insert(key, grown);
+        self.by_scope.insert((assignment.scope.clone(), assignment.uid), Arc::clone(&assignment));
+        if let Member::Workload(workload) = assignment.member {
+            self.by_workload.insert((workload, assignment.uid), Arc::clone(&assignment));
+        }
         self.by_name.insert(assignment.name.clone(), assignment);
     }
 
     /// Removes, if it is there.
     pub fn remove(&mut self, name: &AssignmentName) -> Option<Arc<RoleAssignment>> {
         let assignment = self.by_name.remove(name)?;
+        self.by_scope.remove(&(assignment.scope.clone(), assignment.uid));
+        if let Member::Workload(workload) = assignment.member {
+            self.by_workload.remove(&(workload, assignment.uid));
+        }
         let key = (assignment.member.clone(), assignment.scope.clone());
         let left: Bucket = self
             .by_member

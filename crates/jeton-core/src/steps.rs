@@ -130,12 +130,13 @@ impl Operation {
         self.kind.next(self.done)
     }
 
-    /// Marks the step in hand as completed; the next is due at once.
+    /// Marks the step in hand as completed. The next is due at once, and keeps its place in line: who was asked for first is done first,
+    /// however many others are asked for meanwhile.
     pub fn complete(&mut self, step: Step, now: Wall) {
         self.done = Some(step);
         self.step_since = now;
         self.attempts = 0;
-        self.next_try_at = now;
+        self.next_try_at = self.started_at;
         self.last_error = None;
         self.permanent = false;
     }

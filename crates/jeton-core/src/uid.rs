@@ -16,6 +16,9 @@ use crate::Wall;
 pub struct Uid(Uuid);
 
 impl Uid {
+    /// Sorts before all others, and is nobody's.
+    pub const LEAST: Self = Self(Uuid::nil());
+
     /// Makes a uid from the time of creation and 80 random bits.
     pub fn new(created: Wall, random: [u8; 10]) -> Self {
         let millis = u64::try_from(created.as_millis()).unwrap_or(0);

@@ -5,14 +5,14 @@
 //! hit, which would cost more than the hit: a slot that it wants out and that was used meanwhile gets a second chance. A slot weighs at least `max_bytes / max_entries`, so one bound holds both promises.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use jeton_core::{Now, Principal, TokenKey};
+use jeton_core::{Now, Principal, TokenKey, Uid};
 use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
@@ -30,6 +30,8 @@ const MOST_ROUNDS: usize = 64;
 pub(crate) struct Index {
     writer: Writer,
     slots: papaya::HashMap<TokenKey, Arc<Slot>>,
+    /// The same in the order of their identities, for whoever acts on one.
+    by_identity: Mutex<BTreeMap<Place, Arc<Slot>>>,
     recency: Cache<TokenKey, u32>,
     evicted: Arc<Mutex<Vec<TokenKey>>>,
     owners: Mutex<HashMap<Principal, Owner>>,
@@ -37,6 +39,13 @@ pub(crate) struct Index {
     least_weight: u64,
     max_weight: u64,
     share: u64,
+}
+
+/// An identity, and where the slot lies: its own as long as it lives.
+type Place = (Uid, usize);
+
+fn place(slot: &Arc<Slot>) -> Place {
+    (slot.key.identity, Arc::as_ptr(slot).addr())
 }
 
 /// What one caller brought in, in the order of coming.
@@ -81,6 +90,7 @@ impl Index {
         Self {
             writer,
             slots: papaya::HashMap::new(),
+            by_identity: Mutex::default(),
             recency,
             evicted,
             owners: Mutex::default(),
@@ -108,6 +118,12 @@ impl Index {
         self.slots.pin().values().cloned().collect()
     }
 
+    /// The slots of one identity.
+    pub(crate) fn of(&self, identity: Uid) -> Vec<Arc<Slot>> {
+        let slots = self.by_identity();
+        slots.range((identity, 0)..=(identity, usize::MAX)).map(|(_, slot)| Arc::clone(slot)).collect()
+    }
+
     /// The slot of a key, made if it is not there.
     pub(crate) fn ensure(&self, key: &TokenKey, owner: &Principal, now: Now) -> Result<Arc<Slot>, Full> {
         if let Some(slot) = self.find(key) {
@@ -121,6 +137,11 @@ impl Index {
         let kept = Arc::clone(self.slots.pin().get_or_insert_with(key.clone(), || Arc::clone(&made)));
         if Arc::ptr_eq(&kept, &made) {
             self.owners().entry(owner.clone()).or_default().push(&kept, self.least_weight);
+            self.by_identity().insert(place(&kept), Arc::clone(&kept));
+            // Somebody may have taken it out between the two.
+            if kept.state().gone {
+                self.by_identity().remove(&place(&kept));
+            }
             self.weigh(&kept, now);
             // What is in use cannot go, so the new one does.
             if self.weight() > self.max_weight {
@@ -161,6 +182,7 @@ impl Index {
             let weight = slot.weight.swap(0, Relaxed);
             self.change(&slot.owner, weight, 0);
         }
+        self.by_identity().remove(&place(slot));
         // Whoever knows the place finds nothing there any more.
         slot.token.store(None);
         slot.seen.send_modify(|seen| seen.ended = true);
@@ -230,6 +252,10 @@ impl Index {
                 }
             }
         }
+    }
+
+    fn by_identity(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Arc<Slot>>> {
+        self.by_identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn owners(&self) -> std::sync::MutexGuard<'_, HashMap<Principal, Owner>> {

@@ -110,19 +110,21 @@ impl Engine {
 
     /// Drops every token of an identity: it was disabled, deleted or revoked.
     pub fn evict_identity(&self, identity: Uid) {
-        self.evict_where(|slot| slot.key.identity == identity);
+        self.shared.index.of(identity).iter().for_each(|slot| self.shared.evict(slot));
     }
 
     /// Drops every token of an authority: its profile changed or it is gone.
     pub fn evict_authority(&self, authority: Uid) {
         self.shared.gate.authority_changed(authority, self.shared.clock.now());
-        self.evict_where(|slot| slot.key.authority == authority);
+        for slot in self.shared.index.all().iter().filter(|slot| slot.key.authority == authority) {
+            self.shared.evict(slot);
+        }
     }
 
     /// Forgets failures of an identity, so that the next caller tries at once: its credential was replaced.
     pub fn retry_identity(&self, identity: Uid) {
         let now = self.shared.clock.now();
-        for slot in self.shared.index.all().into_iter().filter(|slot| slot.key.identity == identity) {
+        for slot in self.shared.index.of(identity) {
             let mut state = slot.state();
             if state.retry_at.take().is_some() {
                 state.failures = 0;
@@ -132,16 +134,19 @@ impl Engine {
         }
     }
 
-    fn evict_where(&self, which: impl Fn(&Slot) -> bool) {
-        for slot in self.shared.index.all().iter().filter(|slot| which(slot)) {
-            self.shared.evict(slot);
-        }
-    }
-
     /// Everything in memory, without the tokens; in the order of identity and target.
     pub fn slots(&self) -> Vec<SlotInfo> {
+        self.shown(self.shared.index.all())
+    }
+
+    /// The same of one identity alone.
+    pub fn slots_of(&self, identity: Uid) -> Vec<SlotInfo> {
+        self.shown(self.shared.index.of(identity))
+    }
+
+    fn shown(&self, slots: Vec<Arc<Slot>>) -> Vec<SlotInfo> {
         let now = self.shared.clock.now();
-        let mut all: Vec<_> = self.shared.index.all().iter().map(|slot| info(slot, now)).collect();
+        let mut all: Vec<_> = slots.iter().map(|slot| info(slot, now)).collect();
         all.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
         all
     }

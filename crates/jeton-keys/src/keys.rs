@@ -13,7 +13,8 @@ use std::{
 };
 
 use jeton_core::{
-    Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, Clock, ProofRequest, Uid, Wall,
+    Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, Clock, KeyKind, ProofRequest, Uid,
+    Wall,
 };
 use jeton_lifecycle::{IdentityStore, KeyError, KeyRequest, KeyRing, NewKey, SecretId, SecretKind};
 use moka::{policy::EvictionPolicy, sync::Cache};
@@ -233,7 +234,12 @@ impl Assertions for Keys {
 impl KeyRing for Keys {
     fn make(&self, request: KeyRequest) -> BoxFuture<'_, Result<NewKey, KeyError>> {
         Box::pin(async move {
-            run(&self.0.generators, Urgency::Now, move || generate(&request)).await.ok_or(KeyError::Busy)?
+            // One on a curve is made as fast as a signature, and does not stand in line behind an RSA key.
+            let workers = match request.kind {
+                KeyKind::P256 => &self.0.signers,
+                _ => &self.0.generators,
+            };
+            run(workers, Urgency::Now, move || generate(&request)).await.ok_or(KeyError::Busy)?
         })
     }
 

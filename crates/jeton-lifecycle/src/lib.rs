@@ -6,6 +6,7 @@
 
 mod attach;
 mod authorities;
+mod busy;
 mod error;
 mod identities;
 mod list;

@@ -1,7 +1,6 @@
 //! The one owner of the registry: reads, changes, commits, publishes.
 
 use std::{
-    collections::HashSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -15,7 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     ClientRegistry, IdentityStore, KeyRing, LifecycleError, LifecycleSettings, LifecycleTasks, Orphan,
-    Recorded, Write, runner,
+    Recorded, Write, busy::Busy, runner,
 };
 
 /// What the lifecycle needs of the world.
@@ -79,7 +78,7 @@ pub(crate) struct Shared {
     /// Held over every read-change-commit.
     pub(crate) change: tokio::sync::Mutex<()>,
     /// Identities with an operation.
-    pub(crate) busy: Mutex<HashSet<Uid>>,
+    pub(crate) busy: Mutex<Busy>,
     pub(crate) orphans: Mutex<Vec<Orphan>>,
     pub(crate) wake: Notify,
     pub(crate) revision: watch::Sender<u64>,
@@ -100,11 +99,9 @@ impl Lifecycle {
     ) -> Result<(Self, LifecycleTasks), LifecycleError> {
         let registry = ports.store.load().await?;
         let mut directory = Directory::default();
-        let mut busy = HashSet::new();
+        let mut busy = Busy::default();
         for identity in registry.identities {
-            if identity.operation.is_some() {
-                busy.insert(identity.uid);
-            }
+            busy.put(&identity);
             directory.put_identity(Arc::new(identity));
         }
         registry.workloads.into_iter().for_each(|w| directory.put_workload(Arc::new(w)));
@@ -192,15 +189,11 @@ impl Shared {
     fn show(&self, directory: &mut Directory, change: Shown) {
         match change {
             Shown::Identity(identity) => {
-                if identity.operation.is_some() {
-                    locked(&self.busy).insert(identity.uid);
-                } else {
-                    locked(&self.busy).remove(&identity.uid);
-                }
+                locked(&self.busy).put(&identity);
                 directory.put_identity(identity);
             }
             Shown::NoIdentity(uid) => {
-                locked(&self.busy).remove(&uid);
+                locked(&self.busy).remove(uid);
                 directory.remove_identity(uid);
             }
             Shown::Workload(workload) => directory.put_workload(workload),

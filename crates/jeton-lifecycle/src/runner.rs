@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use jeton_core::{Identity, IdentityKind, IdentityState, Operation, OperationKind, Step, Uid, Wall};
+use jeton_core::{Identity, IdentityKind, IdentityState, Operation, OperationKind, Uid, Wall};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -93,29 +93,28 @@ struct Turn {
     alone: bool,
 }
 
-/// What to begin: what waits longest first, and no more at one authority than it may hold up.
+/// What to begin: what was asked for first, and no more at one authority than it may hold up.
 fn due(shared: &Shared, taken: &HashMap<Uid, Turn>, now: Wall) -> Vec<(Uid, Turn)> {
     let directory = shared.ports.directory.load();
-    let waits = |uid: &Uid| {
-        let identity = directory.identity(*uid).filter(|i| i.state != IdentityState::Failed)?;
-        let operation = identity.operation.as_ref().filter(|o| o.next_try_at <= now)?;
-        let changes = matches!(operation.step(), Some(Step::Registered | Step::Removed));
-        let alone = changes && directory.authority(identity.authority).is_some_and(|a| is_dynamic(a));
-        let turn = Turn { authority: identity.authority, alone };
-        (!taken.contains_key(uid)).then_some((operation.next_try_at, *uid, turn))
-    };
-    let mut waiting: Vec<_> = locked(&shared.busy).iter().filter_map(waits).collect();
-    waiting.sort_unstable_by_key(|(at, uid, _)| (*at, *uid));
     let mut at_work = HashMap::<Uid, (usize, bool)>::new();
-    let mut begins = |turn: &Turn| {
+    for turn in taken.values() {
         let (steps, alone) = at_work.entry(turn.authority).or_default();
-        let begins = *steps < shared.settings.max_concurrent && !(*alone && turn.alone);
-        *steps += usize::from(begins);
+        *steps += 1;
         *alone |= turn.alone;
-        begins
-    };
-    taken.values().for_each(|turn| _ = begins(turn));
-    waiting.into_iter().filter(|(.., turn)| begins(turn)).map(|(_, uid, turn)| (uid, turn)).collect()
+    }
+    let (busy, mut begins) = (locked(&shared.busy), vec![]);
+    for authority in busy.authorities() {
+        let (steps, alone) = at_work.get(&authority).copied().unwrap_or_default();
+        let most = shared.settings.max_concurrent.saturating_sub(steps);
+        let one_at_a_time = directory.authority(authority).is_some_and(|a| is_dynamic(a));
+        let changing = if one_at_a_time { usize::from(!alone) } else { most };
+        let next = busy.next(authority, now, most, changing, |uid| taken.contains_key(&uid));
+        begins.extend(
+            next.into_iter()
+                .map(|(uid, changing)| (uid, Turn { authority, alone: changing && one_at_a_time })),
+        );
+    }
+    begins
 }
 
 /// Begins the rotation of every certificate that reached its age.

@@ -14,33 +14,44 @@ use crate::{
 };
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
-    Router::new().route("/sandbox/stats", get(stats)).route("/sandbox/settings", get(settings).put(change))
+    Router::new()
+        .route("/sandbox/stats", get(stats))
+        .route("/sandbox/totals", get(totals))
+        .route("/sandbox/settings", get(settings).put(change))
 }
 
 async fn stats(Extract(shared): Extract<Arc<Shared>>) -> Reply {
     let state = shared.state.lock().await;
-    let sum = |of: fn(&Counts) -> u64| state.counts.values().map(of).sum::<u64>();
     let own = state.applications.values().filter(|a| !a.built_in);
-    let keys = own.clone().map(|a| a.keys.len()).sum::<usize>()
-        + state.clients.values().map(|c| jwks(&c.metadata).count()).sum::<usize>();
     let clients = state
         .counts
         .keys()
         .filter(|client| !client.is_empty())
         .cloned()
-        .chain(own.clone().map(|a| a.app_id.clone()))
+        .chain(own.map(|a| a.app_id.clone()))
         .chain(state.clients.keys().cloned());
     let by_client: serde_json::Map<String, Value> =
         clients.map(|client| (client.clone(), of_client(&state, &client))).collect();
-    reply(
-        200,
-        &json!({
-            "token_requests": {"total": sum(|c| c.total), "ok": sum(|c| c.ok), "refused": sum(|c| c.refused)},
-            "applications": own.count() + state.clients.len(),
-            "keys": keys,
-            "by_client": by_client,
-        }),
-    )
+    let mut body = in_all(&state);
+    body["by_client"] = by_client.into();
+    reply(200, &body)
+}
+
+/// The same without the clients, of which there may be very many.
+async fn totals(Extract(shared): Extract<Arc<Shared>>) -> Reply {
+    reply(200, &in_all(&*shared.state.lock().await))
+}
+
+fn in_all(state: &State) -> Value {
+    let sum = |of: fn(&Counts) -> u64| state.counts.values().map(of).sum::<u64>();
+    let own = state.applications.values().filter(|a| !a.built_in);
+    let keys = own.clone().map(|a| a.keys.len()).sum::<usize>()
+        + state.clients.values().map(|c| jwks(&c.metadata).count()).sum::<usize>();
+    json!({
+        "token_requests": {"total": sum(|c| c.total), "ok": sum(|c| c.ok), "refused": sum(|c| c.refused)},
+        "applications": own.count() + state.clients.len(),
+        "keys": keys,
+    })
 }
 
 fn of_client(state: &State, client: &str) -> Value {

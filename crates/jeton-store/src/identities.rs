@@ -1,5 +1,6 @@
 //! The registry: identities, workloads, authorities, in one transaction with what belongs to them.
 
+use futures_util::TryStreamExt;
 use jeton_core::{Authority, BoxFuture, Identity, Uid, Wall, Workload};
 use jeton_lifecycle::{IdentityStore, Orphan, Recorded, Registry, SecretId, StoreError, Write};
 use secrecy::SecretSlice;
@@ -61,7 +62,6 @@ impl IdentityStore for Store {
 impl Inner {
     /// Every body that can be read; the others are left out and named.
     pub(crate) async fn bodies<T: DeserializeOwned>(&self, sql: &'static str) -> Result<Vec<T>, StoreError> {
-        let rows = sqlx::query(sql).fetch_all(&self.registry.reader).await.map_err(unavailable)?;
         let read = |row: &SqliteRow| {
             let (name, body): (String, String) = (row.try_get("name").ok()?, row.try_get("body").ok()?);
             let parsed = serde_json::from_str(&body);
@@ -71,7 +71,12 @@ impl Inner {
             }
             parsed.ok()
         };
-        Ok(rows.iter().filter_map(read).collect())
+        // One row at a time: all of them together would be as large as what is made of them.
+        let (mut rows, mut bodies) = (sqlx::query(sql).fetch(&self.registry.reader), vec![]);
+        while let Some(row) = rows.try_next().await.map_err(unavailable)? {
+            bodies.extend(read(&row));
+        }
+        Ok(bodies)
     }
 
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
@@ -119,7 +124,6 @@ impl Inner {
                 .await
                 .map_err(unavailable)?;
         }
-        self.data_keys.forget(uid);
         Ok(())
     }
 

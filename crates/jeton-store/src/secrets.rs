@@ -1,9 +1,5 @@
-//! Sealed secrets of identities and authorities, each owner under a data key of its own.
-
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+//! Sealed secrets of identities and authorities, each owner under a data key of its own. An opened one is not kept: opening it again costs
+//! less than the query that reads it, and 100,000 of them are a lot of memory.
 
 use jeton_core::Uid;
 use jeton_lifecycle::{SecretId, SecretKind, StoreError};
@@ -18,31 +14,6 @@ use crate::{
 
 /// The schema of what is inside a sealed secret.
 const SCHEMA: i64 = 1;
-/// Opened data keys kept in memory.
-const MAX_OPEN_KEYS: usize = 200_000;
-
-#[derive(Default)]
-pub(crate) struct DataKeys(Mutex<HashMap<Uid, Arc<DataKey>>>);
-
-impl DataKeys {
-    fn find(&self, owner: Uid) -> Option<Arc<DataKey>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&owner).cloned()
-    }
-
-    fn keep(&self, owner: Uid, key: DataKey) -> Arc<DataKey> {
-        let key = Arc::new(key);
-        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() >= MAX_OPEN_KEYS {
-            keys.clear();
-        }
-        keys.insert(owner, Arc::clone(&key));
-        key
-    }
-
-    pub(crate) fn forget(&self, owner: Uid) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&owner);
-    }
-}
 
 fn key_place(owner: Uid) -> Vec<u8> {
     place(&[b"data_keys", owner.as_bytes()])
@@ -97,18 +68,14 @@ impl Inner {
         &self,
         transaction: &mut Transaction<'static, Sqlite>,
         owner: Uid,
-    ) -> Result<Arc<DataKey>, StoreError> {
+    ) -> Result<DataKey, StoreError> {
         let row = sqlx::query("SELECT nonce, wrapped FROM data_keys WHERE owner = ?")
             .bind(&owner.as_bytes()[..])
             .fetch_optional(&mut **transaction)
             .await
             .map_err(unavailable)?;
         if let Some(row) = row {
-            // Not kept in memory either: the row may be of this very transaction, which may fail.
-            return match self.data_keys.find(owner) {
-                Some(key) => Ok(key),
-                None => self.unwrapped_key(owner, &row).map(Arc::new),
-            };
+            return self.unwrapped_key(owner, &row);
         }
         let made = self.sealing.new_data_key(&key_place(owner));
         let (key, wrapped) =
@@ -120,15 +87,7 @@ impl Inner {
             .execute(&mut **transaction)
             .await
             .map_err(unavailable)?;
-        // Not kept before the commit: if that fails, the key is none.
-        Ok(Arc::new(key))
-    }
-
-    fn opened_key(&self, owner: Uid, row: &sqlx::sqlite::SqliteRow) -> Result<Arc<DataKey>, StoreError> {
-        match self.data_keys.find(owner) {
-            Some(key) => Ok(key),
-            None => self.unwrapped_key(owner, row).map(|key| self.data_keys.keep(owner, key)),
-        }
+        Ok(key)
     }
 
     fn unwrapped_key(&self, owner: Uid, row: &sqlx::sqlite::SqliteRow) -> Result<DataKey, StoreError> {
@@ -156,7 +115,7 @@ impl Inner {
         .await
         .map_err(unavailable)?;
         let Some(row) = row else { return Ok(None) };
-        let opened = self.opened_key(id.owner, &row).and_then(|key| {
+        let opened = self.unwrapped_key(id.owner, &row).and_then(|key| {
             let sealed = Sealed {
                 nonce: row.try_get("secret_nonce").map_err(unavailable)?,
                 bytes: row.try_get("sealed").map_err(unavailable)?,

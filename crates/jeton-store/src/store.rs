@@ -9,7 +9,7 @@ use std::{
 use jeton_core::Clock;
 use sqlx::{Row, sqlite::SqliteSynchronous};
 
-use crate::{SealingKey, database::Database, secrets::DataKeys};
+use crate::{SealingKey, database::Database};
 
 /// A cloneable handle on the stores of one data directory.
 #[derive(Clone)]
@@ -20,7 +20,6 @@ pub(crate) struct Inner {
     pub(crate) tokens: Database,
     pub(crate) sealing: SealingKey,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) data_keys: DataKeys,
     pub(crate) day_keys: Mutex<std::collections::HashMap<i64, Arc<crate::sealing::DataKey>>>,
     pub(crate) quarantined: Mutex<Vec<String>>,
     /// Why the last write of the registry failed, if it did.
@@ -80,9 +79,12 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let path = data_dir.join("registry.db");
         // FULL: a commit is on disk before it returns.
-        let registry =
-            Database::open(&path, SqliteSynchronous::Full, &[include_str!("../migrations/registry_1.sql")])
-                .await?;
+        let registry = Database::open(
+            &path,
+            SqliteSynchronous::Full,
+            &[include_str!("../migrations/registry_1.sql"), include_str!("../migrations/registry_2.sql")],
+        )
+        .await?;
         check_key(&registry, &sealing)
             .await
             .map_err(|source| OpenError::Database { path: path.display().to_string(), source })??;
@@ -93,9 +95,9 @@ impl Store {
             &[include_str!("../migrations/tokens_1.sql")],
         )
         .await?;
-        let (data_keys, day_keys, quarantined) = (DataKeys::default(), Mutex::default(), Mutex::default());
+        let (day_keys, quarantined) = (Mutex::default(), Mutex::default());
         let unwritable = Mutex::default();
-        let inner = Inner { registry, tokens, sealing, clock, data_keys, day_keys, quarantined, unwritable };
+        let inner = Inner { registry, tokens, sealing, clock, day_keys, quarantined, unwritable };
         Ok(Self(Arc::new(inner)))
     }
 

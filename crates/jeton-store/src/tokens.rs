@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::TryStreamExt;
 use jeton_core::{BoxFuture, IdentityName, IssuedToken, TokenKey, Uid, Wall};
 use jeton_engine::{Hold, Kept, StoredToken, TokenStore, TokenStoreError, TokenWrite};
 use secrecy::ExposeSecret;
@@ -83,10 +84,9 @@ impl Inner {
             }
         }
         let mut kept = Kept::default();
-        for row in sqlx::query("SELECT token_key, day, facts, nonce, sealed FROM tokens")
-            .fetch_all(&self.tokens.reader)
-            .await?
-        {
+        let mut rows =
+            sqlx::query("SELECT token_key, day, facts, nonce, sealed FROM tokens").fetch(&self.tokens.reader);
+        while let Some(row) = rows.try_next().await? {
             match opened(&row, &days) {
                 Some(token) => kept.tokens.push(token),
                 None => kept.unreadable += 1,

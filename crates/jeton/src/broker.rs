@@ -138,7 +138,7 @@ impl Running {
             },
         };
         forget_what_is_gone(&broker).await?;
-        broker.access.snapshot().assignments().for_each(|assignment| broker.keep_warm(assignment));
+        keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
         let (settings, doors, health) = (settings.clone(), vec![], vec![]);
         Ok(Self {
@@ -247,11 +247,17 @@ async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, ke
         match event {
             LifecycleEvent::Activated(identity) => {
                 broker.engine.retry_identity(identity);
-                warm(&broker, |a| a.scope == AssignmentScope::Identity(identity));
+                broker
+                    .access
+                    .snapshot()
+                    .binding(identity)
+                    .for_each(|assignment| broker.keep_warm(assignment));
             }
             LifecycleEvent::Deactivated(identity) => {
                 broker.engine.evict_identity(identity);
-                discard(&broker, &keys, |i| i.uid == identity);
+                if let Some(identity) = broker.lifecycle.directory().identity(identity) {
+                    discard(&keys, identity);
+                }
             }
             LifecycleEvent::Removed(identity) => {
                 broker.engine.evict_identity(identity);
@@ -265,34 +271,28 @@ async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, ke
             LifecycleEvent::WorkloadRemoved(workload) => forget(&broker, workload).await,
             LifecycleEvent::AuthorityChanged(authority) => {
                 broker.engine.evict_authority(authority);
-                discard(&broker, &keys, |i| i.authority == authority);
                 let directory = broker.lifecycle.directory();
+                let there = directory.identities_after(None).filter(|i| i.authority == authority);
+                there.for_each(|identity| discard(&keys, identity));
                 if let Some(Registrar::Certificate { credential, .. }) =
                     directory.authority(authority).map(|a| &a.registrar)
                 {
                     keys.discard(credential.uid);
                 }
-                warm(&broker, |_| true);
+                keep_all_warm(&broker);
             }
             _ => tracing::error!(?event, "a lifecycle event that nobody acts on"),
         }
     }
 }
 
-fn warm(broker: &Broker, which: impl Fn(&jeton_core::RoleAssignment) -> bool) {
-    broker
-        .access
-        .snapshot()
-        .assignments()
-        .filter(|a| which(a))
-        .for_each(|assignment| broker.keep_warm(assignment));
+fn keep_all_warm(broker: &Broker) {
+    broker.access.snapshot().assignments().for_each(|assignment| broker.keep_warm(assignment));
 }
 
 /// What was signed ahead must not be used any more.
-fn discard(broker: &Broker, keys: &Keys, which: impl Fn(&Identity) -> bool) {
-    let directory = broker.lifecycle.directory();
-    let credentials = directory.identities_after(None).filter(|i| which(i)).flat_map(|i| &i.credentials);
-    credentials.for_each(|credential| keys.discard(credential.uid));
+fn discard(keys: &Keys, identity: &Identity) {
+    identity.credentials.iter().for_each(|credential| keys.discard(credential.uid));
 }
 
 async fn forget(broker: &Broker, gone: Uid) {

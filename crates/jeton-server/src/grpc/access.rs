@@ -136,9 +136,11 @@ impl Broker {
     fn cool(&self, gone: &RoleAssignment) {
         let keys: HashSet<_> = self.warm_keys(gone).into_iter().collect();
         keys.iter().for_each(|key| self.engine.unpin(key));
+        // Only an assignment on one identity keeps anything warm.
+        let AssignmentScope::Identity(identity) = gone.scope else { return };
         let snapshot = self.access.snapshot();
         let concerned = |a: &&Arc<RoleAssignment>| self.warm_keys(a).iter().any(|key| keys.contains(key));
-        snapshot.assignments().filter(concerned).for_each(|other| self.keep_warm(other));
+        snapshot.binding(identity).filter(concerned).for_each(|other| self.keep_warm(other));
     }
 
     fn warm_keys(&self, assignment: &RoleAssignment) -> Vec<TokenKey> {

@@ -91,10 +91,10 @@ impl IdentityService for Broker {
         let name = name(&request.get_ref().name)?;
         let directory = self.lifecycle.directory();
         let found = directory.identity_named(&name).ok_or_else(|| Failure::not_found(&name))?;
-        let slots = self.engine.slots().into_iter().filter(|slot| slot.key.identity == found.uid);
+        let slots = self.engine.slots_of(found.uid).into_iter();
         let assignments = self.access.snapshot();
-        let reaching = assignments.assignments().filter(|a| a.scope.covers(found));
-        let consumers: BTreeSet<_> = reaching.map(|a| assignment(a, &directory).member).collect();
+        let consumers: BTreeSet<_> =
+            assignments.covering(found).map(|a| assignment(a, &directory).member).collect();
         let shown = v1::Identity {
             last_use_time: slots.map(|slot| slot.last_used).max().map(timestamp),
             consumers: consumers.into_iter().collect(),

@@ -105,12 +105,22 @@ fn write_until_killed(folder: &Path, first: u64, after: Duration) -> Vec<u64> {
     reading.join().unwrap()
 }
 
+/// In so many kills a store becomes large enough; then another begins, because everything in it is looked at after each.
+const KILLS: usize = 50;
+
 /// `JETON_KILLS` makes it longer.
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_in_fifty_kills() {
-    let kills = std::env::var("JETON_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
-    let folder = tempfile::tempdir().unwrap();
+    let kills = std::env::var("JETON_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
     let mut random = SmallRng::seed_from_u64(SEED);
+    for begun in (0..kills).step_by(KILLS) {
+        survive(KILLS.min(kills - begun), &mut random).await;
+    }
+}
+
+/// One store, killed and looked at so many times.
+async fn survive(kills: usize, random: &mut SmallRng) {
+    let folder = tempfile::tempdir().unwrap();
     open(folder.path()).await.close().await;
     let (mut acknowledged, mut next) = (BTreeSet::new(), 1);
     for kill in 0..kills {

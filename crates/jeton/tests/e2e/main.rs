@@ -15,6 +15,7 @@ mod ports;
 mod registrations;
 mod restart;
 mod rotation;
+mod scale;
 mod serve;
 mod signals;
 mod stores;

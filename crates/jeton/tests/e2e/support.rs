@@ -171,6 +171,11 @@ impl Sandbox {
         self.http.read(&format!("{}/sandbox/stats", self.text("/url")), None).await.unwrap().json.clone()
     }
 
+    /// The counts in all, without the clients.
+    pub(crate) async fn totals(&self) -> Value {
+        self.http.read(&format!("{}/sandbox/totals", self.text("/url")), None).await.unwrap().json.clone()
+    }
+
     /// Requests of one client for one scope.
     pub(crate) async fn requests(&self, client_id: &str, scope: &str) -> u64 {
         self.stats().await["by_client"][client_id]["by_scope"][scope].as_u64().unwrap_or(0)
