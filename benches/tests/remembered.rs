@@ -1,4 +1,5 @@
 //! What is remembered of decisions is bounded, and being forgotten costs a caller nothing but the decision.
+#![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 use benches::World;
 use jeton_server::grpc::GetTokenShortcut;
