@@ -17,8 +17,7 @@ use servers::Server;
 use crate::{
     RunArguments,
     drive::{self, Pace},
-    ramp::{self, RampArguments},
-    report::{Report, table},
+    report::Report,
     target::token_bytes,
 };
 
@@ -34,8 +33,8 @@ pub(crate) struct CompareArguments {
     /// Shapes of load: connections x requests under way on each; with @RATE at a constant rate
     #[arg(long, default_values = ["10x10", "100x100", "1000x1"])]
     shape: Vec<String>,
-    /// In place of shapes: so many callers, each on a connection of its own, at half of the rate that jeton answers at most, which is
-    /// looked for first; with --floor
+    /// In place of shapes: so many callers, each on a connection of its own, at half of the rate that they get from jeton when each asks
+    /// again as soon as it is answered; with --floor
     #[arg(long, value_name = "CALLERS", conflicts_with = "shape")]
     at_half: Option<usize>,
     /// Measured seconds of each
@@ -93,8 +92,8 @@ impl CompareArguments {
 pub(crate) struct Comparison {
     /// In words, before the shapes.
     pub(crate) notes: Vec<String>,
-    /// The ramp to jeton's saturation, if one was asked for.
-    pub(crate) ramp: Vec<Report>,
+    /// Jeton at its saturation, if that was asked for.
+    pub(crate) saturated: Option<Report>,
     pub(crate) shapes: Vec<Shape>,
 }
 
@@ -145,24 +144,21 @@ fn start<'a>(arguments: &'a CompareArguments, folder: &'a Path) -> anyhow::Resul
 impl Sides<'_> {
     fn measure(&self) -> anyhow::Result<Comparison> {
         let mut notes = vec![format!("access tokens of {} bytes from each server", self.token_bytes)];
-        let (mut ramp, mut texts) = (vec![], self.arguments.shape.clone());
+        let (mut texts, mut saturated) = (self.arguments.shape.clone(), None);
         if let Some(callers) = self.arguments.at_half {
-            let (rates, verdict) = self.saturate(callers)?;
-            let most = rates.iter().map(|r| r.throughput).fold(0.0, f64::max);
-            ensure!(most > 0.0, "jeton answered nobody:\n{}", table(&rates));
+            let mut most = self.round(&format!("{callers}x1"), &self.jeton)?;
+            ensure!(most.throughput > 0.0, "jeton answered nobody");
             notes.push(format!(
-                "jeton with {callers} callers: {verdict}; {most:.0}/s at most; below is half of that"
+                "jeton answers {callers} callers {:.0}/s, each asking again at once; at the limit: {}; below is half of that",
+                most.throughput,
+                most.saturated.as_str()
             ));
-            (ramp, texts) = (rates, vec![format!("{callers}x1@{:.0}", most / 2.0)]);
+            texts = vec![format!("{callers}x1@{:.0}", most.throughput / 2.0)];
+            most.name.push_str(", saturated");
+            saturated = Some(most);
         }
         let shapes = texts.iter().map(|text| self.shape(text)).collect::<Result<_, _>>()?;
-        Ok(Comparison { notes, ramp, shapes })
-    }
-
-    /// Looks for the rate above which jeton does not follow.
-    fn saturate(&self, callers: usize) -> anyhow::Result<(Vec<Report>, String)> {
-        let rising = RampArguments { from: 1_000.0, step: 30.0, ..RampArguments::default() };
-        ramp::run(&self.jeton.target, &RunArguments { seconds: 2.0, ..self.load(callers, 1) }, &rising)
+        Ok(Comparison { notes, saturated, shapes })
     }
 
     fn load(&self, connections: usize, streams: usize) -> RunArguments {
@@ -255,13 +251,13 @@ impl Comparison {
     /// All measurements, in the order in which they were taken as far as the shapes go.
     pub(crate) fn reports(self) -> Vec<Report> {
         let shapes = self.shapes.into_iter().flat_map(|s| s.others.into_iter().flatten().chain(s.jeton));
-        self.ramp.into_iter().chain(shapes).collect()
+        self.saturated.into_iter().chain(shapes).collect()
     }
 
-    /// Requests that failed, but for those of the ramp, whose last rate is one too many.
+    /// Requests that failed.
     pub(crate) fn failed(&self) -> u64 {
         let rounds = self.shapes.iter().flat_map(|s| s.others.iter().flatten().chain(&s.jeton));
-        rounds.map(Report::failed).sum()
+        rounds.chain(&self.saturated).map(Report::failed).sum()
     }
 
     /// What was found before, and a line for each shape and each other server.
