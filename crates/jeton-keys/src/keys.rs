@@ -94,8 +94,9 @@ impl Keys {
         store: Arc<dyn IdentityStore>,
         clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
-        let signers = Workers::start("jeton-sign", settings.threads(), settings.max_queued)?;
-        let generators = Workers::start("jeton-keygen", 1, MAX_QUEUED_GENERATIONS)?;
+        let signers =
+            Workers::start("jeton-sign", settings.threads(), settings.threads(), settings.max_queued)?;
+        let generators = Workers::start("jeton-keygen", 1, 0, MAX_QUEUED_GENERATIONS)?;
         // The default policy may refuse a new key when full, which would then be opened and parsed for every signature.
         let parsed = Cache::builder()
             .max_capacity(settings.max_parsed_keys)

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeysSettings {
-    /// Threads that sign; 0: half of the cores, at least one. One more generates keys.
+    /// Threads that sign what somebody waits for, and as many again that sign ahead; 0: half of the cores, at least one. One more generates
+    /// keys.
     pub signing_threads: usize,
     /// Signatures that may wait for a thread.
     pub max_queued: usize,

@@ -1,4 +1,7 @@
-//! Threads for work that takes long, with a bounded line before them. What a caller waits for comes first.
+//! Threads for work that takes long, with a bounded line before them.
+//!
+//! What somebody waits for and what is done ahead have threads of their own, because the kernel has to know: a thread that serves callers
+//! and wakes up beside one that signs otherwise waits for the end of that one's slice, which is thousands of hits.
 
 use std::{
     collections::VecDeque,
@@ -8,8 +11,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// How much these threads stand back: where cores are few, callers are served first. A token is refreshed in the middle of its life, so
-/// its signature has time; a quarter of a busy core still makes hundreds a second.
+use thread_priority::{
+    NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy::Normal,
+    set_thread_priority_and_policy, thread_native_id,
+};
+
+/// How much the threads stand back for whose work somebody waits: a quarter of a busy core still makes hundreds of signatures a second.
 const NICE: i32 = 5;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -31,7 +38,8 @@ pub(crate) struct Workers {
 
 struct Line {
     jobs: Mutex<Jobs>,
-    changed: Condvar,
+    now: Condvar,
+    ahead: Condvar,
     most: usize,
 }
 
@@ -43,13 +51,18 @@ struct Jobs {
 }
 
 impl Workers {
-    pub(crate) fn start(name: &str, threads: usize, most: usize) -> io::Result<Self> {
-        let line = Arc::new(Line { jobs: Mutex::default(), changed: Condvar::new(), most });
-        let spawn = |n| {
+    /// `now`: threads for what somebody waits for; `ahead`: for the rest.
+    pub(crate) fn start(name: &str, now: usize, ahead: usize, most: usize) -> io::Result<Self> {
+        let line = Line { jobs: Mutex::default(), now: Condvar::new(), ahead: Condvar::new(), most };
+        let line = Arc::new(line);
+        let spawn = |(urgency, name)| {
             let line = Arc::clone(&line);
-            thread::Builder::new().name(format!("{name}-{n}")).spawn(move || line.work())
+            thread::Builder::new().name(name).spawn(move || line.work(urgency))
         };
-        let threads = (0..threads).map(spawn).collect::<io::Result<_>>()?;
+        let named = |urgency, kind: &str, n| (urgency, format!("{name}-{kind}{n}"));
+        let now = (0..now).map(|n| named(Urgency::Now, "", n));
+        let ahead = (0..ahead).map(|n| named(Urgency::Ahead, "a", n));
+        let threads = now.chain(ahead).map(spawn).collect::<io::Result<_>>()?;
         Ok(Self { line, threads })
     }
 
@@ -62,23 +75,24 @@ impl Workers {
         if full || jobs.stopped {
             return false;
         }
-        match urgency {
-            Urgency::Now => jobs.now.push_back(Box::new(job)),
-            Urgency::Ahead => jobs.ahead.push_back(Box::new(job)),
-        }
+        jobs.of(urgency).push_back(Box::new(job));
         drop(jobs);
-        self.line.changed.notify_one();
+        self.line.changed(urgency).notify_one();
         true
     }
 }
 
 impl Line {
-    fn work(&self) {
-        // On Linux this is the thread's own. Elsewhere, or where it is not allowed, it works as before.
-        if cfg!(target_os = "linux") {
-            let _ = rustix::process::nice(NICE);
-        }
-        while let Some(job) = self.next() {
+    fn work(&self, urgency: Urgency) {
+        // These are the thread's own. Where it is not allowed, it works as before.
+        let _ = match urgency {
+            Urgency::Now if cfg!(target_os = "linux") => rustix::process::nice(NICE).is_ok(),
+            Urgency::Now => false,
+            Urgency::Ahead => {
+                set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, Normal(Idle)).is_ok()
+            }
+        };
+        while let Some(job) = self.next(urgency) {
             // The job's answer channel closes, which tells whoever waits; the thread goes on.
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
                 tracing::error!("a key operation panicked");
@@ -86,19 +100,23 @@ impl Line {
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self, urgency: Urgency) -> Option<Job> {
         let mut jobs = self.locked();
         loop {
             if jobs.stopped {
                 return None;
             }
-            if let Some(job) = jobs.now.pop_front() {
+            if let Some(job) = jobs.of(urgency).pop_front() {
                 return Some(job);
             }
-            if let Some(job) = jobs.ahead.pop_front() {
-                return Some(job);
-            }
-            jobs = self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            jobs = self.changed(urgency).wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn changed(&self, urgency: Urgency) -> &Condvar {
+        match urgency {
+            Urgency::Now => &self.now,
+            Urgency::Ahead => &self.ahead,
         }
     }
 
@@ -107,10 +125,20 @@ impl Line {
     }
 }
 
+impl Jobs {
+    fn of(&mut self, urgency: Urgency) -> &mut VecDeque<Job> {
+        match urgency {
+            Urgency::Now => &mut self.now,
+            Urgency::Ahead => &mut self.ahead,
+        }
+    }
+}
+
 impl Drop for Workers {
     fn drop(&mut self) {
         self.line.locked().stopped = true;
-        self.line.changed.notify_all();
+        self.line.now.notify_all();
+        self.line.ahead.notify_all();
         for thread in self.threads.drain(..) {
             // The last handle may be dropped by a job: a thread cannot wait for itself.
             if thread.thread().id() != thread::current().id() {
@@ -126,27 +154,28 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(20);
+
     #[test]
     fn what_nobody_waits_for_does_not_keep_out_what_somebody_does() {
-        let workers = Workers::start("test", 1, 10).unwrap();
+        let workers = Workers::start("test", 1, 1, 10).unwrap();
         let (go, wait) = mpsc::channel::<()>();
         let (started, running) = mpsc::channel();
         let busy = move || {
             started.send(()).unwrap();
             let _ = wait.recv();
         };
-        assert!(workers.submit(Urgency::Now, busy));
-        running.recv_timeout(Duration::from_secs(20)).unwrap();
-        let (done, order) = mpsc::channel();
-        let put = |urgency, name: &'static str| {
+        assert!(workers.submit(Urgency::Ahead, busy));
+        running.recv_timeout(PATIENCE).unwrap();
+        let ahead = (0..10).filter(|_| workers.submit(Urgency::Ahead, || {})).count();
+        assert_eq!(ahead, 5, "the line has ten places");
+        let (done, heard) = mpsc::channel();
+        for _ in 0..5 {
             let done = done.clone();
-            workers.submit(urgency, move || done.send(name).unwrap())
-        };
-        let ahead = (0..10).filter(|_| put(Urgency::Ahead, "ahead")).count();
-        let now = (0..10).filter(|_| put(Urgency::Now, "now")).count();
-        assert_eq!((ahead, now), (5, 5), "the line has ten places");
+            assert!(workers.submit(Urgency::Now, move || done.send(()).unwrap()));
+        }
+        // The thread for what is done ahead has not come back from its first job.
+        (0..5).for_each(|_| heard.recv_timeout(PATIENCE).unwrap());
         drop(go);
-        let order: Vec<_> = (0..10).map(|_| order.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
-        assert_eq!(order, [["now"; 5], ["ahead"; 5]].concat());
     }
 }

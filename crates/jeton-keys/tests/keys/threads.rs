@@ -1,6 +1,9 @@
 //! Signatures stay off the threads that serve.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -20,10 +23,16 @@ fn own_time() -> u64 {
     times.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// A thread's nice value (proc(5)), after its name, which may hold anything.
-fn nice(stat: &str) -> i32 {
+/// Places in a thread's stat (proc(5)) behind its name.
+const NICE: usize = 16;
+const POLICY: usize = 38;
+const SCHED_IDLE: i32 = 5;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One of them; the name may hold anything.
+fn field(stat: &str, n: usize) -> i32 {
     let rest = stat.rsplit(')').next().unwrap();
-    rest.split_whitespace().nth(16).unwrap().parse().unwrap()
+    rest.split_whitespace().nth(n).unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -48,15 +57,23 @@ async fn whoever_asks_for_signatures_does_not_make_them() {
 }
 
 #[tokio::test]
-async fn threads_that_sign_stand_back() {
+async fn threads_that_sign_stand_back_and_those_that_sign_ahead_run_when_nobody_else_does() {
     let world = World::new();
     let request = world.p256().await;
     world.keys.take(request).await.unwrap();
-    let own = nice(&fs::read_to_string("/proc/thread-self/stat").unwrap());
-    let stats = fs::read_dir("/proc/self/task").unwrap();
-    // A thread of another test may end meanwhile.
-    let stats = stats.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
-    let signing: Vec<_> =
-        stats.filter(|stat| stat.contains("(jeton-sign-")).map(|stat| nice(&stat)).collect();
+    let own = field(&fs::read_to_string("/proc/thread-self/stat").unwrap(), NICE);
+    let of = |name: &str, n| -> Vec<_> {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        // A thread of another test may end meanwhile.
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        stats.filter(|stat| stat.contains(name)).map(|stat| field(&stat, n)).collect()
+    };
+    let signing = of("(jeton-sign-0", NICE);
     assert!(signing.contains(&(own + 5).min(19)), "{signing:?} beside {own}");
+    let start = Instant::now();
+    // It may not have begun.
+    while !of("(jeton-sign-a0", POLICY).contains(&SCHED_IDLE) {
+        assert!(start.elapsed() < PATIENCE, "{:?}", of("(jeton-sign-a0", POLICY));
+        tokio::task::yield_now().await;
+    }
 }
