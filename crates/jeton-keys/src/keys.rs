@@ -135,7 +135,12 @@ impl Keys {
     }
 
     /// The parsed key of a credential: from memory, or opened and parsed once.
-    async fn key(&self, owner: Uid, credential: Uid) -> Result<Arc<ParsedKey>, AssertionError> {
+    async fn key(
+        &self,
+        owner: Uid,
+        credential: Uid,
+        urgency: Urgency,
+    ) -> Result<Arc<ParsedKey>, AssertionError> {
         if let Some(key) = self.0.parsed.get(&credential) {
             return Ok(key);
         }
@@ -147,7 +152,7 @@ impl Keys {
             failed("it is not in the store; rotate the credential or attach the identity anew")
         })?;
         let parse = move || ParsedKey::from_pkcs8(secret.expose_secret()).map(Arc::new);
-        let parsed = run(&self.0.signers, Urgency::Now, parse).await.ok_or(AssertionError::Busy)?;
+        let parsed = run(&self.0.signers, urgency, parse).await.ok_or(AssertionError::Busy)?;
         let key = parsed
             .ok_or_else(|| failed("it is not readable; rotate the credential or attach the identity anew"))?;
         self.0.numbers.parsed.fetch_add(1, Relaxed);
@@ -160,7 +165,7 @@ impl Keys {
     }
 
     async fn sign(&self, request: AssertionRequest, urgency: Urgency) -> Result<Assertion, AssertionError> {
-        let key = self.key(request.owner, request.credential).await?;
+        let key = self.key(request.owner, request.credential, urgency).await?;
         let now = self.0.clock.now().wall;
         let (credential, algorithm) = (request.credential, request.profile.algorithm.as_str());
         let signed = run(&self.0.signers, urgency, move || assertion::assertion(&key, &request, now)).await;
@@ -215,7 +220,7 @@ impl Assertions for Keys {
 
     fn proof(&self, request: ProofRequest) -> BoxFuture<'_, Result<SecretString, AssertionError>> {
         Box::pin(async move {
-            let key = self.key(request.owner, request.credential).await?;
+            let key = self.key(request.owner, request.credential, Urgency::Now).await?;
             let (now, credential) = (self.0.clock.now().wall, request.credential);
             let signed =
                 run(&self.0.signers, Urgency::Now, move || assertion::proof(&key, &request, now)).await;
