@@ -25,8 +25,8 @@ use super::{
 
 /// How long a connection that has ended goes on sending.
 const LAST_BYTES: Duration = Duration::from_millis(500);
-/// A peer of which nothing was heard for so long is asked whether it is there,
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// So often it is looked whether anything was heard of the peer; if not, it is asked whether it is there,
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// and has so long to answer.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -192,4 +192,68 @@ fn builder(settings: &DoorSettings) -> server::Builder {
         )
         .max_local_error_reset_streams(Some(128));
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use jeton_core::Principal;
+    use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
+    use tonic::service::Routes;
+
+    use super::*;
+    use crate::door::{Caller, Peer, meter::Meter};
+
+    fn shared(drain: &Drain) -> Arc<Shared> {
+        let settings = DoorSettings::default();
+        let peer = Peer::Tcp { remote: ([127, 0, 0, 1], 1).into() };
+        Arc::new(Shared {
+            caller: Arc::new(Caller { principal: Principal::loopback_dev(), peer }),
+            routes: Routes::default(),
+            shortcut: None,
+            streaming: |_| false,
+            finishing: None,
+            complete: |response| response,
+            drain: drain.clone(),
+            meter: Meter::new(settings.max_cancelled_requests, settings.max_idle_bytes_per_second),
+            settings: Arc::new(settings),
+            counters: Arc::default(),
+        })
+    }
+
+    /// A peer that has asked once, and goes on reading until it is told to stop. The first of the two is the door's side.
+    async fn peer() -> (JoinHandle<()>, oneshot::Sender<()>) {
+        let ((near, far), drain) = (duplex(64 * 1024), Drain::default());
+        let served = tokio::spawn(serve(near, shared(&drain), Instant::now(), drain));
+        let (mut send, mut connection) = h2::client::handshake(far).await.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = &mut connection => {}
+                _ = stopped => {}
+            }
+            // It is there, and does nothing.
+            std::future::pending::<()>().await;
+            drop(connection);
+        });
+        let request = http::Request::post("http://localhost/test.None/Call").body(()).unwrap();
+        let (answer, _) = send.send_request(request, true).unwrap();
+        answer.await.unwrap();
+        // The last handle of a client would end its connection.
+        std::mem::forget(send);
+        (served, stop)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_silent_and_answers_no_ping_is_let_go_and_one_that_answers_stays() {
+        let (silent, stop) = peer().await;
+        stop.send(()).unwrap();
+        assert!(timeout(PING_INTERVAL, silent).await.is_err(), "it is asked first");
+        let (mut silent, stop) = peer().await;
+        stop.send(()).unwrap();
+        // What it asked was heard in the first interval.
+        let both = 2 * PING_INTERVAL + PING_TIMEOUT + Duration::from_secs(1);
+        timeout(both, &mut silent).await.expect("it is let go").unwrap();
+        let (mut there, _stop) = peer().await;
+        assert!(timeout(10 * both, &mut there).await.is_err(), "it answers");
+    }
 }
