@@ -23,12 +23,6 @@ pub(crate) struct RampArguments {
     pub(crate) kept: f64,
 }
 
-impl Default for RampArguments {
-    fn default() -> Self {
-        Self { from: 5_000.0, step: 25.0, to: 1_000_000.0, kept: 98.0 }
-    }
-}
-
 /// Measures rate after rate; the last one was not kept.
 pub(crate) fn run(
     target: &Target,
