@@ -6,6 +6,7 @@
 
 mod access;
 mod assignments;
+mod caller;
 mod denials;
 mod explain;
 mod ports;
@@ -16,6 +17,7 @@ pub mod testing;
 
 pub use access::{Access, AccessError, Authorized, Refused};
 pub use assignments::CreateAssignment;
+pub use caller::{Authenticated, BearerTokens, Rejected};
 pub use denials::Denied;
 pub use explain::Explanation;
 pub use ports::*;
