@@ -53,6 +53,13 @@ pub enum Naming {
     },
 }
 
+/// From when to when a certificate (DER) is valid; none: it cannot be read.
+pub fn validity(certificate: &[u8]) -> Option<(Wall, Wall)> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let [from, until] = [parsed.validity().not_before, parsed.validity().not_after];
+    Some((Wall::from_secs(from.timestamp()), Wall::from_secs(until.timestamp())))
+}
+
 impl Naming {
     /// The holder of a certificate (DER) that this bundle's authorities have signed.
     pub fn authenticate(&self, certificate: &[u8]) -> Result<Authenticated, Rejected> {

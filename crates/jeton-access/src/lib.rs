@@ -19,7 +19,7 @@ pub mod testing;
 pub use access::{Access, AccessError, Authorized, Refused};
 pub use assignments::CreateAssignment;
 pub use caller::{Authenticated, BearerTokens, Rejected};
-pub use certificate::{NameKind, Naming, TrustDomain, TrustDomainError};
+pub use certificate::{NameKind, Naming, TrustDomain, TrustDomainError, validity};
 pub use denials::Denied;
 pub use explain::Explanation;
 pub use ports::*;
