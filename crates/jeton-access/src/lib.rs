@@ -7,6 +7,7 @@
 mod access;
 mod assignments;
 mod caller;
+mod certificate;
 mod denials;
 mod explain;
 mod ports;
@@ -18,6 +19,7 @@ pub mod testing;
 pub use access::{Access, AccessError, Authorized, Refused};
 pub use assignments::CreateAssignment;
 pub use caller::{Authenticated, BearerTokens, Rejected};
+pub use certificate::{NameKind, Naming, TrustDomain, TrustDomainError, validity};
 pub use denials::Denied;
 pub use explain::Explanation;
 pub use ports::*;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use jeton_access::Access;
+use jeton_access::{Access, BearerTokens};
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
     Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Profile, Registrar,
@@ -21,15 +21,18 @@ use jeton_engine::{Engine, EngineTasks};
 use jeton_keys::Keys;
 use jeton_lifecycle::{Lifecycle, LifecycleEvent, LifecycleTasks};
 use jeton_server::{
-    door::{AdminPeer, Authenticate, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, UnixPeer, serve},
+    Alarms,
+    door::{
+        AdminPeer, Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls,
+        UnixPeer, serve,
+    },
     grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
 };
 use jeton_store::{SealingKey, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
-use rustls::ServerConfig;
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tonic::service::Routes;
 
@@ -53,14 +56,43 @@ pub(crate) struct Running {
     lifecycle: LifecycleTasks,
     events: JoinHandle<()>,
     doors: Vec<JoinHandle<()>>,
+    /// Of certificates. They end with this.
+    following: JoinSet<()>,
     health: Vec<Health>,
 }
 
-/// The TCP listeners of the data plane. Callers are let in from loopback alone.
+/// The TCP listeners of the data plane.
 #[derive(Default)]
 pub(crate) struct Doors {
+    /// Without TLS: callers are let in from loopback alone.
     pub(crate) plain: Option<Listener>,
-    pub(crate) secured: Option<(Listener, Arc<ServerConfig>)>,
+    pub(crate) secured: Option<Secured>,
+}
+
+/// A listener with TLS.
+pub(crate) struct Secured {
+    pub(crate) listener: Listener,
+    pub(crate) certificates: Certificates,
+    /// Who callers are without a certificate or a token; none: nobody.
+    pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
+    /// Judges their tokens.
+    pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
+}
+
+/// A listener, and who comes there.
+struct Entry {
+    name: &'static str,
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
+    authenticate: Option<Arc<dyn Authenticate>>,
+    bearer: Option<Arc<dyn BearerTokens>>,
+}
+
+impl Entry {
+    /// Where the peer's place says who it is.
+    fn known(name: &'static str, listener: Listener, authenticate: Arc<dyn Authenticate>) -> Self {
+        Self { name, listener, tls: None, authenticate: Some(authenticate), bearer: None }
+    }
 }
 
 /// Where the doors are.
@@ -136,11 +168,12 @@ impl Running {
                 let store = store.clone();
                 Arc::new(move || store.unwritable())
             },
+            alarms: Alarms::default(),
         };
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
-        let (settings, doors, health) = (settings.clone(), vec![], vec![]);
+        let (settings, doors, following, health) = (settings.clone(), vec![], JoinSet::new(), vec![]);
         Ok(Self {
             broker,
             keys,
@@ -150,6 +183,7 @@ impl Running {
             lifecycle: lifecycle_tasks,
             events,
             doors,
+            following,
             health,
         })
     }
@@ -175,27 +209,25 @@ impl Running {
         self.health.extend([data_health, admin_health]);
         let shortcut = Some(grpc::data_shortcut(&self.broker, self.settings.engine.max_entries));
         let users = Arc::new(UnixPeer { node: node.clone() });
-        self.door("data (unix)", data, None, users, data_routes.clone(), shortcut.clone());
         let owner = Arc::new(AdminPeer { node, owner: geteuid().as_raw() });
-        self.door("admin", admin, None, owner, admin_routes, None);
-        let plain = tcp.plain.map(|listener| ("data (loopback)", listener, None));
-        let secured = tcp.secured.map(|(listener, tls)| ("data (loopback, TLS)", listener, Some(tls)));
-        for (name, listener, tls) in plain.into_iter().chain(secured) {
-            let (routes, shortcut) = (data_routes.clone(), shortcut.clone());
-            self.door(name, listener, tls, Arc::new(LoopbackDev), routes, shortcut);
+        self.door(Entry::known("admin", admin, owner), admin_routes, None);
+        let mut entries = vec![Entry::known("data (unix)", data, users)];
+        if let Some(listener) = tcp.plain {
+            entries.push(Entry::known("data (loopback)", listener, Arc::new(LoopbackDev)));
+        }
+        if let Some(Secured { listener, certificates, authenticate, bearer }) = tcp.secured {
+            let tls = Some(Arc::clone(&certificates.tls));
+            entries.push(Entry { name: "data (TLS)", listener, tls, authenticate, bearer });
+            certificates.follow(&self.broker.alarms, &mut self.following);
+        }
+        for entry in entries {
+            self.door(entry, data_routes.clone(), shortcut.clone());
         }
         Ok(())
     }
 
-    fn door(
-        &mut self,
-        name: &'static str,
-        listener: Listener,
-        tls: Option<Arc<ServerConfig>>,
-        authenticate: Arc<dyn Authenticate>,
-        routes: Routes,
-        shortcut: Option<Arc<dyn Shortcut>>,
-    ) {
+    fn door(&mut self, entry: Entry, routes: Routes, shortcut: Option<Arc<dyn Shortcut>>) {
+        let Entry { name, listener, tls, authenticate, bearer } = entry;
         let (mut settings, finishes) = (self.settings.door.clone(), shortcut.is_none());
         if finishes {
             settings.request_deadline_ms = settings.admin_request_deadline_ms;
@@ -207,6 +239,8 @@ impl Running {
             tls,
             settings,
             authenticate,
+            bearer,
+            clock: Arc::clone(&self.broker.clock),
             routes,
             shortcut,
             streaming,
@@ -225,6 +259,7 @@ impl Running {
             what = self.lifecycle.ended() => what,
             _ = &mut self.events => "the passing on of events",
             _ = doors => "an accept loop",
+            Some(_) = self.following.join_next() => "the following of certificates",
         }
     }
 

@@ -21,7 +21,10 @@ use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{AuthorityProbe, shortcut::GetTokenShortcut};
-use crate::door::{Drain, Shortcut};
+use crate::{
+    Alarms,
+    door::{Drain, Shortcut},
+};
 
 /// Largest request of the data plane, and of a batch.
 const MAX_REQUEST_BYTES: usize = 512 * 1024;
@@ -88,6 +91,8 @@ pub struct Broker {
     pub quarantined: Arc<Vec<String>>,
     /// Why the last write of the registry failed, if it did.
     pub unwritable: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// What needs an operator.
+    pub alarms: Alarms,
 }
 
 impl std::fmt::Debug for Broker {

@@ -114,6 +114,8 @@ impl Broker {
                     .into();
             problems.push(problem("registry".into(), format!("the last write failed: {error}"), remedy));
         }
+        let alarms = self.alarms.raised().into_iter();
+        problems.extend(alarms.map(|(subject, alarm)| problem(subject, alarm.message, alarm.remedy)));
         for slot in self.engine.slots() {
             let (Some(error), true) = (slot.last_error, slot.state != SlotState::Fresh) else { continue };
             let name = directory.identity(slot.key.identity).map_or_else(String::new, |i| i.name.to_string());

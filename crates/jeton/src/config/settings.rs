@@ -8,7 +8,7 @@ use jeton_engine::EngineSettings;
 use jeton_keys::KeysSettings;
 use jeton_lifecycle::LifecycleSettings;
 use jeton_sandbox::SandboxOptions;
-use jeton_server::door::DoorSettings;
+use jeton_server::door::{DoorSettings, TlsSettings};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -63,8 +63,10 @@ pub(crate) struct DataSettings {
     pub(crate) socket_mode: String,
     /// TCP address; empty: none. `dev` only, on loopback: TCP callers are not authenticated.
     pub(crate) listen: String,
-    /// TCP address for `dev --tls`; on loopback too, because callers are not authenticated by it.
+    /// TCP address with TLS; empty: none. In `serve` with what `tls` says; in `dev`, on loopback, for `--tls` and `--mtls`.
     pub(crate) tls_listen: String,
+    /// The certificate that is shown there, and who is let in.
+    pub(crate) tls: TlsSettings,
 }
 
 /// `[admin]`: the admin plane.
@@ -122,6 +124,7 @@ impl Default for DataSettings {
             socket_mode: "0660".into(),
             listen: String::new(),
             tls_listen: String::new(),
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -230,6 +233,7 @@ impl DataSettings {
         if !self.listen.is_empty() && self.address().is_none() {
             problems.push(Problem::new("listen", "must be an address and a port such as 127.0.0.1:7411"));
         }
+        problems.extend(self.tls.validate().into_iter().map(|problem| problem.within("tls")));
         problems
     }
 
