@@ -124,7 +124,7 @@ impl TokenReview for MemoryTokenReview {
 /// What every source of keys keeps: a fetch tells the set that is published at that time, whole. `publish` replaces it.
 pub async fn key_set_source_contract<S, F>(source: &S, publish: F)
 where
-    S: KeySetSource,
+    S: KeySetSource + ?Sized,
     F: AsyncFn(Value),
 {
     let key = |kid: &str| json!({"kty": "OKP", "crv": "Ed25519", "x": "AA", "kid": kid});
