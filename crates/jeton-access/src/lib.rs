@@ -3,6 +3,8 @@
 //! One function, [`Access::authorize`], stands between every request and the cache: it finds the identity, the authority and the
 //! target, and decides on immutable snapshots. To a caller, an identity that does not exist and one that it may not use look the
 //! same; the operator learns which it was by the denial's correlation id.
+//!
+//! [`Tokens`] says who calls where callers show bearer tokens.
 
 mod access;
 mod assignments;
@@ -12,6 +14,7 @@ mod denials;
 mod explain;
 mod ports;
 mod settings;
+mod tokens;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -24,3 +27,4 @@ pub use denials::Denied;
 pub use explain::Explanation;
 pub use ports::*;
 pub use settings::AccessSettings;
+pub use tokens::{IssuerKind, IssuerPorts, IssuerSettings, KeysAt, TokenReviewSettings, TokenTasks, Tokens};

@@ -51,7 +51,7 @@ fn principal(n: u32) -> Principal {
 }
 
 async fn start(clock: &ManualClock, directory: &SharedDirectory, store: &MemoryAccessStore) -> Access {
-    let settings = AccessSettings { max_remembered_denials: 10 };
+    let settings = AccessSettings { max_remembered_denials: 10, ..AccessSettings::default() };
     Access::start(&settings, Arc::new(store.clone()), Arc::new(clock.clone()), directory.clone(), 1)
         .await
         .unwrap()
