@@ -4,6 +4,7 @@
 //! half line that a kill left behind is cut off at the next start; nothing else is ever changed, so whatever does not fit together
 //! was changed by somebody else, and [`verify`] names the place.
 
+mod assertions;
 mod chain;
 mod key;
 mod log;
@@ -15,6 +16,7 @@ mod settings;
 mod trail;
 mod verify;
 
+pub use assertions::Audited;
 pub use key::{AuditKey, AuditPublicKey, KeyError};
 pub use open::OpenError;
 pub use read::{Reader, Wanted};

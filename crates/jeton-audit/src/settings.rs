@@ -17,7 +17,7 @@ pub struct AuditSettings {
     pub head_interval_seconds: u64,
     /// How long frequent events are gathered before they are written, in milliseconds.
     pub batch_ms: u64,
-    /// Most frequent events (tokens served, assertions signed, denials) that wait to be written.
+    /// Most frequent events (tokens served, assertions sent, denials) that wait to be written.
     pub max_queued: usize,
     /// What happens when so many wait.
     pub on_full: OnFull,

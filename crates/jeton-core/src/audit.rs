@@ -70,9 +70,9 @@ pub enum AuditKind {
     /// A step of an identity's life that makes, registers, switches or removes a key.
     #[serde(rename = "key.step")]
     KeyStep,
-    /// Assertions that were signed.
-    #[serde(rename = "assertion.signed")]
-    AssertionSigned,
+    /// An assertion or a proof that was handed out to be sent.
+    #[serde(rename = "assertion.sent")]
+    AssertionSent,
     /// Tokens that were handed out.
     #[serde(rename = "token.served")]
     TokenServed,
@@ -84,7 +84,7 @@ pub enum AuditKind {
 impl AuditKind {
     /// Whether events of this kind come in such numbers that they are written in batches, and the oldest may have to go.
     pub const fn is_frequent(self) -> bool {
-        matches!(self, Self::AssertionSigned | Self::TokenServed | Self::AccessDenied)
+        matches!(self, Self::AssertionSent | Self::TokenServed | Self::AccessDenied)
     }
 }
 

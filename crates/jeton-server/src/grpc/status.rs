@@ -114,6 +114,10 @@ impl Broker {
                     .into();
             problems.push(problem("registry".into(), format!("the last write failed: {error}"), remedy));
         }
+        for text in self.trail.problems() {
+            let remedy = "make room on the disk of the data directory, or make it writable; `jeton audit verify` says whether the log is whole";
+            problems.push(problem("audit log".into(), text, remedy.into()));
+        }
         for slot in self.engine.slots() {
             let (Some(error), true) = (slot.last_error, slot.state != SlotState::Fresh) else { continue };
             let name = directory.identity(slot.key.identity).map_or_else(String::new, |i| i.name.to_string());
