@@ -38,15 +38,17 @@ const MAX_BYTES: usize = 4 * 1024 * 1024 + PREFIX;
 /// The flag and the length before a gRPC message.
 const PREFIX: usize = 5;
 
+type Lookup<K, V> = Arc<dyn Fn(&K) -> Option<V> + Send + Sync>;
+
 /// What it takes to write down a change.
 #[derive(Clone)]
 pub(super) struct Auditor {
     pub(super) trail: Arc<dyn AuditTrail>,
     pub(super) clock: Arc<dyn Clock>,
     /// The uid of a resource that has this name now.
-    pub(super) uid: Arc<dyn Fn(&str) -> Option<Uid> + Send + Sync>,
+    pub(super) uid: Lookup<str, Uid>,
     /// The workload of a principal.
-    pub(super) workload: Arc<dyn Fn(&Principal) -> Option<Arc<Workload>> + Send + Sync>,
+    pub(super) workload: Lookup<Principal, Arc<Workload>>,
 }
 
 /// The same routes, every change of which is written down.
