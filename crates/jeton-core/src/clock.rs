@@ -35,6 +35,15 @@ impl Wall {
         self.0.div_euclid(1_000)
     }
 
+    /// RFC 3339 in UTC, to the millisecond. Between the years 0 and 9999 two of them sort as their times do.
+    pub fn rfc3339(self) -> String {
+        let (days, millis) = (self.0.div_euclid(86_400_000), self.0.rem_euclid(86_400_000));
+        let (year, month, day) = civil(days);
+        let (hour, minute) = (millis / 3_600_000, millis / 60_000 % 60);
+        let (second, milli) = (millis / 1_000 % 60, millis % 1_000);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    }
+
     /// The time left until `self`; zero when it has passed.
     pub fn saturating_since(self, earlier: Wall) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -44,6 +53,19 @@ impl Wall {
     pub const fn shifted(self, millis: i64) -> Wall {
         Wall(self.0.saturating_add(millis))
     }
+}
+
+/// Year, month and day of a number of days since the epoch, in the proleptic Gregorian calendar: counted in eras of 400 years that begin
+/// with March, so that the leap day is the last of its year.
+const fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + (month <= 2) as i64, month, day)
 }
 
 impl ops::Add<Duration> for Wall {

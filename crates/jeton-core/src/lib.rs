@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod assertions;
+pub mod audit;
 pub mod authority;
 pub mod budget;
 pub mod clock;
@@ -30,6 +31,9 @@ pub use access::{
     AccessSnapshot, AssignmentScope, Decision, Denial, Member, Role, RoleAssignment, Subject, TargetRule,
 };
 pub use assertions::{Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, ProofRequest};
+pub use audit::{
+    AuditEvent, AuditKind, AuditOutcome, AuditResource, AuditTrail, AuditUnavailable, TokenHash,
+};
 pub use authority::{Authority, AuthorityState, Registrar};
 pub use budget::{Budget, Priority};
 pub use clock::{Clock, Mono, Now, SystemClock, Wall};

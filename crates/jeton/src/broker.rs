@@ -1,6 +1,6 @@
 //! Puts the crates together and owns their tasks.
 //!
-//! What depends on what: store → keys → authorities → lifecycle → engine and access → doors. The lifecycle's events come through
+//! What depends on what: store → audit log → keys → authorities → lifecycle → engine and access → doors. The lifecycle's events come through
 //! one channel to one task that tells the others, because the lifecycle starts before there is anybody to tell.
 
 use std::{
@@ -12,14 +12,17 @@ use std::{
 
 use anyhow::Context;
 use jeton_access::{Access, BearerTokens};
+use jeton_audit::{AuditKey, Audited, Trail, TrailTask};
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
-    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Profile, Registrar,
-    SharedDirectory, SystemClock, Uid,
+    Assertions, AssignmentScope, AuditTrail, Authority, BoxFuture, Clock, Identity, Member, Profile,
+    Registrar, SharedDirectory, SystemClock, Uid,
 };
 use jeton_engine::{Engine, EngineTasks};
 use jeton_keys::Keys;
-use jeton_lifecycle::{Lifecycle, LifecycleEvent, LifecycleTasks};
+use jeton_lifecycle::{
+    IdentityStore, Lifecycle, LifecycleEvent, LifecycleTasks, SecretId, SecretKind, Write,
+};
 use jeton_server::{
     Alarms,
     door::{
@@ -30,6 +33,7 @@ use jeton_server::{
 };
 use jeton_store::{SealingKey, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use secrecy::ExposeSecret;
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
     task::{JoinHandle, JoinSet},
@@ -52,6 +56,7 @@ pub(crate) struct Running {
     pub(crate) keys: Keys,
     settings: Settings,
     store: Store,
+    audit: TrailTask,
     engine: EngineTasks,
     lifecycle: LifecycleTasks,
     events: JoinHandle<()>,
@@ -113,11 +118,16 @@ impl Running {
         let directory = SharedDirectory::default();
         let store = Store::open(data_dir.path(), sealing, Arc::clone(&clock)).await?;
         let stored = Arc::new(store.clone());
+        let audit_key = audit_key(&store).await.context("the key of the audit log")?;
+        let version = env!("CARGO_PKG_VERSION");
+        let (trail, audit) =
+            Trail::start(data_dir.path(), audit_key, settings.audit.clone(), version, Arc::clone(&clock))?;
+        let trail: Arc<dyn AuditTrail> = Arc::new(trail);
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
             .context("the signing threads do not start")?;
         let authorities = AuthorityClient::new(jeton_authority::Ports {
             directory: directory.clone(),
-            assertions: Arc::new(keys.clone()),
+            assertions: Arc::new(Audited::new(Arc::new(keys.clone()), Arc::clone(&trail), directory.clone())),
             store: stored.clone(),
             clock: Arc::clone(&clock),
         });
@@ -129,6 +139,7 @@ impl Running {
             registry: Arc::new(authorities.clone()),
             clock: Arc::clone(&clock),
             directory: directory.clone(),
+            trail: Arc::clone(&trail),
             seed: rand::random(),
             on_event: Arc::new(move |event| {
                 // Nobody listens any more when the process ends.
@@ -158,6 +169,7 @@ impl Running {
             access,
             lifecycle,
             probe: Arc::new(Probe(authorities)),
+            trail,
             clock,
             drain: Drain::default(),
             drain_grace: settings.door.drain_deadline(),
@@ -179,6 +191,7 @@ impl Running {
             keys,
             settings,
             store,
+            audit,
             engine: engine_tasks,
             lifecycle: lifecycle_tasks,
             events,
@@ -257,6 +270,7 @@ impl Running {
         tokio::select! {
             what = self.engine.ended() => what,
             what = self.lifecycle.ended() => what,
+            what = self.audit.ended() => what,
             _ = &mut self.events => "the passing on of events",
             _ = doors => "an accept loop",
             Some(_) = self.following.join_next() => "the following of certificates",
@@ -272,6 +286,8 @@ impl Running {
         self.lifecycle.shutdown().await;
         self.engine.shutdown().await;
         self.events.abort();
+        // After everything that writes to it.
+        self.audit.shutdown().await;
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.store.close()).await;
     }
 }
@@ -365,6 +381,18 @@ fn raise_descriptor_limit() {
     {
         tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is");
     }
+}
+
+/// The key that signs the audit log: made at the first start, sealed in the store like others, under the uid that is nobody's.
+async fn audit_key(store: &Store) -> anyhow::Result<AuditKey> {
+    let id = SecretId { owner: Uid::LEAST, subject: Uid::LEAST, kind: SecretKind::AuditKey };
+    if let Some(kept) = IdentityStore::secret(store, id).await? {
+        return Ok(AuditKey::from_pkcs8(kept.expose_secret())?);
+    }
+    let made = AuditKey::generate_pkcs8()?;
+    let key = AuditKey::from_pkcs8(made.expose_secret())?;
+    IdentityStore::commit(store, vec![Write::Secret(id, made)]).await?;
+    Ok(key)
 }
 
 /// The outbound side, as the authority service asks it.

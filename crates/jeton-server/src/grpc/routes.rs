@@ -6,7 +6,7 @@ use std::{
 };
 
 use jeton_access::Access;
-use jeton_core::Clock;
+use jeton_core::{AuditTrail, Clock};
 use jeton_engine::Engine;
 use jeton_lifecycle::Lifecycle;
 use jeton_proto::{
@@ -20,7 +20,11 @@ use jeton_proto::{
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{AuthorityProbe, shortcut::GetTokenShortcut};
+use super::{
+    AuthorityProbe,
+    audit::{Auditor, audited},
+    shortcut::GetTokenShortcut,
+};
 use crate::{
     Alarms,
     door::{Drain, Shortcut},
@@ -77,6 +81,8 @@ pub struct Broker {
     pub lifecycle: Lifecycle,
     /// The outbound side, for authorities.
     pub probe: Arc<dyn AuthorityProbe>,
+    /// Where changes are written down before they are made.
+    pub trail: Arc<dyn AuditTrail>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// Tells watchers when to move.
@@ -126,6 +132,7 @@ pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health)
         .add_service(AccessServiceServer::new(broker.clone()))
         .add_service(StatusServiceServer::new(broker.clone()))
         .add_service(health);
+    let routes = audited(routes, Auditor::of(broker));
     (with_reflection(routes, reflection), Health::serving(reporter, ADMIN_SERVICES).await)
 }
 

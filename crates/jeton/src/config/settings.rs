@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use jeton_access::AccessSettings;
+use jeton_audit::AuditSettings;
 use jeton_core::{Principal, Problem};
 use jeton_engine::EngineSettings;
 use jeton_keys::KeysSettings;
@@ -34,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) lifecycle: LifecycleSettings,
     pub(crate) access: AccessSettings,
     pub(crate) keys: KeysSettings,
+    pub(crate) audit: AuditSettings,
     pub(crate) log: LogSettings,
 }
 
@@ -112,6 +114,7 @@ impl Default for Settings {
             lifecycle: LifecycleSettings::default(),
             access: AccessSettings::default(),
             keys: KeysSettings::default(),
+            audit: AuditSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -167,6 +170,7 @@ impl Settings {
             ("lifecycle", self.lifecycle.validate()),
             ("access", self.access.validate()),
             ("keys", self.keys.validate()),
+            ("audit", self.audit.validate()),
             ("log", self.log.validate()),
         ];
         let own = self.data_dir.is_empty().then(|| Problem::new("data_dir", "must not be empty"));
