@@ -2,13 +2,15 @@
 //!
 //! One function, [`Access::authorize`], stands between every request and the cache: it finds the identity, the authority and the
 //! target, and decides on immutable snapshots. To a caller, an identity that does not exist and one that it may not use look the
-//! same; the operator learns which it was by the denial's correlation id.
+//! same; the operator learns which it was by the denial's correlation id. An [`AdminCall`] decides likewise on the admin plane.
 
 mod access;
+mod administration;
 mod assignments;
 mod caller;
 mod denials;
 mod explain;
+mod near;
 mod ports;
 mod settings;
 
@@ -16,9 +18,11 @@ mod settings;
 pub mod testing;
 
 pub use access::{Access, AccessError, Authorized, Refused};
+pub use administration::{AdminCall, NotPermitted};
 pub use assignments::CreateAssignment;
 pub use caller::{Authenticated, BearerTokens, Rejected};
 pub use denials::Denied;
 pub use explain::Explanation;
+pub use near::NearMiss;
 pub use ports::*;
 pub use settings::AccessSettings;

@@ -46,6 +46,22 @@ impl Wall {
     }
 }
 
+/// To the second, as RFC 3339 has it: `2027-01-31T00:00:00Z`.
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, seconds) = (self.as_secs().div_euclid(86_400), self.as_secs().rem_euclid(86_400));
+        // Years that begin in March: their leap day is the last. A cycle of 400 of them has 146,097 days.
+        let (cycle, day) = ((days + 719_468).div_euclid(146_097), (days + 719_468).rem_euclid(146_097));
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let (day, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
+        let year = cycle * 400 + year + i64::from(month <= 2);
+        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
 impl ops::Add<Duration> for Wall {
     type Output = Wall;
 
@@ -156,6 +172,20 @@ mod tests {
     fn wall_time_before_the_epoch_rounds_down_to_whole_seconds() {
         assert_eq!(Wall::from_millis(-1).as_secs(), -1);
         assert_eq!(Wall::from_millis(1_999).as_secs(), 1);
+    }
+
+    #[test]
+    fn a_time_is_shown_as_its_date() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_801_353_600, "2027-01-31T00:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(Wall::from_secs(seconds).to_string(), text);
+        }
     }
 
     #[test]

@@ -14,14 +14,14 @@ use anyhow::Context;
 use jeton_access::Access;
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
-    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Profile, Registrar,
-    SharedDirectory, SystemClock, Uid,
+    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Principal, Profile,
+    Registrar, SharedDirectory, SystemClock, Uid,
 };
 use jeton_engine::{Engine, EngineTasks};
 use jeton_keys::Keys;
 use jeton_lifecycle::{Lifecycle, LifecycleEvent, LifecycleTasks};
 use jeton_server::{
-    door::{AdminPeer, Authenticate, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, UnixPeer, serve},
+    door::{Authenticate, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, UnixPeer, serve},
     grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
 };
 use jeton_store::{SealingKey, Store};
@@ -130,6 +130,7 @@ impl Running {
             drain: Drain::default(),
             drain_grace: settings.door.drain_deadline(),
             node: settings.node_name(),
+            root: Principal::unix_uid(&settings.node_name(), geteuid().as_raw()).ok(),
             started: Instant::now(),
             quarantined: Arc::new(store.quarantined()),
             unwritable: {
@@ -167,7 +168,8 @@ impl Running {
         let node = self.broker.node.clone();
         let mode = self.settings.data.mode().unwrap_or(0o660);
         let data = Listener::bind(&Listen::Unix { path: places.data_socket.clone(), mode }).await?;
-        let admin = Listener::bind(&Listen::Unix { path: places.admin_socket.clone(), mode: 0o600 }).await?;
+        let mode = self.settings.admin.mode().unwrap_or(0o600);
+        let admin = Listener::bind(&Listen::Unix { path: places.admin_socket.clone(), mode }).await?;
         let (data_routes, data_health) =
             grpc::data_routes(&self.broker, self.settings.reflection.enabled).await;
         let (admin_routes, admin_health) =
@@ -176,8 +178,9 @@ impl Running {
         let shortcut = Some(grpc::data_shortcut(&self.broker, self.settings.engine.max_entries));
         let users = Arc::new(UnixPeer { node: node.clone() });
         self.door("data (unix)", data, None, users, data_routes.clone(), shortcut.clone());
-        let owner = Arc::new(AdminPeer { node, owner: geteuid().as_raw() });
-        self.door("admin", admin, None, owner, admin_routes, None);
+        // Whoever the socket's mode lets connect; what each may do there is said by role assignments.
+        let administrators = Arc::new(UnixPeer { node });
+        self.door("admin", admin, None, administrators, admin_routes, None);
         let plain = tcp.plain.map(|listener| ("data (loopback)", listener, None));
         let secured = tcp.secured.map(|(listener, tls)| ("data (loopback, TLS)", listener, Some(tls)));
         for (name, listener, tls) in plain.into_iter().chain(secured) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jeton_access::Access;
-use jeton_core::Clock;
+use jeton_core::{Clock, Principal};
 use jeton_engine::Engine;
 use jeton_lifecycle::Lifecycle;
 use jeton_proto::{
@@ -20,7 +20,7 @@ use jeton_proto::{
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{AuthorityProbe, shortcut::GetTokenShortcut};
+use super::{AuthorityProbe, permit, shortcut::GetTokenShortcut};
 use crate::door::{Drain, Shortcut};
 
 /// Largest request of the data plane, and of a batch.
@@ -82,6 +82,8 @@ pub struct Broker {
     pub drain_grace: Duration,
     /// The node's name.
     pub node: String,
+    /// The broker's own user, who administers everything.
+    pub root: Option<Principal>,
     /// When the process started.
     pub started: Instant,
     /// What could not be read at the start, by name.
@@ -112,7 +114,7 @@ pub fn data_shortcut(broker: &Broker, most: u64) -> Arc<dyn Shortcut> {
     Arc::new(GetTokenShortcut::new(engine, access, clock, most))
 }
 
-/// The admin plane: everything.
+/// The admin plane: everything else, for whom [`METHODS`](super::METHODS) lets in.
 pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health) {
     let (reporter, health) = tonic_health::server::health_reporter();
     let routes = Routes::new(IdentityServiceServer::new(broker.clone()))
@@ -121,7 +123,8 @@ pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health)
         .add_service(AccessServiceServer::new(broker.clone()))
         .add_service(StatusServiceServer::new(broker.clone()))
         .add_service(health);
-    (with_reflection(routes, reflection), Health::serving(reporter, ADMIN_SERVICES).await)
+    let routes = permit::guarded(broker, with_reflection(routes, reflection));
+    (routes, Health::serving(reporter, ADMIN_SERVICES).await)
 }
 
 fn with_reflection(routes: Routes, wanted: bool) -> Routes {
