@@ -14,7 +14,7 @@ use jeton_core::{
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::sync::watch;
 
-use crate::{AccessSettings, AccessStore, AccessStoreError, Denied, denials::Denials};
+use crate::{AccessSettings, AccessStore, AccessStoreError, Denied, NotPermitted, denials::Denials};
 
 /// A cloneable handle on role assignments and decisions.
 #[derive(Clone)]
@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) denials: Denials,
     /// Held over every read-change-commit.
     pub(crate) change: tokio::sync::Mutex<()>,
+    pub(crate) changing: tokio::sync::Mutex<()>,
     revision: watch::Sender<u64>,
     random: Mutex<SmallRng>,
 }
@@ -86,6 +87,12 @@ pub enum AccessError {
     /// The request id was used for another request.
     #[error("request_id {0:?} was used for another request; use a new one")]
     RequestIdReused(String),
+    /// The caller may not make this change.
+    #[error("{0}")]
+    NotPermitted(#[from] NotPermitted),
+    /// Something must be so first.
+    #[error("{0}")]
+    Precondition(String),
     /// The store failed.
     #[error("{0}")]
     Store(#[from] AccessStoreError),
@@ -124,6 +131,7 @@ impl Access {
                 snapshot: Published::new(snapshot),
                 denials: Denials::new(settings.max_remembered_denials),
                 change: tokio::sync::Mutex::default(),
+                changing: tokio::sync::Mutex::default(),
                 revision: watch::Sender::default(),
                 random: Mutex::new(SmallRng::seed_from_u64(seed)),
             }),
@@ -236,6 +244,7 @@ impl Access {
         let id = self.shared.new_uid().to_string();
         let denied = Denied {
             principal: principal.clone(),
+            method: None,
             identity: identity.chars().take(100).collect(),
             target,
             denial,

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use jeton_core::{
-    AssignmentName, AssignmentScope, Identity, IdentityName, Member, Principal, PrincipalPattern, Role,
-    RoleAssignment, Target, TargetRule, Uid, Wall, WorkloadName,
+    AssignmentName, AssignmentScope, Identity, Member, Principal, PrincipalPattern, Role, RoleAssignment,
+    RoleError, ScopeError, ScopeName, Target, TargetRule, Uid, Wall, WorkloadName,
 };
 
 use crate::{Access, AccessError, AccessRecorded, AccessWrite};
@@ -18,9 +18,9 @@ pub struct CreateAssignment {
     pub member: String,
     /// Empty: token-user.
     pub role: String,
-    /// An identity's name, or a dotted group such as `identities/payments.*`.
+    /// An identity's name, a dotted group such as `identities/payments.*`, or for a role of the admin plane `*`.
     pub identity: String,
-    /// `*`, canonical texts, or scopes and resources as callers spell them.
+    /// `*`, canonical texts, or scopes and resources as callers spell them. Empty for a role of the admin plane.
     pub targets: Vec<String>,
     /// Keep the tokens fresh although nobody asks.
     pub keep_warm: bool,
@@ -36,6 +36,21 @@ fn invalid<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Acce
     Err(AccessError::Invalid { field, problem: problem.into() })
 }
 
+/// Roles of the admin plane say nothing of tokens.
+fn uses_no_tokens(role: Role, request: &CreateAssignment) -> Result<TargetRule, AccessError> {
+    let problem = format!("{role} uses no tokens: leave it out");
+    if !request.targets.is_empty() {
+        return invalid("targets", problem);
+    }
+    if request.keep_warm {
+        return invalid("keep_warm", problem);
+    }
+    if request.max_token_lifetime.is_some() {
+        return invalid("max_token_lifetime", problem);
+    }
+    Ok(TargetRule::Only(vec![]))
+}
+
 impl CreateAssignment {
     fn id_for(&self, uid: Uid) -> String {
         if self.id.is_empty() { format!("a-{uid}") } else { self.id.clone() }
@@ -43,10 +58,19 @@ impl CreateAssignment {
 }
 
 impl Access {
-    /// Lets a member use an identity.
+    /// Gives a member a role, in the broker's own name.
     pub async fn create_assignment(
         &self,
         request: CreateAssignment,
+    ) -> Result<Arc<RoleAssignment>, AccessError> {
+        self.create_assignment_if(request, |_| Ok(())).await
+    }
+
+    /// Gives a member a role, if that is permitted.
+    pub async fn create_assignment_if(
+        &self,
+        request: CreateAssignment,
+        permitted: impl FnOnce(&RoleAssignment) -> Result<(), AccessError> + Send,
     ) -> Result<Arc<RoleAssignment>, AccessError> {
         let shared = &self.shared;
         let _held = shared.change.lock().await;
@@ -64,6 +88,7 @@ impl Access {
             }
         };
         let assignment = Arc::new(self.parse(&request, uid)?);
+        permitted(&assignment)?;
         let put = AccessWrite::Put(Box::new(assignment.as_ref().clone()));
         shared.store.commit([put].into_iter().chain(recorded).collect()).await?;
         let mut snapshot = self.snapshot().as_ref().clone();
@@ -78,6 +103,16 @@ impl Access {
         name: &AssignmentName,
         request_id: &str,
     ) -> Result<Option<Arc<RoleAssignment>>, AccessError> {
+        self.delete_assignment_if(name, request_id, |_| Ok(())).await
+    }
+
+    /// Takes an assignment back, if that is permitted. None: a repeated request, it was gone already.
+    pub async fn delete_assignment_if(
+        &self,
+        name: &AssignmentName,
+        request_id: &str,
+        permitted: impl FnOnce(&RoleAssignment) -> Result<(), AccessError> + Send,
+    ) -> Result<Option<Arc<RoleAssignment>>, AccessError> {
         let shared = &self.shared;
         let _held = shared.change.lock().await;
         let found = self.snapshot().assignment(name).cloned();
@@ -87,6 +122,7 @@ impl Access {
             Err(_) => return Ok(None),
         };
         let assignment = found.ok_or_else(|| AccessError::NotFound(name.to_string()))?;
+        permitted(&assignment)?;
         shared
             .store
             .commit([AccessWrite::Remove(assignment.uid)].into_iter().chain(recorded).collect())
@@ -146,26 +182,39 @@ impl Access {
         if self.snapshot().assignment(&name).is_some() {
             return Err(AccessError::Exists(format!("{name} exists already")));
         }
-        if !matches!(request.role.as_str(), "" | "token-user") {
-            return invalid("role", format!("{:?} is no role; expected token-user", request.role));
-        }
+        let role = match request.role.as_str() {
+            "" => Role::TokenUser,
+            text => text.parse().or_else(|e: RoleError| invalid("role", e.to_string()))?,
+        };
         let (scope, identity) = self.scope(&request.identity)?;
-        let targets = self.targets(&request.targets, identity.as_deref())?;
+        let targets = if role.is_administrative() {
+            uses_no_tokens(role, request)?
+        } else if scope == AssignmentScope::All {
+            return invalid(
+                "identity",
+                "'*' is for roles of the admin plane; token-user needs an identity, or a dotted group such as identities/payments.*",
+            );
+        } else {
+            self.targets(&request.targets, identity.as_deref())?
+        };
         if request.keep_warm && (identity.is_none() || targets == TargetRule::Any) {
             return invalid(
                 "keep_warm",
                 "needs one identity and exact targets: tokens for everything cannot be kept warm",
             );
         }
+        if request.max_token_lifetime.is_some_and(|most| most.is_zero()) {
+            return invalid("max_token_lifetime", "must be more than nothing");
+        }
         let now = self.shared.clock.now().wall;
-        if request.expires_at.is_some_and(|at| at <= now) {
-            return invalid("expire_time", "lies in the past");
+        if let Some(at) = request.expires_at.filter(|at| *at <= now) {
+            return invalid("expire_time", format!("{at} lies in the past: it is {now}"));
         }
         Ok(RoleAssignment {
             uid,
             name,
             member: self.member(&request.member)?,
-            role: Role::TokenUser,
+            role,
             scope,
             targets,
             keep_warm: request.keep_warm,
@@ -192,16 +241,15 @@ impl Access {
     }
 
     fn scope(&self, text: &str) -> Result<(AssignmentScope, Option<Arc<Identity>>), AccessError> {
-        if let Some(group) = text.strip_suffix(".*") {
-            let name: IdentityName =
-                group.parse().or_else(|e: jeton_core::NameError| invalid("identity", e.to_string()))?;
-            return Ok((AssignmentScope::Group(format!("{}.", name.id()).into()), None));
+        match text.parse().or_else(|e: ScopeError| invalid("identity", e.to_string()))? {
+            ScopeName::All => Ok((AssignmentScope::All, None)),
+            ScopeName::Group(prefix) => Ok((AssignmentScope::Group(prefix), None)),
+            ScopeName::Identity(name) => {
+                let identity = self.shared.directory().identity_named(&name).cloned();
+                let identity = identity.ok_or_else(|| AccessError::NotFound(text.to_owned()))?;
+                Ok((AssignmentScope::Identity(identity.uid), Some(identity)))
+            }
         }
-        let name: IdentityName =
-            text.parse().or_else(|e: jeton_core::NameError| invalid("identity", e.to_string()))?;
-        let identity = self.shared.directory().identity_named(&name).cloned();
-        let identity = identity.ok_or_else(|| AccessError::NotFound(text.to_owned()))?;
-        Ok((AssignmentScope::Identity(identity.uid), Some(identity)))
     }
 
     fn targets(&self, texts: &[String], identity: Option<&Identity>) -> Result<TargetRule, AccessError> {

@@ -12,9 +12,11 @@ use jeton_core::{Denial, Principal, Wall};
 pub struct Denied {
     /// Who asked.
     pub principal: Principal,
-    /// For which identity, as asked.
+    /// What was called on the admin plane; none: a token was asked for.
+    pub method: Option<&'static str>,
+    /// For which identity, as asked; on the admin plane, on what.
     pub identity: String,
-    /// For which target, canonical where it could be resolved, else as asked.
+    /// For which target, canonical where it could be resolved, else as asked. None on the admin plane.
     pub target: String,
     /// Why not.
     pub denial: Denial,

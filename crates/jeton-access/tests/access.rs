@@ -227,8 +227,8 @@ async fn an_explanation_names_the_assignment_or_the_command_that_would_add_it() 
     assert!(missing.allowed_by.is_none());
     assert!(
         missing
-            .remedy
-            .unwrap()
+            .remedies
+            .concat()
             .contains("jeton access assign --member 'workloads/w' --identity 'identities/billing'")
     );
     let made = world.assign("workloads/w", "identities/billing", VAULT).await.unwrap();

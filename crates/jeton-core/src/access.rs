@@ -1,13 +1,20 @@
-//! Who may use which identity for what: the pure decision on an immutable snapshot. Deny by default.
+//! Who may use which identity for what: role assignments, and the words of a decision. Deny by default.
 //!
-//! An assignment binds uids, so a name that is made again inherits nothing. It is found by member and by identity (or dotted
-//! group), so a decision costs a few look-ups however many assignments there are.
+//! An assignment binds uids, so a name that is made again inherits nothing.
 
 use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AssignmentName, Identity, Principal, PrincipalPattern, Target, Uid, Wall};
+use crate::{
+    AssignmentName, Directory, Identity, Permission, Principal, PrincipalPattern, Role, Target, Uid, Wall,
+};
+
+mod scope;
+mod snapshot;
+
+pub use scope::{ScopeError, ScopeName};
+pub use snapshot::AccessSnapshot;
 
 /// A stored role assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +29,7 @@ pub struct RoleAssignment {
     pub role: Role,
     /// With which identities.
     pub scope: AssignmentScope,
-    /// For which targets.
+    /// For which targets; none where the role uses no tokens.
     pub targets: TargetRule,
     /// Keep the tokens of the named targets warm, used or not.
     pub keep_warm: bool,
@@ -35,7 +42,7 @@ pub struct RoleAssignment {
 }
 
 /// Who has a role.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Member {
     /// A workload, by uid.
@@ -46,22 +53,17 @@ pub enum Member {
     Pattern(PrincipalPattern),
 }
 
-/// What a member may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Get tokens.
-    TokenUser,
-}
-
 /// With which identities.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AssignmentScope {
     /// One identity, by uid.
     Identity(Uid),
-    /// All identities whose id begins with this dotted prefix; `payments.` for `identities/payments.*`.
+    /// All identities whose id begins with this dotted prefix; `payments.` for `identities/payments.*`. To an administrator it is
+    /// the workloads whose ids begin so, too.
     Group(Arc<str>),
+    /// `*`: everything. Only roles of the admin plane have it.
+    All,
 }
 
 impl AssignmentScope {
@@ -70,7 +72,39 @@ impl AssignmentScope {
         match self {
             Self::Identity(uid) => *uid == identity.uid,
             Self::Group(prefix) => identity.name.id().starts_with(prefix.as_ref()),
+            Self::All => true,
         }
+    }
+
+    /// In the words in which it is written.
+    pub fn shown(&self, directory: &Directory) -> String {
+        match self {
+            Self::Identity(uid) => {
+                directory.identity(*uid).map_or_else(|| format!("identity uid {uid}"), |i| i.name.to_string())
+            }
+            Self::Group(prefix) => format!("identities/{prefix}*"),
+            Self::All => "*".into(),
+        }
+    }
+}
+
+impl Member {
+    /// In the words in which it is written.
+    pub fn shown(&self, directory: &Directory) -> String {
+        match self {
+            Self::Workload(uid) => {
+                directory.workload(*uid).map_or_else(|| format!("workload uid {uid}"), |w| w.name.to_string())
+            }
+            Self::Principal(principal) => principal.to_string(),
+            Self::Pattern(pattern) => pattern.to_string(),
+        }
+    }
+}
+
+impl RoleAssignment {
+    /// Whether it has said its last.
+    pub fn expired(&self, now: Wall) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
     }
 }
 
@@ -127,6 +161,12 @@ pub enum Denial {
     NoSystemIdentity,
     /// The identity is disabled or being deleted.
     IdentityNotActive,
+    /// On the admin plane: no role of the caller has this permission there.
+    NotPermitted(Permission),
+    /// An administrator of a part would make another administrator.
+    RoleNotGiven(Role),
+    /// An administrator would give something to itself.
+    GivenToItself,
 }
 
 /// The caller: what the door says, and the workload that the principal belongs to.
@@ -136,300 +176,4 @@ pub struct Subject<'a> {
     pub principal: &'a Principal,
     /// Its workload, if it has one.
     pub workload: Option<Uid>,
-}
-
-type Bucket = Arc<[Arc<RoleAssignment>]>;
-
-/// All role assignments, indexed for decisions. Replaced whole on change; the index shares structure.
-#[derive(Clone, Debug, Default)]
-pub struct AccessSnapshot {
-    by_member: imbl::HashMap<(Member, AssignmentScope), Bucket>,
-    by_name: imbl::OrdMap<AssignmentName, Arc<RoleAssignment>>,
-    /// And by the assignment's uid, so that each has a place of its own.
-    by_scope: imbl::OrdMap<(AssignmentScope, Uid), Arc<RoleAssignment>>,
-    by_workload: imbl::OrdMap<(Uid, Uid), Arc<RoleAssignment>>,
-}
-
-impl AccessSnapshot {
-    /// Decides on the snapshot alone: the first assignment that allows wins.
-    pub fn decide(&self, subject: Subject<'_>, identity: &Identity, target: &Target, now: Wall) -> Decision {
-        let mut denial = Denial::NoAssignment;
-        for assignment in self.reaching(subject, identity) {
-            match judge(assignment, target, now) {
-                None => return Decision::Allow(Arc::clone(assignment)),
-                // An expired match says more than a miss of the target, which says more than nothing.
-                Some(found @ Denial::Expired { .. }) => denial = found,
-                Some(found) if denial == Denial::NoAssignment => denial = found,
-                Some(_) => {}
-            }
-        }
-        Decision::Deny(denial)
-    }
-
-    /// Every assignment that reaches the identity for the subject, whatever its targets and expiry.
-    pub fn reaching<'a>(
-        &'a self,
-        subject: Subject<'_>,
-        identity: &'a Identity,
-    ) -> impl Iterator<Item = &'a Arc<RoleAssignment>> {
-        members(subject)
-            .flat_map(move |member| scopes(identity).map(move |scope| (member.clone(), scope)))
-            .filter_map(|key| self.by_member.get(&key))
-            .flat_map(|bucket| bucket.iter())
-    }
-
-    /// Every assignment that reaches the identity, whoever its member is.
-    pub fn covering<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = &'a Arc<RoleAssignment>> {
-        scopes(identity).flat_map(|scope| self.on(scope))
-    }
-
-    /// What binds this very identity or workload, and says nothing any more when it is gone.
-    pub fn binding(&self, uid: Uid) -> impl Iterator<Item = &Arc<RoleAssignment>> {
-        let members = self.by_workload.range((uid, Uid::LEAST)..).take_while(move |((of, _), _)| *of == uid);
-        self.on(AssignmentScope::Identity(uid)).chain(members.map(|(_, assignment)| assignment))
-    }
-
-    fn on(&self, scope: AssignmentScope) -> impl Iterator<Item = &Arc<RoleAssignment>> {
-        let all = self.by_scope.range((scope.clone(), Uid::LEAST)..);
-        all.take_while(move |((of, _), _)| *of == scope).map(|(_, assignment)| assignment)
-    }
-
-    /// By name.
-    pub fn assignment(&self, name: &AssignmentName) -> Option<&Arc<RoleAssignment>> {
-        self.by_name.get(name)
-    }
-
-    /// All, in the order of their names.
-    pub fn assignments(&self) -> impl Iterator<Item = &Arc<RoleAssignment>> {
-        self.by_name.values()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.by_name.len()
-    }
-
-    /// Whether nobody may do anything.
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-
-    /// Adds or replaces.
-    pub fn put(&mut self, assignment: Arc<RoleAssignment>) {
-        self.remove(&assignment.name);
-        let key = (assignment.member.clone(), assignment.scope.clone());
-        let bucket = self.by_member.get(&key).map_or(&[][..], |b| b);
-        let grown: Bucket = bucket.iter().cloned().chain([Arc::clone(&assignment)]).collect();
-        self.by_member.insert(key, grown);
-        self.by_scope.insert((assignment.scope.clone(), assignment.uid), Arc::clone(&assignment));
-        if let Member::Workload(workload) = assignment.member {
-            self.by_workload.insert((workload, assignment.uid), Arc::clone(&assignment));
-        }
-        self.by_name.insert(assignment.name.clone(), assignment);
-    }
-
-    /// Removes, if it is there.
-    pub fn remove(&mut self, name: &AssignmentName) -> Option<Arc<RoleAssignment>> {
-        let assignment = self.by_name.remove(name)?;
-        self.by_scope.remove(&(assignment.scope.clone(), assignment.uid));
-        if let Member::Workload(workload) = assignment.member {
-            self.by_workload.remove(&(workload, assignment.uid));
-        }
-        let key = (assignment.member.clone(), assignment.scope.clone());
-        let left: Bucket = self
-            .by_member
-            .get(&key)
-            .into_iter()
-            .flat_map(|b| b.iter())
-            .filter(|a| a.uid != assignment.uid)
-            .cloned()
-            .collect();
-        if left.is_empty() {
-            self.by_member.remove(&key);
-        } else {
-            self.by_member.insert(key, left);
-        }
-        Some(assignment)
-    }
-}
-
-fn judge(assignment: &RoleAssignment, target: &Target, now: Wall) -> Option<Denial> {
-    if !assignment.targets.covers(target) {
-        return Some(Denial::TargetNotGranted { nearest: assignment.name.clone() });
-    }
-    let at = assignment.expires_at.filter(|at| *at <= now)?;
-    Some(Denial::Expired { assignment: assignment.name.clone(), at })
-}
-
-fn members(subject: Subject<'_>) -> impl Iterator<Item = Member> {
-    let workload = subject.workload.map(Member::Workload);
-    let exact = Member::Principal(subject.principal.clone());
-    let patterns =
-        prefixes(subject.principal.as_str(), '/').filter_map(|p| p.parse().ok()).map(Member::Pattern);
-    workload.into_iter().chain([exact]).chain(patterns)
-}
-
-fn scopes(identity: &Identity) -> impl Iterator<Item = AssignmentScope> + '_ {
-    let groups = prefixes(identity.name.id(), '.').map(|p| AssignmentScope::Group(p.into()));
-    [AssignmentScope::Identity(identity.uid)].into_iter().chain(groups)
-}
-
-fn prefixes(text: &str, end: char) -> impl Iterator<Item = &str> {
-    text.match_indices(end).map(|(at, _)| &text[..=at])
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{IdentityKind, IdentityState, TargetRequest, profile::tests::oidc_profile};
-
-    fn uid(n: u8) -> Uid {
-        Uid::new(Wall::from_secs(1), [n; 10])
-    }
-
-    fn identity(n: u8, name: &str) -> Identity {
-        Identity {
-            uid: uid(n),
-            name: name.parse().unwrap(),
-            display_name: String::new(),
-            labels: Default::default(),
-            kind: IdentityKind::Created,
-            workload: None,
-            authority: uid(99),
-            state: IdentityState::Active,
-            client_id: None,
-            registration: None,
-            credentials: vec![],
-            operation: None,
-            created_at: Wall::default(),
-            updated_at: Wall::default(),
-            version: 1,
-        }
-    }
-
-    fn assignment(n: u8, member: Member, scope: AssignmentScope, targets: TargetRule) -> Arc<RoleAssignment> {
-        Arc::new(RoleAssignment {
-            uid: uid(n),
-            name: AssignmentName::from_id(&format!("a{n}")).unwrap(),
-            member,
-            role: Role::TokenUser,
-            scope,
-            targets,
-            keep_warm: false,
-            expires_at: None,
-            max_token_lifetime: None,
-            created_at: Wall::default(),
-        })
-    }
-
-    fn target(scope: &str) -> Target {
-        let request = TargetRequest { scopes: vec![scope.into()], resources: vec![] };
-        Target::resolve(&request, &oidc_profile()).unwrap()
-    }
-
-    fn subject(principal: &Principal) -> Subject<'_> {
-        Subject { principal, workload: None }
-    }
-
-    const NOW: Wall = Wall::from_secs(1_000);
-
-    #[test]
-    fn an_empty_snapshot_denies() {
-        let who: Principal = "loopback://dev".parse().unwrap();
-        let decision =
-            AccessSnapshot::default().decide(subject(&who), &identity(1, "identities/a"), &target("x"), NOW);
-        assert_eq!(decision, Decision::Deny(Denial::NoAssignment));
-    }
-
-    #[test]
-    fn members_reach_an_identity_by_workload_principal_and_pattern() {
-        let who: Principal = "spiffe://prod/payments/api".parse().unwrap();
-        let by = |member| {
-            let mut snapshot = AccessSnapshot::default();
-            snapshot.put(assignment(1, member, AssignmentScope::Identity(uid(7)), TargetRule::Any));
-            let subject = Subject { principal: &who, workload: Some(uid(50)) };
-            matches!(
-                snapshot.decide(subject, &identity(7, "identities/a"), &target("x"), NOW),
-                Decision::Allow(_)
-            )
-        };
-        assert!(by(Member::Workload(uid(50))));
-        assert!(by(Member::Principal(who.clone())));
-        assert!(by(Member::Pattern("spiffe://prod/payments/".parse().unwrap())));
-        assert!(by(Member::Pattern("spiffe://prod/".parse().unwrap())));
-        assert!(!by(Member::Pattern("spiffe://prod/pay/".parse().unwrap())));
-        assert!(!by(Member::Workload(uid(51))));
-    }
-
-    #[test]
-    fn a_group_ends_at_a_dot() {
-        let who: Principal = "loopback://dev".parse().unwrap();
-        let mut snapshot = AccessSnapshot::default();
-        let group = AssignmentScope::Group("payments.".into());
-        snapshot.put(assignment(1, Member::Principal(who.clone()), group, TargetRule::Any));
-        let allows = |name| {
-            matches!(
-                snapshot.decide(subject(&who), &identity(3, name), &target("x"), NOW),
-                Decision::Allow(_)
-            )
-        };
-        assert!(allows("identities/payments.refunds"));
-        assert!(allows("identities/payments.eu.refunds"));
-        assert!(!allows("identities/payments"));
-        assert!(!allows("identities/payments-evil"));
-    }
-
-    #[test]
-    fn a_name_made_again_inherits_nothing() {
-        let who: Principal = "loopback://dev".parse().unwrap();
-        let mut snapshot = AccessSnapshot::default();
-        snapshot.put(assignment(
-            1,
-            Member::Principal(who.clone()),
-            AssignmentScope::Identity(uid(1)),
-            TargetRule::Any,
-        ));
-        let again = identity(2, "identities/a");
-        assert_eq!(
-            snapshot.decide(subject(&who), &again, &target("x"), NOW),
-            Decision::Deny(Denial::NoAssignment)
-        );
-    }
-
-    #[test]
-    fn targets_and_expiry_limit_an_assignment_and_the_denial_says_which() {
-        let who: Principal = "loopback://dev".parse().unwrap();
-        let it = identity(1, "identities/a");
-        let rule = TargetRule::Only(vec!["scope:x".into()]);
-        let made = assignment(1, Member::Principal(who.clone()), AssignmentScope::Identity(it.uid), rule);
-        let ended = Arc::new(RoleAssignment { expires_at: Some(NOW), ..made.as_ref().clone() });
-        let mut snapshot = AccessSnapshot::default();
-        snapshot.put(Arc::clone(&made));
-        assert_eq!(snapshot.decide(subject(&who), &it, &target("x"), NOW), Decision::Allow(made));
-        let other = snapshot.decide(subject(&who), &it, &target("y"), NOW);
-        assert!(matches!(other, Decision::Deny(Denial::TargetNotGranted { .. })), "{other:?}");
-        snapshot.put(ended);
-        let expired = snapshot.decide(subject(&who), &it, &target("x"), NOW);
-        assert!(matches!(expired, Decision::Deny(Denial::Expired { .. })), "{expired:?}");
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_removed_allows_nothing_and_the_rest_stays(gone in 0u8..6) {
-            let who: Principal = "loopback://dev".parse().unwrap();
-            let mut snapshot = AccessSnapshot::default();
-            for n in 0..6 {
-                let scope = AssignmentScope::Identity(uid(n));
-                snapshot.put(assignment(n, Member::Principal(who.clone()), scope, TargetRule::Any));
-            }
-            snapshot.remove(&AssignmentName::from_id(&format!("a{gone}")).unwrap());
-            for n in 0..6 {
-                let decision = snapshot.decide(subject(&who), &identity(n, "identities/a"), &target("x"), NOW);
-                prop_assert_eq!(matches!(decision, Decision::Allow(_)), n != gone);
-            }
-            prop_assert_eq!(snapshot.len(), 5);
-        }
-    }
 }

@@ -5,6 +5,7 @@
 //! [`Decision`].
 
 pub mod access;
+pub mod administration;
 pub mod assertions;
 pub mod audit;
 pub mod authority;
@@ -20,6 +21,7 @@ pub mod profile;
 pub mod published;
 pub mod refresh;
 pub mod retry_after;
+pub mod role;
 pub mod steps;
 pub mod target;
 pub mod token;
@@ -28,8 +30,10 @@ pub mod uid;
 pub mod workload;
 
 pub use access::{
-    AccessSnapshot, AssignmentScope, Decision, Denial, Member, Role, RoleAssignment, Subject, TargetRule,
+    AccessSnapshot, AssignmentScope, Decision, Denial, Member, RoleAssignment, ScopeError, ScopeName,
+    Subject, TargetRule,
 };
+pub use administration::{Administrator, Object};
 pub use assertions::{Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, ProofRequest};
 pub use audit::{
     AuditEvent, AuditKind, AuditOutcome, AuditResource, AuditTrail, AuditUnavailable, TokenHash,
@@ -46,6 +50,7 @@ pub use problem::Problem;
 pub use profile::{KeyKind, Profile, SigningAlgorithm};
 pub use published::Published;
 pub use refresh::{RefreshOutcome, RefreshPlan};
+pub use role::{Permission, Role, RoleError};
 pub use steps::{Operation, OperationKind, Step};
 pub use target::{Target, TargetError, TargetRequest};
 pub use token::{Freshness, IssuedToken, Phases, Token, serve_floor};

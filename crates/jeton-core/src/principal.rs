@@ -30,6 +30,11 @@ pub enum PrincipalError {
         "{0:?} is not a principal: the part behind :// must be 1 to 2048 visible ASCII characters, without empty or dot segments"
     )]
     Path(String),
+    /// A wildcard; patterns are written without.
+    #[error(
+        "{0:?} has a '*': a pattern ends at a '/' instead, such as spiffe://prod/payments/, and means all principals below it"
+    )]
+    Wildcard(String),
     /// An exact principal ends without a slash, a pattern with one.
     #[error("{0:?} ends with '/': that is a pattern, and patterns stand in role assignments only")]
     IsPattern(String),
@@ -86,7 +91,7 @@ impl FromStr for Principal {
     type Err = PrincipalError;
 
     fn from_str(text: &str) -> Result<Self, PrincipalError> {
-        if text.ends_with('/') && text.len() <= MAX_PRINCIPAL_BYTES {
+        if text.ends_with('/') && text.len() <= MAX_PRINCIPAL_BYTES && !text.contains('*') {
             return Err(PrincipalError::IsPattern(shorten(text)));
         }
         check(text, text)?;
@@ -108,6 +113,9 @@ impl FromStr for PrincipalPattern {
 }
 
 fn check(text: &str, shown: &str) -> Result<(), PrincipalError> {
+    if text.contains('*') {
+        return Err(PrincipalError::Wildcard(shorten(shown)));
+    }
     let (scheme, rest) = text.split_once("://").ok_or_else(|| PrincipalError::Scheme(shorten(shown)))?;
     if !SCHEMES.contains(&scheme) {
         return Err(PrincipalError::Scheme(shorten(shown)));
@@ -115,7 +123,7 @@ fn check(text: &str, shown: &str) -> Result<(), PrincipalError> {
     // An issuer inside oidc:// brings its own scheme: its "//" is the one empty segment that is allowed.
     let path = rest.strip_prefix("https://").filter(|_| scheme == "oidc").unwrap_or(rest);
     let segments_fit = path.split('/').all(|s| !s.is_empty() && s != "." && s != "..");
-    let visible = path.bytes().all(|b| b.is_ascii_graphic() && b != b'*');
+    let visible = path.bytes().all(|b| b.is_ascii_graphic());
     if text.len() <= MAX_PRINCIPAL_BYTES && segments_fit && visible {
         Ok(())
     } else {
@@ -197,6 +205,14 @@ mod tests {
         assert!(pattern.covers(&"spiffe://prod/payments/api".parse().unwrap()));
         assert!(!pattern.covers(&"spiffe://prod/payments-evil/api".parse().unwrap()));
         assert!(!pattern.covers(&"spiffe://prod/payments".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_wildcard_is_told_how_a_pattern_is_written() {
+        for bad in ["spiffe://a/*", "spiffe://a/pay*/x", "*", "unix://*/uid/1", "spiffe://a/*/"] {
+            let error = bad.parse::<Principal>().unwrap_err().to_string();
+            assert!(error.contains("ends at a '/'"), "{error}");
+        }
     }
 
     #[test]

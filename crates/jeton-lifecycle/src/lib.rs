@@ -32,4 +32,4 @@ pub use ports::*;
 pub use registry::{Lifecycle, LifecycleEvent, Ports};
 pub use runner::LifecycleTasks;
 pub use settings::{LifecycleSettings, RotationSettings};
-pub use workloads::{CreateWorkload, WorkloadPatch};
+pub use workloads::{CreateWorkload, WorkloadPatch, system_identity_name};

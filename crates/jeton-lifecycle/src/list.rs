@@ -45,7 +45,8 @@ impl IdentityFilter {
         page(directory.identities_after(after).filter(|identity| self.fits(identity)).cloned(), size)
     }
 
-    fn fits(&self, identity: &Identity) -> bool {
+    /// Whether an identity is one of them.
+    pub fn fits(&self, identity: &Identity) -> bool {
         self.authority.is_none_or(|authority| identity.authority == authority)
             && self.state.is_none_or(|state| identity.state == state)
             && self.kind.is_none_or(|kind| identity.kind == kind)

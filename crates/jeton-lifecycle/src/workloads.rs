@@ -43,6 +43,13 @@ pub struct WorkloadPatch {
 
 type Changed = Result<Arc<Workload>, LifecycleError>;
 
+/// What the own identity of a workload is called.
+pub fn system_identity_name(workload: &WorkloadName) -> Result<IdentityName, LifecycleError> {
+    IdentityName::from_id(&format!("{}-system", workload.id())).map_err(|_| {
+        LifecycleError::Precondition(format!("{workload} has too long a name for a system identity"))
+    })
+}
+
 impl Lifecycle {
     /// Registers a service.
     pub async fn create_workload(&self, request: CreateWorkload) -> Changed {
@@ -143,13 +150,7 @@ impl Lifecycle {
                     workload.name
                 )));
             }
-            let identity =
-                IdentityName::from_id(&format!("{}-system", workload.name.id())).map_err(|_| {
-                    LifecycleError::Precondition(format!(
-                        "{} has too long a name for a system identity",
-                        workload.name
-                    ))
-                })?;
+            let identity = system_identity_name(&workload.name)?;
             let request = CreateIdentity {
                 name: identity,
                 authority: registering.name.clone(),

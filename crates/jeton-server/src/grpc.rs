@@ -6,6 +6,7 @@ mod authority;
 mod convert;
 mod error;
 mod identity;
+mod permit;
 mod probe;
 mod routes;
 mod shortcut;
@@ -15,6 +16,7 @@ mod watch;
 mod workload;
 
 pub use error::{REASONS, Reason, complete};
+pub use permit::{METHODS, Method};
 pub use probe::{AuthorityProbe, DiscoverRequest, ProbeStep, RegistrarShape};
 pub use routes::{Broker, Health, admin_routes, data_routes, data_shortcut, is_streaming};
 pub use shortcut::GetTokenShortcut;

@@ -15,8 +15,8 @@ use jeton_access::{Access, BearerTokens};
 use jeton_audit::{AuditKey, Audited, Trail, TrailTask};
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
-    Assertions, AssignmentScope, AuditTrail, Authority, BoxFuture, Clock, Identity, Member, Profile,
-    Registrar, SharedDirectory, SystemClock, Uid,
+    Assertions, AssignmentScope, AuditTrail, Authority, BoxFuture, Clock, Identity, Member, Principal,
+    Profile, Registrar, SharedDirectory, SystemClock, Uid,
 };
 use jeton_engine::{Engine, EngineTasks};
 use jeton_keys::Keys;
@@ -26,8 +26,7 @@ use jeton_lifecycle::{
 use jeton_server::{
     Alarms,
     door::{
-        AdminPeer, Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls,
-        UnixPeer, serve,
+        Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls, UnixPeer, serve,
     },
     grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
 };
@@ -174,6 +173,7 @@ impl Running {
             drain: Drain::default(),
             drain_grace: settings.door.drain_deadline(),
             node: settings.node_name(),
+            root: Principal::unix_uid(&settings.node_name(), geteuid().as_raw()).ok(),
             started: Instant::now(),
             quarantined: Arc::new(store.quarantined()),
             unwritable: {
@@ -214,7 +214,8 @@ impl Running {
         let node = self.broker.node.clone();
         let mode = self.settings.data.mode().unwrap_or(0o660);
         let data = Listener::bind(&Listen::Unix { path: places.data_socket.clone(), mode }).await?;
-        let admin = Listener::bind(&Listen::Unix { path: places.admin_socket.clone(), mode: 0o600 }).await?;
+        let mode = self.settings.admin.mode().unwrap_or(0o600);
+        let admin = Listener::bind(&Listen::Unix { path: places.admin_socket.clone(), mode }).await?;
         let (data_routes, data_health) =
             grpc::data_routes(&self.broker, self.settings.reflection.enabled).await;
         let (admin_routes, admin_health) =
@@ -222,8 +223,9 @@ impl Running {
         self.health.extend([data_health, admin_health]);
         let shortcut = Some(grpc::data_shortcut(&self.broker, self.settings.engine.max_entries));
         let users = Arc::new(UnixPeer { node: node.clone() });
-        let owner = Arc::new(AdminPeer { node, owner: geteuid().as_raw() });
-        self.door(Entry::known("admin", admin, owner), admin_routes, None);
+        // Whoever the socket's mode lets connect; what each may do there is said by role assignments.
+        let administrators = Arc::new(UnixPeer { node });
+        self.door(Entry::known("admin", admin, administrators), admin_routes, None);
         let mut entries = vec![Entry::known("data (unix)", data, users)];
         if let Some(listener) = tcp.plain {
             entries.push(Entry::known("data (loopback)", listener, Arc::new(LoopbackDev)));

@@ -43,6 +43,11 @@ fn full(name: &str, collection: &str) -> String {
     }
 }
 
+/// What an assignment is on: the whole name of an identity or a group, or everything.
+fn scope(text: &str) -> String {
+    if text == "*" { text.to_owned() } else { full(text, "identities/") }
+}
+
 /// `key=value`
 fn label(text: &str) -> Result<(String, String), String> {
     let split = text.split_once('=').filter(|(key, _)| !key.is_empty());

@@ -57,11 +57,10 @@ impl Whereabouts {
 
     /// A connection to the admin plane.
     pub(crate) async fn admin_plane(&self) -> anyhow::Result<Channel> {
-        let path = match &self.admin_socket {
-            Some(path) => path.clone(),
-            None => self.running()?.admin_socket,
-        };
-        over_unix(&path, ours).await
+        match &self.admin_socket {
+            Some(path) => over_unix(path, |_| Ok(())).await,
+            None => over_unix(&self.running()?.admin_socket, ours).await,
+        }
     }
 
     fn running(&self) -> anyhow::Result<Endpoints> {
@@ -95,13 +94,17 @@ async fn over_unix(path: &Path, fits: fn(&UnixStream) -> io::Result<()>) -> anyh
     connected.map_err(|e| no_connection(&path.display().to_string(), &e))
 }
 
-/// The broker only closes the connection of another user, so that it is said here.
+/// A data directory may be anybody's, and what goes to the admin plane may be secret.
 fn ours(stream: &UnixStream) -> io::Result<()> {
-    admitted(stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw())
+    known(stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw())
 }
 
-fn admitted(owner: u32, own: u32) -> io::Result<()> {
-    let text = || format!("the broker runs as user {owner} and lets in that user alone; you are user {own}");
+fn known(owner: u32, own: u32) -> io::Result<()> {
+    let text = || {
+        format!(
+            "the broker there runs as user {owner}, and you are user {own}: name its socket with --admin-socket if you trust it"
+        )
+    };
     if owner == own { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, text())) }
 }
 
@@ -131,8 +134,8 @@ mod tests {
         let error = |kind: io::ErrorKind| no_connection("/run/data.sock", &io::Error::from(kind));
         assert!(error(io::ErrorKind::PermissionDenied).is::<Refused>());
         assert!(error(io::ErrorKind::ConnectionRefused).is::<Unreachable>());
-        assert!(admitted(5, 5).is_ok());
-        let other = no_connection("/run/admin.sock", &admitted(5, 6).unwrap_err());
-        assert!(other.is::<Refused>() && other.to_string().contains("runs as user 5"), "{other}");
+        assert!(known(5, 5).is_ok());
+        let other = no_connection("/run/admin.sock", &known(5, 6).unwrap_err());
+        assert!(other.is::<Refused>() && other.to_string().contains("--admin-socket"), "{other}");
     }
 }

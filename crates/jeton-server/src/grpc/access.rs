@@ -2,17 +2,17 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use jeton_access::{CreateAssignment, Explanation};
+use jeton_access::{AdminCall, CreateAssignment, Explanation, NearMiss};
 use jeton_core::{
-    AssignmentName, AssignmentScope, IdentityName, Member, Principal, RoleAssignment, Target, TargetRequest,
-    TargetRule, TokenKey, TokenType, Wall,
+    AccessSnapshot, AssignmentName, AssignmentScope, Directory, IdentityName, Member, Object, Principal,
+    RoleAssignment, ScopeName, Target, TargetRequest, TargetRule, TokenKey, TokenType, Wall, WorkloadName,
 };
 use jeton_lifecycle::page;
 use jeton_proto::v1::{self, access_service_server::AccessService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{assignment, assignments_after, duration, page_size, timestamp, wall},
+    convert::{assignment, duration, page_size, timestamp, wall},
     error::Failure,
     routes::Broker,
 };
@@ -25,7 +25,10 @@ impl AccessService for Broker {
         &self,
         request: Request<v1::CreateRoleAssignmentRequest>,
     ) -> Answer<v1::CreateRoleAssignmentResponse> {
+        let _held = self.access.changing().await;
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
+        self.must_on_scope(&call, &r.identity)?;
         let wanted = CreateAssignment {
             id: r.assignment_id,
             member: r.member,
@@ -41,7 +44,8 @@ impl AccessService for Broker {
                 .transpose()?,
             request_id: r.request_id,
         };
-        let made = self.access.create_assignment(wanted).await.map_err(Failure::from)?;
+        let made = self.access.create_assignment_if(wanted, |new| call.may_make(new)).await;
+        let made = made.map_err(Failure::from)?;
         self.keep_warm(&made);
         let shown = assignment(&made, &self.lifecycle.directory());
         Ok(Response::new(v1::CreateRoleAssignmentResponse { role_assignment: Some(shown) }))
@@ -51,37 +55,54 @@ impl AccessService for Broker {
         &self,
         request: Request<v1::ListRoleAssignmentsRequest>,
     ) -> Answer<v1::ListRoleAssignmentsResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
         let (snapshot, directory) = (self.access.snapshot(), self.lifecycle.directory());
-        let all = assignments_after(&snapshot, &r.page_token).into_iter().map(|a| assignment(&a, &directory));
-        let fits = |a: &v1::RoleAssignment| {
-            (r.member.is_empty() || a.member == r.member)
-                && (r.identity.is_empty() || a.identity == r.identity)
+        let after: Option<AssignmentName> = match r.page_token.as_str() {
+            "" => None,
+            token => {
+                Some(token.parse().map_err(|_| Failure::field("page_token", "not one that a list gave"))?)
+            }
         };
-        let page = page(all.filter(fits), page_size(r.page_size)?);
+        let size = page_size(r.page_size)?;
+        let seen = |a: &&Arc<RoleAssignment>| {
+            (r.role.is_empty() || a.role.as_str() == r.role) && call.may_on(&a.scope)
+        };
+        let page = match Filter::parse(&r.member, &r.identity, &directory) {
+            None => page(snapshot.assignments_after(after.as_ref()).filter(seen), size),
+            Some(filter) => page(filter.all(&snapshot, after.as_ref()).into_iter().filter(seen), size),
+        };
         let next_page_token =
-            page.items.last().filter(|_| page.more).map_or_else(String::new, |a| a.name.clone());
-        Ok(Response::new(v1::ListRoleAssignmentsResponse { role_assignments: page.items, next_page_token }))
+            page.items.last().filter(|_| page.more).map_or_else(String::new, |a| a.name.to_string());
+        let role_assignments = page.items.into_iter().map(|a| assignment(a, &directory)).collect();
+        Ok(Response::new(v1::ListRoleAssignmentsResponse { role_assignments, next_page_token }))
     }
 
     async fn delete_role_assignment(
         &self,
         request: Request<v1::DeleteRoleAssignmentRequest>,
     ) -> Answer<v1::DeleteRoleAssignmentResponse> {
+        let _held = self.access.changing().await;
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
         let name: AssignmentName = r.name.parse().map_err(Failure::from)?;
-        if let Some(gone) =
-            self.access.delete_assignment(&name, &r.request_id).await.map_err(Failure::from)?
-        {
+        if self.access.snapshot().assignment(&name).is_none() {
+            // To whom may not see it, one that is not there looks like one that is.
+            call.must(Object::All, name.as_str()).map_err(Failure::from)?;
+        }
+        let gone = self.access.delete_assignment_if(&name, &r.request_id, |it| call.may_take_back(it)).await;
+        if let Some(gone) = gone.map_err(Failure::from)? {
             self.cool(&gone);
         }
         Ok(Response::new(v1::DeleteRoleAssignmentResponse {}))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
         if !r.correlation_id.is_empty() {
-            let found = self.access.explain_denial(&r.correlation_id).ok_or_else(|| {
+            let found = self.access.explain_denial(&r.correlation_id);
+            let found = found.filter(|e| self.may_explain(&call, &e.identity)).ok_or_else(|| {
                 Failure::not_found(format!(
                     "a denial with correlation id {:?} (the latest 10,000 are remembered)",
                     r.correlation_id
@@ -95,7 +116,11 @@ impl AccessService for Broker {
             name => Some(name.parse().map_err(Failure::from)?),
         };
         let target = TargetRequest { scopes: r.scopes, resources: r.resources };
-        Ok(Response::new(explained(self.access.explain(&principal, identity.as_ref(), &target))))
+        let explanation = self.access.explain(&principal, identity.as_ref(), &target);
+        if !self.may_explain(&call, &explanation.identity) {
+            call.must(Object::All, &explanation.identity).map_err(Failure::from)?;
+        }
+        Ok(Response::new(explained(explanation)))
     }
 }
 
@@ -104,7 +129,9 @@ fn explained(e: Explanation) -> v1::ExplainResponse {
         allowed: e.allowed_by.is_some(),
         role_assignment: e.allowed_by.map_or_else(String::new, |name| name.to_string()),
         reason: e.reason,
-        remedy: e.remedy.unwrap_or_default(),
+        remedy: e.remedies.join("\n"),
+        near_misses: e.near_misses.into_iter().map(near_miss).collect(),
+        method: e.method,
         principal: e.principal.to_string(),
         identity: e.identity,
         target: e.target,
@@ -112,7 +139,81 @@ fn explained(e: Explanation) -> v1::ExplainResponse {
     }
 }
 
+fn near_miss(miss: NearMiss) -> v1::NearMiss {
+    v1::NearMiss { role_assignment: miss.assignment.to_string(), problem: miss.problem }
+}
+
+/// What a list is narrowed to, found by an index.
+struct Filter {
+    member: Option<Member>,
+    scope: Option<AssignmentScope>,
+}
+
+impl Filter {
+    /// None: nothing was given. What names nothing that is there fits nothing.
+    fn parse(member: &str, identity: &str, directory: &Directory) -> Option<Self> {
+        let member = (!member.is_empty()).then(|| member_named(member, directory));
+        let scope = (!identity.is_empty()).then(|| scope_named(identity, directory));
+        match (member, scope) {
+            (None, None) => None,
+            (Some(None), _) | (_, Some(None)) => Some(Self { member: None, scope: None }),
+            (member, scope) => Some(Self { member: member.flatten(), scope: scope.flatten() }),
+        }
+    }
+
+    fn all<'a>(
+        &self,
+        snapshot: &'a AccessSnapshot,
+        after: Option<&AssignmentName>,
+    ) -> Vec<&'a Arc<RoleAssignment>> {
+        let mut all: Vec<_> = match (&self.member, &self.scope) {
+            (None, None) => vec![],
+            (None, Some(scope)) => snapshot.on(scope.clone()).collect(),
+            (Some(member), scope) => {
+                let fits = |a: &&Arc<RoleAssignment>| scope.as_ref().is_none_or(|scope| a.scope == *scope);
+                snapshot.of_member(member.clone()).filter(fits).collect()
+            }
+        };
+        all.retain(|a| after.is_none_or(|after| a.name > *after));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+}
+
+fn member_named(text: &str, directory: &Directory) -> Option<Member> {
+    if text.starts_with("workloads/") {
+        return directory.workload_named(&text.parse().ok()?).map(|w| Member::Workload(w.uid));
+    }
+    let pattern = || text.parse().ok().map(Member::Pattern);
+    text.parse().ok().map(Member::Principal).or_else(pattern)
+}
+
+fn scope_named(text: &str, directory: &Directory) -> Option<AssignmentScope> {
+    match text.parse().ok()? {
+        ScopeName::All => Some(AssignmentScope::All),
+        ScopeName::Group(prefix) => Some(AssignmentScope::Group(prefix)),
+        ScopeName::Identity(name) => {
+            directory.identity_named(&name).map(|i| AssignmentScope::Identity(i.uid))
+        }
+    }
+}
+
 impl Broker {
+    /// Whether the caller may hear what happened with this: an identity, a group, a workload, or something of everything.
+    fn may_explain(&self, call: &AdminCall, on: &str) -> bool {
+        let directory = self.lifecycle.directory();
+        let workload: Option<WorkloadName> = on.parse().ok();
+        match (on.parse(), workload) {
+            (Ok(ScopeName::All), _) | (Err(_), None) => call.may(Object::All),
+            (Ok(ScopeName::Group(prefix)), _) => call.may(Object::Group(&prefix)),
+            (Ok(ScopeName::Identity(name)), _) => {
+                let uid = directory.identity_named(&name).map(|i| i.uid);
+                call.may(Object::Identity(&name, uid))
+            }
+            (Err(_), Some(name)) => call.may(Object::Workload(&name)),
+        }
+    }
+
     /// Pins the tokens that an assignment wants fresh.
     pub fn keep_warm(&self, assignment: &RoleAssignment) {
         let owner = match &assignment.member {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jeton_core::{Authority, AuthorityName, Profile};
+use jeton_core::{Authority, AuthorityName, Object, Permission, Profile};
 use jeton_lifecycle::{AuthorityPatch, CreateAuthority, LifecycleError, RegistrarMaterial, page};
 use jeton_proto::v1::{self, authority_service_server::AuthorityService};
 use tonic::{Request, Response, Status};
@@ -123,7 +123,12 @@ impl AuthorityService for Broker {
         &self,
         request: Request<v1::UpdateAuthorityRequest>,
     ) -> Answer<v1::UpdateAuthorityResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
+        // A profile says where identities prove themselves: with another one their proofs could be led elsewhere, and tokens be had.
+        if !r.profile_json.is_empty() {
+            call.must_have(Permission::ChangeAssignments, Object::All, "*").map_err(Failure::from)?;
+        }
         let profile: Option<Profile> = match r.profile_json.as_str() {
             "" => None,
             text => Some(serde_json::from_str(text).map_err(|e| Failure::field("profile_json", e))?),

@@ -1,11 +1,11 @@
 //! Between the broker's words and the wire's.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jeton_core::{
-    AccessSnapshot, AssignmentScope, Authority, CertificateFacts, Credential, CredentialKind,
-    CredentialState, Directory, Identity, IdentityKind, IdentityState, KeyKind, Member, Operation,
-    OperationKind, Registrar, RoleAssignment, TargetRule, Wall, Workload,
+    Authority, CertificateFacts, Credential, CredentialKind, CredentialState, Directory, Identity,
+    IdentityKind, IdentityState, KeyKind, Operation, OperationKind, Registrar, RoleAssignment, TargetRule,
+    Wall, Workload,
 };
 use jeton_proto::v1;
 use prost_types::Timestamp;
@@ -171,20 +171,9 @@ pub(crate) fn assignment(assignment: &RoleAssignment, directory: &Directory) -> 
     v1::RoleAssignment {
         name: assignment.name.to_string(),
         uid: assignment.uid.to_string(),
-        member: match &assignment.member {
-            Member::Workload(uid) => {
-                directory.workload(*uid).map_or_else(|| format!("workload uid {uid}"), |w| w.name.to_string())
-            }
-            Member::Principal(principal) => principal.to_string(),
-            Member::Pattern(pattern) => pattern.to_string(),
-        },
-        role: "token-user".into(),
-        identity: match &assignment.scope {
-            AssignmentScope::Identity(uid) => {
-                directory.identity(*uid).map_or_else(|| format!("identity uid {uid}"), |i| i.name.to_string())
-            }
-            AssignmentScope::Group(prefix) => format!("identities/{prefix}*"),
-        },
+        member: assignment.member.shown(directory),
+        role: assignment.role.to_string(),
+        identity: assignment.scope.shown(directory),
         targets: match &assignment.targets {
             TargetRule::Any => vec!["*".into()],
             TargetRule::Only(texts) => texts.iter().map(ToString::to_string).collect(),
@@ -194,11 +183,6 @@ pub(crate) fn assignment(assignment: &RoleAssignment, directory: &Directory) -> 
         max_token_lifetime: assignment.max_token_lifetime.map(wire_duration),
         create_time: Some(timestamp(assignment.created_at)),
     }
-}
-
-/// A page of assignments, after a name.
-pub(crate) fn assignments_after(snapshot: &AccessSnapshot, after: &str) -> Vec<Arc<RoleAssignment>> {
-    snapshot.assignments().filter(|a| a.name.as_str() > after).cloned().collect()
 }
 
 pub(crate) fn page_size(given: i32) -> Result<usize, Failure> {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use http::Response;
-use jeton_access::{AccessError, Refused};
+use jeton_access::{AccessError, NotPermitted, Refused};
 use jeton_core::{ClaimsError, NameError};
 use jeton_engine::{IssueErrorClass, TokenError};
 use jeton_lifecycle::{LifecycleError, StoreError};
@@ -19,6 +19,8 @@ const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 pub enum Reason {
     /// Not allowed, or not there.
     AccessDenied,
+    /// On the admin plane: the caller's roles do not allow this.
+    NotPermitted,
     /// No identity named, and the caller has none of its own.
     NoSystemIdentity,
     /// A name is malformed.
@@ -79,6 +81,13 @@ pub const REASONS: &[(Reason, &str, Code, bool, &str)] = &[
         Code::PermissionDenied,
         false,
         "The identity does not exist, or the caller may not use it for this target. The operator learns which by `jeton access explain --correlation ID`.",
+    ),
+    (
+        Reason::NotPermitted,
+        "NOT_PERMITTED",
+        Code::PermissionDenied,
+        false,
+        "No role of the caller allows this there; the message says what is missing. An access administrator finds the command that would allow it by `jeton access explain --correlation ID`.",
     ),
     (
         Reason::NoSystemIdentity,
@@ -255,6 +264,11 @@ impl Failure {
         Self::new(Reason::NotFound, format!("{name} does not exist"))
     }
 
+    pub(crate) fn unknown_method() -> Self {
+        let text = "this door has no such method: the data plane serves TokenService, the admin plane everything else";
+        Self::new(Reason::UnknownMethod, text)
+    }
+
     /// More bytes than the method takes.
     pub(crate) fn too_large(what: impl std::fmt::Display) -> Self {
         Self::new(
@@ -329,10 +343,7 @@ pub fn complete(response: Response<Body>) -> Response<Body> {
     let Some(status) = Status::from_header_map(headers) else { return response };
     let message = status.message();
     let failure = match status.code() {
-        Code::Unimplemented => Failure::new(
-            Reason::UnknownMethod,
-            "this door has no such method: the data plane serves TokenService, the admin plane everything else",
-        ),
+        Code::Unimplemented => Failure::unknown_method(),
         Code::DeadlineExceeded => Failure::new(Reason::DeadlineExceeded, message),
         Code::Unauthenticated => Failure::new(Reason::Unauthenticated, message),
         Code::Unavailable => Failure::new(Reason::ShuttingDown, message),
@@ -421,8 +432,16 @@ impl From<AccessError> for Failure {
                 Self::new(Reason::InvalidField, message).with("field", field)
             }
             AccessError::RequestIdReused(_) => Self::new(Reason::RequestIdReused, message),
+            AccessError::NotPermitted(refused) => refused.into(),
+            AccessError::Precondition(_) => Self::new(Reason::FailedPrecondition, message),
             _ => Self::new(Reason::StoreUnavailable, message),
         }
+    }
+}
+
+impl From<NotPermitted> for Failure {
+    fn from(refused: NotPermitted) -> Self {
+        Self::new(Reason::NotPermitted, refused.to_string()).with("correlation_id", refused.correlation_id)
     }
 }
 

@@ -5,16 +5,19 @@ use std::{
     sync::Arc,
 };
 
-use jeton_core::{AuthorityName, Identity, IdentityKind, IdentityName, IdentityState, WorkloadName};
+use jeton_core::{
+    AuthorityName, Identity, IdentityKind, IdentityName, IdentityState, Object, Permission, WorkloadName,
+};
 use jeton_lifecycle::{
-    AttachIdentity, AttachMaterial, CreateIdentity, IdentityFilter, IdentityPatch, LifecycleError,
+    AttachIdentity, AttachMaterial, CreateIdentity, IdentityFilter, IdentityPatch, LifecycleError, page,
 };
 use jeton_proto::v1::{self, identity_service_server::IdentityService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{assignment, identity, page_size, timestamp, wall},
+    convert::{identity, page_size, timestamp, wall},
     error::Failure,
+    permit::object,
     routes::Broker,
 };
 
@@ -49,8 +52,10 @@ impl IdentityService for Broker {
         &self,
         request: Request<v1::CreateIdentityRequest>,
     ) -> Answer<v1::CreateIdentityResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
         let wanted = create(&r.identity_id, &r.authority, r.display_name, r.labels, r.request_id)?;
+        self.must_on_identity(&call, &wanted.name)?;
         let made = self.lifecycle.create_identity(wanted).await;
         Ok(Response::new(v1::CreateIdentityResponse { identity: self.shown(made)? }))
     }
@@ -60,6 +65,7 @@ impl IdentityService for Broker {
         request: Request<v1::AttachIdentityRequest>,
     ) -> Answer<v1::AttachIdentityResponse> {
         use v1::attach_identity_request::Credential;
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
         let material = match r.credential {
             Some(Credential::Certificate(c)) => AttachMaterial::Certificate {
@@ -79,6 +85,7 @@ impl IdentityService for Broker {
             }
         };
         let create = create(&r.identity_id, &r.authority, r.display_name, r.labels, r.request_id)?;
+        self.must_on_identity(&call, &create.name)?;
         let made =
             self.lifecycle.attach_identity(AttachIdentity { create, client_id: r.client_id, material }).await;
         Ok(Response::new(v1::AttachIdentityResponse { identity: self.shown(made)? }))
@@ -88,13 +95,16 @@ impl IdentityService for Broker {
         &self,
         request: Request<v1::GetIdentityRequest>,
     ) -> Answer<v1::GetIdentityResponse> {
+        let call = self.admin_call(&request)?;
         let name = name(&request.get_ref().name)?;
+        self.must_on_identity(&call, &name)?;
         let directory = self.lifecycle.directory();
         let found = directory.identity_named(&name).ok_or_else(|| Failure::not_found(&name))?;
         let slots = self.engine.slots_of(found.uid).into_iter();
         let assignments = self.access.snapshot();
+        let told = call.has(Permission::ReadAssignments, object(found));
         let consumers: BTreeSet<_> =
-            assignments.covering(found).map(|a| assignment(a, &directory).member).collect();
+            assignments.covering(found).filter(|_| told).map(|a| a.member.shown(&directory)).collect();
         let shown = v1::Identity {
             last_use_time: slots.map(|slot| slot.last_used).max().map(timestamp),
             consumers: consumers.into_iter().collect(),
@@ -107,6 +117,7 @@ impl IdentityService for Broker {
         &self,
         request: Request<v1::ListIdentitiesRequest>,
     ) -> Answer<v1::ListIdentitiesResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
         let directory = self.lifecycle.directory();
         let mut filter = IdentityFilter {
@@ -120,6 +131,8 @@ impl IdentityService for Broker {
         }
         if !r.workload.is_empty() {
             let name: WorkloadName = r.workload.parse().map_err(|e| Failure::field("workload", e))?;
+            call.must_have(Permission::ReadWorkloads, Object::Workload(&name), name.as_str())
+                .map_err(Failure::from)?;
             filter.workload =
                 Some(directory.workload_named(&name).ok_or_else(|| Failure::not_found(&name))?.uid);
         }
@@ -144,7 +157,9 @@ impl IdentityService for Broker {
                     .map_err(|_| Failure::field("page_token", "not one that a list gave"))?,
             ),
         };
-        let page = filter.page(&directory, after.as_ref(), page_size(r.page_size)?);
+        let seen =
+            directory.identities_after(after.as_ref()).filter(|i| filter.fits(i) && call.may(object(i)));
+        let page = page(seen.cloned(), page_size(r.page_size)?);
         let next_page_token =
             page.items.last().filter(|_| page.more).map_or_else(String::new, |i| i.name.to_string());
         let identities = page.items.iter().map(|i| identity(i, &directory)).collect();
@@ -155,7 +170,10 @@ impl IdentityService for Broker {
         &self,
         request: Request<v1::UpdateIdentityRequest>,
     ) -> Answer<v1::UpdateIdentityResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
+        let name = name(&r.name)?;
+        self.must_on_identity(&call, &name)?;
         let paths = r.update_mask.map(|m| m.paths).unwrap_or_default();
         if let Some(unknown) = paths.iter().find(|p| !matches!(p.as_str(), "display_name" | "labels")) {
             return Err(Failure::field(
@@ -169,7 +187,7 @@ impl IdentityService for Broker {
             display_name: wants("display_name").then_some(r.display_name),
             labels: wants("labels").then(|| r.labels.into_iter().collect()),
         };
-        let changed = self.lifecycle.update_identity(&name(&r.name)?, patch, &r.request_id).await;
+        let changed = self.lifecycle.update_identity(&name, patch, &r.request_id).await;
         Ok(Response::new(v1::UpdateIdentityResponse { identity: self.shown(changed)? }))
     }
 
@@ -177,8 +195,11 @@ impl IdentityService for Broker {
         &self,
         request: Request<v1::DeleteIdentityRequest>,
     ) -> Answer<v1::DeleteIdentityResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
-        let deleted = self.lifecycle.delete_identity(&name(&r.name)?, &r.request_id).await;
+        let name = name(&r.name)?;
+        self.must_on_identity(&call, &name)?;
+        let deleted = self.lifecycle.delete_identity(&name, &r.request_id).await;
         let identity = match deleted.map_err(Failure::from)? {
             Some(identity) => self.shown(Ok(identity))?,
             // Of what is gone only this is known.
@@ -194,8 +215,11 @@ impl IdentityService for Broker {
         &self,
         request: Request<v1::RotateCredentialRequest>,
     ) -> Answer<v1::RotateCredentialResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
-        let changed = self.lifecycle.rotate_credential(&name(&r.name)?, &r.request_id).await;
+        let name = name(&r.name)?;
+        self.must_on_identity(&call, &name)?;
+        let changed = self.lifecycle.rotate_credential(&name, &r.request_id).await;
         Ok(Response::new(v1::RotateCredentialResponse { identity: self.shown(changed)? }))
     }
 
@@ -203,8 +227,11 @@ impl IdentityService for Broker {
         &self,
         request: Request<v1::DisableIdentityRequest>,
     ) -> Answer<v1::DisableIdentityResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
-        let changed = self.lifecycle.disable_identity(&name(&r.name)?, &r.request_id).await;
+        let name = name(&r.name)?;
+        self.must_on_identity(&call, &name)?;
+        let changed = self.lifecycle.disable_identity(&name, &r.request_id).await;
         Ok(Response::new(v1::DisableIdentityResponse { identity: self.shown(changed)? }))
     }
 
@@ -212,8 +239,11 @@ impl IdentityService for Broker {
         &self,
         request: Request<v1::EnableIdentityRequest>,
     ) -> Answer<v1::EnableIdentityResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
-        let changed = self.lifecycle.enable_identity(&name(&r.name)?, &r.request_id).await;
+        let name = name(&r.name)?;
+        self.must_on_identity(&call, &name)?;
+        let changed = self.lifecycle.enable_identity(&name, &r.request_id).await;
         Ok(Response::new(v1::EnableIdentityResponse { identity: self.shown(changed)? }))
     }
 }

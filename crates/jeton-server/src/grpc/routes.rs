@@ -6,7 +6,7 @@ use std::{
 };
 
 use jeton_access::Access;
-use jeton_core::{AuditTrail, Clock};
+use jeton_core::{AuditTrail, Clock, Principal};
 use jeton_engine::Engine;
 use jeton_lifecycle::Lifecycle;
 use jeton_proto::{
@@ -23,6 +23,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::{
     AuthorityProbe,
     audit::{Auditor, audited},
+    permit,
     shortcut::GetTokenShortcut,
 };
 use crate::{
@@ -91,6 +92,8 @@ pub struct Broker {
     pub drain_grace: Duration,
     /// The node's name.
     pub node: String,
+    /// The broker's own user, who administers everything.
+    pub root: Option<Principal>,
     /// When the process started.
     pub started: Instant,
     /// What could not be read at the start, by name.
@@ -123,7 +126,7 @@ pub fn data_shortcut(broker: &Broker, most: u64) -> Arc<dyn Shortcut> {
     Arc::new(GetTokenShortcut::new(engine, access, clock, most))
 }
 
-/// The admin plane: everything.
+/// The admin plane: everything else, for whom [`METHODS`](super::METHODS) lets in.
 pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health) {
     let (reporter, health) = tonic_health::server::health_reporter();
     let routes = Routes::new(IdentityServiceServer::new(broker.clone()))
@@ -132,8 +135,9 @@ pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health)
         .add_service(AccessServiceServer::new(broker.clone()))
         .add_service(StatusServiceServer::new(broker.clone()))
         .add_service(health);
-    let routes = audited(routes, Auditor::of(broker));
-    (with_reflection(routes, reflection), Health::serving(reporter, ADMIN_SERVICES).await)
+    // Outermost: what is refused was tried all the same.
+    let routes = audited(permit::guarded(broker, with_reflection(routes, reflection)), Auditor::of(broker));
+    (routes, Health::serving(reporter, ADMIN_SERVICES).await)
 }
 
 fn with_reflection(routes: Routes, wanted: bool) -> Routes {

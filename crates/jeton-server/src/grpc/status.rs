@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use jeton_core::IdentityState;
+use jeton_access::AdminCall;
+use jeton_core::{Directory, IdentityState, Object, Uid};
 use jeton_engine::SlotState;
 use jeton_proto::v1::{self, status_service_server::StatusService};
 use tonic::{Request, Response, Status};
@@ -10,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{
     convert::{page_size, timestamp, wire_duration},
     error::Failure,
+    permit::object,
     routes::Broker,
 };
 
@@ -17,15 +19,17 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl StatusService for Broker {
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
+        let call = self.admin_call(&request)?;
         let directory = self.lifecycle.directory();
-        let problems = self.problems();
+        let problems = self.problems(&call);
         let mut identities: HashMap<String, u64> = HashMap::new();
-        for identity in directory.identities_after(None) {
+        for identity in directory.identities_after(None).filter(|i| call.may(object(i))) {
             *identities.entry(format!("{:?}", identity.state).to_lowercase()).or_default() += 1;
         }
         let mut tokens: HashMap<String, u64> = HashMap::new();
-        for slot in self.engine.slots() {
+        for slot in self.engine.slots().into_iter().filter(|slot| sees(&call, &directory, slot.key.identity))
+        {
             *tokens.entry(slot.state.as_str().to_owned()).or_default() += 1;
         }
         let budgets = self.engine.stats().budgets;
@@ -41,7 +45,8 @@ impl StatusService for Broker {
                 held_identities: budget.map_or(0, |b| b.held_identities),
             }
         });
-        let orphans = self.lifecycle.orphans().into_iter().map(|orphan| v1::SuspectedOrphan {
+        let orphans = self.lifecycle.orphans().into_iter().filter(|_| call.may(Object::All));
+        let orphans = orphans.map(|orphan| v1::SuspectedOrphan {
             authority: directory.authority(orphan.authority).map_or_else(String::new, |a| a.name.to_string()),
             client_name: orphan.client_name,
             time: Some(timestamp(orphan.at)),
@@ -60,12 +65,14 @@ impl StatusService for Broker {
     }
 
     async fn list_tokens(&self, request: Request<v1::ListTokensRequest>) -> Answer<v1::ListTokensResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
         let directory = self.lifecycle.directory();
         let wanted = match r.identity.as_str() {
             "" => None,
             name => {
                 let name: jeton_core::IdentityName = name.parse().map_err(Failure::from)?;
+                self.must_on_identity(&call, &name)?;
                 Some(directory.identity_named(&name).ok_or_else(|| Failure::not_found(&name))?.uid)
             }
         };
@@ -78,6 +85,7 @@ impl StatusService for Broker {
             .slots()
             .into_iter()
             .filter(|slot| wanted.is_none_or(|uid| slot.key.identity == uid))
+            .filter(|slot| sees(&call, &directory, slot.key.identity))
             .skip(skip);
         let page = jeton_lifecycle::page(all, page_size(r.page_size)?);
         let next_page_token = if page.more { (skip + page.items.len()).to_string() } else { String::new() };
@@ -101,9 +109,14 @@ impl StatusService for Broker {
     }
 }
 
+/// Whether the caller may hear of an identity. One that is gone belongs to nobody's part.
+fn sees(call: &AdminCall, directory: &Directory, identity: Uid) -> bool {
+    call.may(directory.identity(identity).map_or(Object::All, |found| object(found)))
+}
+
 impl Broker {
-    /// What needs attention, the worst first.
-    fn problems(&self) -> Vec<v1::Problem> {
+    /// What needs attention and may be seen, the worst first.
+    fn problems(&self, call: &AdminCall) -> Vec<v1::Problem> {
         let directory = self.lifecycle.directory();
         let problem =
             |subject: String, message: String, remedy: String| v1::Problem { subject, message, remedy };
@@ -120,13 +133,13 @@ impl Broker {
             let remedy = "make room on the disk of the data directory, or make it writable; `jeton audit verify` says whether the log is whole";
             problems.push(problem("audit log".into(), text, remedy.into()));
         }
-        for slot in self.engine.slots() {
+        for slot in self.engine.slots().into_iter().filter(|slot| sees(call, &directory, slot.key.identity)) {
             let (Some(error), true) = (slot.last_error, slot.state != SlotState::Fresh) else { continue };
             let name = directory.identity(slot.key.identity).map_or_else(String::new, |i| i.name.to_string());
             let text = format!("no fresh token for {} ({}): {error}", slot.key.target, slot.state.as_str());
             problems.push(problem(name.clone(), text, format!("jeton identity get {name}")));
         }
-        for identity in directory.identities_after(None) {
+        for identity in directory.identities_after(None).filter(|i| call.may(object(i))) {
             let Some(operation) = &identity.operation else { continue };
             let failed = identity.state == IdentityState::Failed;
             let shown = failed || operation.permanent || operation.attempts >= 3;
@@ -139,7 +152,8 @@ impl Broker {
                 problems.push(problem(identity.name.to_string(), error.clone(), remedy));
             }
         }
-        for orphan in self.lifecycle.orphans() {
+        let all = call.may(Object::All);
+        for orphan in self.lifecycle.orphans().into_iter().filter(|_| all) {
             let authority =
                 directory.authority(orphan.authority).map_or_else(String::new, |a| a.name.to_string());
             let text = match (&orphan.client_id, orphan.repeated) {
@@ -163,7 +177,7 @@ impl Broker {
                 "look for it at the authority, and delete it there if it is not in use".into(),
             ));
         }
-        for name in self.quarantined.iter() {
+        for name in self.quarantined.iter().filter(|_| all) {
             let text = "its row in the registry cannot be read and is left out".to_owned();
             problems.push(problem(name.clone(), text, "restore the registry from a backup".into()));
         }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use jeton_core::{AuthorityName, Principal, Workload, WorkloadName};
-use jeton_lifecycle::{CreateWorkload, LifecycleError, WorkloadPatch, page};
+use jeton_access::AdminCall;
+use jeton_core::{AuthorityName, Object, Principal, Workload, WorkloadName};
+use jeton_lifecycle::{CreateWorkload, LifecycleError, WorkloadPatch, page, system_identity_name};
 use jeton_proto::v1::{self, workload_service_server::WorkloadService};
 use tonic::{Request, Response, Status};
 
 use super::{
     convert::{page_size, workload},
     error::Failure,
+    permit::must_on_workload,
     routes::Broker,
 };
 
@@ -22,6 +24,19 @@ impl Broker {
     ) -> Result<Option<v1::Workload>, Status> {
         let changed = changed.map_err(Failure::from)?;
         Ok(Some(workload(&changed, &self.lifecycle.directory())))
+    }
+}
+
+impl Broker {
+    /// The caller must be allowed this with a workload's own identity, or the one that it would have.
+    fn must_on_system_identity(&self, call: &AdminCall, workload: &WorkloadName) -> Result<(), Failure> {
+        let directory = self.lifecycle.directory();
+        let own = directory.workload_named(workload).and_then(|w| w.system_identity);
+        let (name, uid) = match own.and_then(|uid| directory.identity(uid)) {
+            Some(identity) => (identity.name.clone(), Some(identity.uid)),
+            None => (system_identity_name(workload).map_err(Failure::from)?, None),
+        };
+        Ok(call.must(Object::Identity(&name, uid), name.as_str())?)
     }
 }
 
@@ -39,6 +54,8 @@ impl WorkloadService for Broker {
         &self,
         request: Request<v1::CreateWorkloadRequest>,
     ) -> Answer<v1::CreateWorkloadResponse> {
+        let _held = self.access.changing().await;
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
         let wanted = CreateWorkload {
             name: WorkloadName::from_id(&r.workload_id).map_err(|e| Failure::field("workload_id", e))?,
@@ -47,6 +64,7 @@ impl WorkloadService for Broker {
             labels: r.labels.into_iter().collect(),
             request_id: r.request_id,
         };
+        must_on_workload(&call, &wanted.name)?;
         let made = self.lifecycle.create_workload(wanted).await;
         Ok(Response::new(v1::CreateWorkloadResponse { workload: self.shown_workload(made)? }))
     }
@@ -55,7 +73,9 @@ impl WorkloadService for Broker {
         &self,
         request: Request<v1::GetWorkloadRequest>,
     ) -> Answer<v1::GetWorkloadResponse> {
+        let call = self.admin_call(&request)?;
         let name = name(&request.get_ref().name)?;
+        must_on_workload(&call, &name)?;
         let directory = self.lifecycle.directory();
         let found = directory.workload_named(&name).ok_or_else(|| Failure::not_found(&name))?;
         Ok(Response::new(v1::GetWorkloadResponse { workload: Some(workload(found, &directory)) }))
@@ -65,6 +85,7 @@ impl WorkloadService for Broker {
         &self,
         request: Request<v1::ListWorkloadsRequest>,
     ) -> Answer<v1::ListWorkloadsResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
         let directory = self.lifecycle.directory();
         let after = match r.page_token.as_str() {
@@ -75,7 +96,8 @@ impl WorkloadService for Broker {
                     .map_err(|_| Failure::field("page_token", "not one that a list gave"))?,
             ),
         };
-        let page = page(directory.workloads_after(after.as_ref()), page_size(r.page_size)?);
+        let seen = directory.workloads_after(after.as_ref()).filter(|w| call.may(Object::Workload(&w.name)));
+        let page = page(seen, page_size(r.page_size)?);
         let next_page_token =
             page.items.last().filter(|_| page.more).map_or_else(String::new, |w| w.name.to_string());
         let workloads = page.items.iter().map(|w| workload(w, &directory)).collect();
@@ -86,7 +108,11 @@ impl WorkloadService for Broker {
         &self,
         request: Request<v1::UpdateWorkloadRequest>,
     ) -> Answer<v1::UpdateWorkloadResponse> {
+        let _held = self.access.changing().await;
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
+        let name = name(&r.name)?;
+        must_on_workload(&call, &name)?;
         let paths = r.update_mask.map(|m| m.paths).unwrap_or_default();
         let known = ["display_name", "labels", "principals"];
         if let Some(unknown) = paths.iter().find(|p| !known.contains(&p.as_str())) {
@@ -102,7 +128,12 @@ impl WorkloadService for Broker {
             labels: wants("labels").then(|| r.labels.into_iter().collect()),
             principals: if wants("principals") { Some(principals(&r.principals)?) } else { None },
         };
-        let changed = self.lifecycle.update_workload(&name(&r.name)?, patch, &r.request_id).await;
+        if let (Some(principals), Some(workload)) =
+            (&patch.principals, self.lifecycle.directory().workload_named(&name))
+        {
+            call.may_change_members(workload, principals).map_err(Failure::from)?;
+        }
+        let changed = self.lifecycle.update_workload(&name, patch, &r.request_id).await;
         Ok(Response::new(v1::UpdateWorkloadResponse { workload: self.shown_workload(changed)? }))
     }
 
@@ -110,8 +141,15 @@ impl WorkloadService for Broker {
         &self,
         request: Request<v1::DeleteWorkloadRequest>,
     ) -> Answer<v1::DeleteWorkloadResponse> {
+        let _held = self.access.changing().await;
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
-        self.lifecycle.delete_workload(&name(&r.name)?, &r.request_id).await.map_err(Failure::from)?;
+        let name = name(&r.name)?;
+        must_on_workload(&call, &name)?;
+        if let Some(workload) = self.lifecycle.directory().workload_named(&name) {
+            call.may_remove(workload).map_err(Failure::from)?;
+        }
+        self.lifecycle.delete_workload(&name, &r.request_id).await.map_err(Failure::from)?;
         Ok(Response::new(v1::DeleteWorkloadResponse {}))
     }
 
@@ -119,9 +157,12 @@ impl WorkloadService for Broker {
         &self,
         request: Request<v1::EnableSystemIdentityRequest>,
     ) -> Answer<v1::EnableSystemIdentityResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
+        let name = name(&r.name)?;
+        self.must_on_system_identity(&call, &name)?;
         let authority: AuthorityName = r.authority.parse().map_err(|e| Failure::field("authority", e))?;
-        let changed = self.lifecycle.enable_system_identity(&name(&r.name)?, &authority, &r.request_id).await;
+        let changed = self.lifecycle.enable_system_identity(&name, &authority, &r.request_id).await;
         Ok(Response::new(v1::EnableSystemIdentityResponse { workload: self.shown_workload(changed)? }))
     }
 
@@ -129,8 +170,11 @@ impl WorkloadService for Broker {
         &self,
         request: Request<v1::DisableSystemIdentityRequest>,
     ) -> Answer<v1::DisableSystemIdentityResponse> {
+        let call = self.admin_call(&request)?;
         let r = request.into_inner();
-        let changed = self.lifecycle.disable_system_identity(&name(&r.name)?, &r.request_id).await;
+        let name = name(&r.name)?;
+        self.must_on_system_identity(&call, &name)?;
+        let changed = self.lifecycle.disable_system_identity(&name, &r.request_id).await;
         Ok(Response::new(v1::DisableSystemIdentityResponse { workload: self.shown_workload(changed)? }))
     }
 }

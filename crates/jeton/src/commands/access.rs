@@ -1,12 +1,13 @@
 //! `jeton access`
 
-use jeton_core::TargetRequest;
+use jeton_core::{Role, TargetRequest};
 use jeton_proto::v1::{self, access_service_client::AccessServiceClient};
 use prost_types::{Duration, Timestamp};
 use tonic::transport::Channel;
 
-use super::{Common, PAGE, full, shown};
+use super::{Common, PAGE, full, scope, shown};
 
+const ROLES: [&str; 5] = Role::NAMES;
 const COLLECTION: &str = "roleAssignments/";
 
 /// `jeton access`
@@ -20,16 +21,19 @@ pub(crate) struct AccessArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Let a workload or a principal use an identity
+    /// Let a workload or a principal use an identity, or administer identities
     Assign(Assign),
     /// Show all that fit
     List {
         /// Only those of this member
         #[arg(long, default_value = "")]
         member: String,
-        /// Only those on this identity
+        /// Only those on this identity or group, or on '*'
         #[arg(long, default_value = "")]
         identity: String,
+        /// Only those with this role
+        #[arg(long, default_value = "", value_parser = ROLES, hide_default_value = true)]
+        role: String,
     },
     /// Take an assignment back; the next request is refused
     Remove {
@@ -48,14 +52,14 @@ struct Assign {
     /// workloads/NAME, a principal, or a pattern of principals that ends at a '/'
     #[arg(long)]
     member: String,
-    /// identities/NAME, or a dotted group such as identities/payments.*
+    /// identities/NAME, a dotted group such as identities/payments.*, or '*' for an administrator of everything
     #[arg(long)]
     identity: String,
-    /// For what: scope:NAME, resource:URI, '*', or as callers spell it where that is one thing; repeatable
-    #[arg(long = "target", value_name = "TARGET", required = true)]
+    /// For what a token-user may ask: scope:NAME, resource:URI, '*', or as callers spell it where that is one thing; repeatable
+    #[arg(long = "target", value_name = "TARGET")]
     targets: Vec<String>,
-    /// The role
-    #[arg(long, default_value = "token-user")]
+    /// token-user uses identities, the others administer them; docs/roles.md says what each may do
+    #[arg(long, default_value = "token-user", value_parser = ROLES)]
     role: String,
     /// The assignment's id; one is made if absent
     #[arg(long, default_value = "")]
@@ -108,7 +112,7 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
                 assignment_id: assign.id,
                 member: assign.member,
                 role: assign.role,
-                identity: full(&assign.identity, "identities/"),
+                identity: scope(&assign.identity),
                 targets: assign.targets,
                 keep_warm: assign.keep_warm,
                 expire_time: assign.expires,
@@ -123,15 +127,17 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
                 .unwrap_or_default();
             output.one(&shown::assignment(&made), facts)
         }
-        Verb::List { member, identity } => {
-            let all = list(&mut client, &member, &full(&identity, "identities/")).await?;
+        Verb::List { member, identity, role } => {
+            let identity = scope(&identity);
+            let wanted = v1::ListRoleAssignmentsRequest { member, identity, role, ..Default::default() };
+            let all = list(&mut client, wanted).await?;
             let shown: Vec<_> = all.iter().map(shown::assignment).collect();
-            output.many(&shown, &["name", "member", "identity", "targets", "expires"], |a| {
+            output.many(&shown, &["name", "member", "role", "identity", "targets", "expires"], |a| {
                 let facts = facts(a);
                 let of = |name: &str| {
                     facts.iter().find(|(n, _)| *n == name).map_or_else(String::new, |(_, t)| t.clone())
                 };
-                vec![of("name"), of("member"), of("identity"), of("targets"), of("expires")]
+                vec![of("name"), of("member"), of("role"), of("identity"), of("targets"), of("expires")]
             })
         }
         Verb::Remove { name, request_id } => {
@@ -152,15 +158,21 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
                 } else {
                     "denied".into()
                 };
-                vec![
-                    ("answer", answer),
-                    ("reason", text("reason")),
-                    ("remedy", text("remedy")),
+                let near = e["near_misses"].as_array().into_iter().flatten().map(|miss| {
+                    let part = |name: &str| miss[name].as_str().unwrap_or_default();
+                    ("nearly", format!("{} {}", part("role_assignment"), part("problem")))
+                });
+                let mut facts = vec![("answer", answer), ("reason", text("reason"))];
+                facts.extend(near);
+                facts.extend(text("remedy").lines().map(|command| ("remedy", command.to_owned())));
+                facts.extend([
                     ("principal", text("principal")),
+                    ("method", text("method")),
                     ("identity", text("identity")),
                     ("target", text("target")),
                     ("denied at", text("denied_time")),
-                ]
+                ]);
+                facts
             })
         }
     }
@@ -189,13 +201,11 @@ fn request(explain: Explain) -> v1::ExplainRequest {
 /// Every page.
 pub(super) async fn list(
     client: &mut Client,
-    member: &str,
-    identity: &str,
+    wanted: v1::ListRoleAssignmentsRequest,
 ) -> anyhow::Result<Vec<v1::RoleAssignment>> {
     let (mut all, mut page_token) = (vec![], String::new());
     loop {
-        let (member, identity) = (member.to_owned(), identity.to_owned());
-        let request = v1::ListRoleAssignmentsRequest { page_size: PAGE, page_token, member, identity };
+        let request = v1::ListRoleAssignmentsRequest { page_size: PAGE, page_token, ..wanted.clone() };
         let page = client.list_role_assignments(request).await?.into_inner();
         all.extend(page.role_assignments);
         if page.next_page_token.is_empty() {

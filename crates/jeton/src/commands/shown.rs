@@ -173,6 +173,8 @@ pub(super) fn explanation(e: &v1::ExplainResponse) -> Value {
         "identity": e.identity,
         "target": e.target,
         "denied_time": time(e.denied_time.as_ref()),
+        "method": e.method,
+        "near_misses": e.near_misses.iter().map(|miss| json!({"role_assignment": miss.role_assignment, "problem": miss.problem})).collect::<Vec<_>>(),
     })
 }
 

@@ -72,11 +72,13 @@ pub(crate) struct DataSettings {
 }
 
 /// `[admin]`: the admin plane.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AdminSettings {
-    /// Path of the unix socket, mode 0600; empty: `admin.sock` in the data directory.
+    /// Path of the unix socket; empty: `admin.sock` in the data directory.
     pub(crate) socket: String,
+    /// Mode of the socket's file, octal. Who connects is known by its peer credentials, and may do what its role assignments say.
+    pub(crate) socket_mode: String,
 }
 
 /// `[reflection]`
@@ -132,6 +134,12 @@ impl Default for DataSettings {
     }
 }
 
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { socket: String::new(), socket_mode: "0600".into() }
+    }
+}
+
 impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
@@ -164,6 +172,7 @@ impl Settings {
         let sections = [
             ("node", self.node.validate()),
             ("data", self.data.validate()),
+            ("admin", self.admin.validate()),
             ("sandbox", self.sandbox.validate()),
             ("door", self.door.validate()),
             ("engine", self.engine.validate()),
@@ -215,6 +224,22 @@ impl Settings {
     }
 }
 
+fn octal(mode: &str) -> Option<u32> {
+    u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777)
+}
+
+impl AdminSettings {
+    fn validate(&self) -> Vec<Problem> {
+        let text = "must be an octal file mode such as 0600";
+        self.mode().is_none().then(|| Problem::new("socket_mode", text)).into_iter().collect()
+    }
+
+    /// The mode of the socket's file.
+    pub(crate) fn mode(&self) -> Option<u32> {
+        octal(&self.socket_mode)
+    }
+}
+
 impl NodeSettings {
     fn validate(&self) -> Vec<Problem> {
         let fits = self.name.is_empty() || Principal::unix_uid(&self.name, 0).is_ok();
@@ -243,7 +268,7 @@ impl DataSettings {
 
     /// The mode of the socket's file.
     pub(crate) fn mode(&self) -> Option<u32> {
-        u32::from_str_radix(&self.socket_mode, 8).ok().filter(|mode| *mode <= 0o777)
+        octal(&self.socket_mode)
     }
 
     /// The TCP address, if there is one.
@@ -303,8 +328,17 @@ mod tests {
         settings.engine.max_entries = 0;
         settings.lifecycle.rotation.after_seconds = 1;
         settings.data.socket_mode = "rw".into();
+        settings.admin.socket_mode = "8".into();
         let keys: Vec<_> = settings.validate().into_iter().map(|p| p.key).collect();
-        assert_eq!(keys, ["data.socket_mode", "engine.max_entries", "lifecycle.rotation.after_seconds"]);
+        assert_eq!(
+            keys,
+            [
+                "data.socket_mode",
+                "admin.socket_mode",
+                "engine.max_entries",
+                "lifecycle.rotation.after_seconds"
+            ]
+        );
     }
 
     #[test]

@@ -72,7 +72,11 @@ impl Planes {
         let created = |i: &v1::Identity| i.kind() == v1::IdentityKind::Created && i.workload.is_empty();
         present.state.identities = identities.into_iter().filter(created).map(shown_identity).collect();
         present.state.role_assignments =
-            access::list(&mut self.access, "", "").await?.into_iter().map(shown_assignment).collect();
+            access::list(&mut self.access, v1::ListRoleAssignmentsRequest::default())
+                .await?
+                .into_iter()
+                .map(shown_assignment)
+                .collect();
         Ok(present)
     }
 

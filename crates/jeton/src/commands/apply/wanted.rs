@@ -8,18 +8,15 @@ use std::{
     str::FromStr,
 };
 
-use jeton_core::{
-    AssignmentName, AuthorityName, IdentityName, Principal, PrincipalPattern, Profile, Target, WorkloadName,
-};
-use prost_types::Timestamp;
+use jeton_core::{AuthorityName, IdentityName, Principal, Profile, WorkloadName};
 
-use super::file::{Assignment, Authority, Identity, StateFile, Workload};
+use super::file::{Authority, Identity, StateFile, Workload};
 use crate::{
     commands::{absolute, full},
     exit::Misuse,
 };
 
-const ROLE: &str = "token-user";
+mod assignment;
 
 /// What the broker has.
 #[derive(Debug, Default)]
@@ -194,89 +191,6 @@ impl Check<'_> {
             ),
             _ => {}
         }
-    }
-
-    fn assignment(&mut self, it: &mut Assignment) {
-        if it.name.is_empty() {
-            let text = format!("{} on {}", it.member, it.identity);
-            self.wrong(&text, "a role assignment needs a name, such as roleAssignments/checkout-billing");
-        } else {
-            it.name = full(&it.name, "roleAssignments/");
-            self.parse::<AssignmentName>(&it.name.clone(), &it.name);
-        }
-        let name = it.name.clone();
-        if it.role.is_empty() {
-            it.role = ROLE.into();
-        } else if it.role != ROLE {
-            self.wrong(&name, format_args!("{:?} is no role; expected {ROLE}", it.role));
-        }
-        self.member(&name, &it.member);
-        it.identity = full(&it.identity, "identities/");
-        let authority = self.authority_of(&it.identity);
-        let group = it.identity.ends_with(".*");
-        if authority.is_none() && !group {
-            self.wrong(&name, format_args!("{:?} is neither there nor in the file", it.identity));
-        }
-        if it.keep_warm && (group || it.targets == ["*"]) {
-            self.wrong(&name, "keep_warm needs one identity and exact targets");
-        }
-        self.targets(&name, &mut it.targets, authority.as_deref());
-        if !it.expires.is_empty() {
-            match it.expires.parse::<Timestamp>() {
-                Ok(at) => it.expires = at.to_string(),
-                Err(_) => self.wrong(
-                    &name,
-                    format_args!("expires {:?} is not a time such as 2027-01-31T00:00:00Z", it.expires),
-                ),
-            }
-        }
-    }
-
-    fn member(&mut self, subject: &str, member: &str) {
-        if member.starts_with("workloads/") {
-            let mut all = self.named.workloads.iter().chain(&self.present.state.workloads);
-            if all.all(|w| w.name != member) {
-                self.wrong(subject, format_args!("{member} is neither there nor in the file"));
-            }
-        } else if member.ends_with('/') {
-            self.parse::<PrincipalPattern>(subject, member);
-        } else {
-            self.parse::<Principal>(subject, member);
-        }
-    }
-
-    fn authority_of(&self, identity: &str) -> Option<String> {
-        let wanted = self.named.identities.iter().find(|it| it.name == identity).map(|it| &it.authority);
-        let system = || {
-            let own = |w: &&Workload| {
-                format!("identities/{}-system", w.name.trim_start_matches("workloads/")) == identity
-            };
-            self.named
-                .workloads
-                .iter()
-                .find(own)
-                .map(|w| &w.system_identity_authority)
-                .filter(|a| !a.is_empty())
-        };
-        self.present.identities.get(identity).or(wanted).or_else(system).cloned()
-    }
-
-    fn targets(&mut self, subject: &str, targets: &mut Vec<String>, authority: Option<&str>) {
-        if targets.is_empty() {
-            self.wrong(subject, "say for what: targets = [\"*\"], or scopes and resources");
-        }
-        // Those of a group are compared as they are written, and those at a new authority with nothing.
-        let profile = authority.and_then(|name| self.present.profiles.get(name));
-        if let Some(profile) = profile.filter(|_| *targets != ["*"]) {
-            for text in targets.iter_mut() {
-                match Target::named(text, profile) {
-                    Ok(target) => *text = target.to_string(),
-                    Err(error) => self.problems.push(format!("{subject}: {error}")),
-                }
-            }
-        }
-        targets.sort();
-        targets.dedup();
     }
 }
 
