@@ -239,6 +239,82 @@ async fn an_explanation_names_the_assignment_or_the_command_that_would_add_it() 
 }
 
 #[tokio::test]
+async fn an_explanation_lists_what_nearly_allows_it_the_nearest_first_and_says_what_each_lacks() {
+    let world = World::new().await;
+    let create = |member: &str, role: &str, identity: &str, targets: &[&str]| CreateAssignment {
+        member: member.into(),
+        role: role.into(),
+        identity: identity.into(),
+        targets: targets.iter().map(|t| (*t).to_owned()).collect(),
+        ..CreateAssignment::default()
+    };
+    let expiring = CreateAssignment {
+        expires_at: Some(START + Duration::from_secs(60)),
+        ..create("unix://n/uid/", "", "identities/billing", &["*"])
+    };
+    for wanted in [
+        expiring,
+        create("unix://n/uid/9", "", "identities/billing", &["scope:other"]),
+        create("unix://n/uid/9", "", "identities/payments.*", &["scope:vault.read"]),
+        create("unix://n/uid/9", "", "identities/paymentsx", &["scope:other"]),
+        create("unix://n/uid/9", "reader", "*", &[]),
+        create("unix://n/uid", "", "identities/billing", &["*"]),
+        create("unix://n/ui", "", "identities/billing", &["*"]),
+        create("workloads/w", "", "identities/billing", &["*"]),
+    ] {
+        world.access.create_assignment(wanted).await.unwrap();
+    }
+    world.clock.step_wall(60_000);
+    let request = TargetRequest { scopes: vec!["vault.read".into()], resources: vec![] };
+    let name = "identities/billing".parse().unwrap();
+    let explained = world.access.explain(&principal(9), Some(&name), &request);
+    let problems: Vec<_> = explained.near_misses.iter().map(|miss| miss.problem.as_str()).collect();
+    let (nearest, others) = problems.split_at(4);
+    let mut nearest = nearest.to_vec();
+    nearest.sort_unstable();
+    let at = START + Duration::from_secs(60);
+    assert_eq!(
+        nearest,
+        [
+            &*format!("expired at {at}"),
+            "is for scope:other",
+            "is for the one principal unix://n/uid; a pattern for all below it is written unix://n/uid/",
+            "is on identities/payments.*",
+        ]
+    );
+    assert_eq!(
+        others,
+        [
+            "gives the role reader, which uses no tokens: token-user does",
+            "is for workloads/w, to which unix://n/uid/9 does not belong",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn of_two_assignments_the_one_with_the_longer_token_life_counts_in_any_order() {
+    for lifetimes in [[60, 600], [600, 60]] {
+        let world = World::new().await;
+        for seconds in lifetimes {
+            let create = CreateAssignment {
+                member: "workloads/w".into(),
+                identity: "identities/billing".into(),
+                targets: vec!["*".into()],
+                max_token_lifetime: Some(Duration::from_secs(seconds)),
+                ..CreateAssignment::default()
+            };
+            world.access.create_assignment(create).await.unwrap();
+        }
+        let request = TargetRequest { scopes: vec!["x".into()], resources: vec![] };
+        let allowed = world.access.authorize(&principal(1), None, &request, None).unwrap();
+        assert_eq!(allowed.max_lifetime(), Some(Duration::from_secs(600)));
+        world.assign("unix://n/uid/1", "identities/billing", "*").await.unwrap();
+        let allowed = world.access.authorize(&principal(1), None, &request, None).unwrap();
+        assert_eq!(allowed.max_lifetime(), None, "one that does not limit it");
+    }
+}
+
+#[tokio::test]
 async fn a_request_id_repeats_an_assignment_and_never_makes_another() {
     let world = World::new().await;
     let create = |identity: &str| CreateAssignment {

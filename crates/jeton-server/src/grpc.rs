@@ -16,7 +16,7 @@ mod watch;
 mod workload;
 
 pub use error::{REASONS, Reason, complete};
-pub use permit::{METHODS, Method};
+pub use permit::{METHODS, Method, On};
 pub use probe::{AuthorityProbe, DiscoverRequest, ProbeStep, RegistrarShape};
 pub use routes::{Broker, Health, admin_routes, data_routes, data_shortcut, is_streaming};
 pub use shortcut::GetTokenShortcut;

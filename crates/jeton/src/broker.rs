@@ -45,6 +45,8 @@ use crate::{
 };
 
 #[cfg(test)]
+mod administration;
+#[cfg(test)]
 mod tests;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -65,6 +65,21 @@ pub(super) fn stale(fresh: &Bytes) -> Bytes {
     framed.into()
 }
 
+/// A token lives as long as its authority says: one that a role assignment does not let out is not handed out at all.
+pub(super) fn short_enough(most: Option<Duration>, lifetime: Duration) -> Result<(), Failure> {
+    match most {
+        Some(most) if lifetime > most => {
+            let text = format!(
+                "the authority's tokens live {} s, and this caller's role assignment allows {} s at most",
+                lifetime.as_secs(),
+                most.as_secs()
+            );
+            Err(Failure::new(Reason::FailedPrecondition, text))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A request in the broker's own words.
 pub(super) struct Wanted {
     pub(super) identity: Option<IdentityName>,
@@ -150,10 +165,7 @@ impl Broker {
                 hit
             }
         };
-        if authorized.max_lifetime().is_some_and(|most| hit.token.lifetime() > most) {
-            let text = "the authority's tokens live longer than this caller's role assignment allows";
-            return Err(Failure::new(Reason::FailedPrecondition, text));
-        }
+        short_enough(authorized.max_lifetime(), hit.token.lifetime())?;
         response(&hit)
     }
 }

@@ -26,7 +26,7 @@ use super::{
     convert::wire_duration,
     error::{Failure, Reason},
     routes::Broker,
-    token::response,
+    token::{response, short_enough},
 };
 use crate::door::Caller;
 
@@ -42,11 +42,12 @@ const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 pub(super) type Responses = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>> + Send>>;
 type Events = Pin<Box<dyn Stream<Item = Option<WatchEvent>> + Send>>;
 
-/// One watched token: what was asked, under which key it was allowed, and until when.
+/// One watched token: what was asked, under which key it was allowed and until when, and how long the last one sent lives.
 struct Watched {
     request: v1::GetTokenRequest,
     key: TokenKey,
     expires_at: Option<Wall>,
+    lifetime: Duration,
 }
 
 struct Watcher {
@@ -160,7 +161,8 @@ impl Watcher {
             Some((event, rest))
         });
         let expires_at = authorized.assignment.expires_at;
-        self.watched.insert(id.clone(), Watched { request, key: authorized.key, expires_at });
+        let lifetime = Duration::ZERO;
+        self.watched.insert(id.clone(), Watched { request, key: authorized.key, expires_at, lifetime });
         self.events.insert(id, Box::pin(events));
         Ok(())
     }
@@ -174,6 +176,9 @@ impl Watcher {
     fn event(&mut self, id: String, event: Option<WatchEvent>) -> Option<v1::WatchTokensResponse> {
         let event = match event {
             Some(WatchEvent::Token(hit)) => {
+                if let Some(watched) = self.watched.get_mut(&id) {
+                    watched.lifetime = hit.token.lifetime();
+                }
                 if let Err(failure) = self.still_allowed(&id) {
                     self.deny(id, failure);
                     return None;
@@ -216,6 +221,7 @@ impl Watcher {
         let Some(watched) = self.watched.get_mut(id) else { return Ok(()) };
         let authorized = self.broker.authorize(&self.caller, &watched.request)?;
         watched.expires_at = authorized.assignment.expires_at;
+        short_enough(authorized.max_lifetime(), watched.lifetime)?;
         if authorized.key == watched.key {
             return Ok(());
         }

@@ -16,8 +16,8 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One identity at one authority, and another authority without any.
-struct World {
-    running: Running,
+pub(super) struct World {
+    pub(super) running: Running,
     identity: Identity,
     authorities: [Authority; 2],
     _folder: TempDir,
@@ -44,7 +44,7 @@ async fn credential(store: &Store, keys: &Keys, owner: Uid, n: u8) -> Credential
 }
 
 impl World {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(&folder.path().join("data")).unwrap();
         let key = folder.path().join("sealing.key");

@@ -32,8 +32,8 @@ enum Verb {
         #[arg(long, default_value = "")]
         identity: String,
         /// Only those with this role
-        #[arg(long, default_value = "", value_parser = ROLES, hide_default_value = true)]
-        role: String,
+        #[arg(long, value_parser = ROLES)]
+        role: Option<String>,
     },
     /// Take an assignment back; the next request is refused
     Remove {
@@ -129,6 +129,7 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
         }
         Verb::List { member, identity, role } => {
             let identity = scope(&identity);
+            let role = role.unwrap_or_default();
             let wanted = v1::ListRoleAssignmentsRequest { member, identity, role, ..Default::default() };
             let all = list(&mut client, wanted).await?;
             let shown: Vec<_> = all.iter().map(shown::assignment).collect();

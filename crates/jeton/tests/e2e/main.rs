@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 mod access;
+mod administration;
 mod apply;
 mod attach;
 mod command_line;
