@@ -296,8 +296,8 @@ impl Arrival {
 impl Common {
     /// The reason is for the operator; the peer sees its connection closed.
     fn refused(&self, peer: &Peer, reason: &dyn std::fmt::Display) {
-        self.counters.refused.fetch_add(1, Relaxed);
         self.log.warn(|| tracing::warn!(door = self.name, ?peer, %reason, "a peer is not let in"));
+        self.counters.refused.fetch_add(1, Relaxed);
     }
 
     fn full(&self, peer: &Peer, principal: Option<&Principal>) {

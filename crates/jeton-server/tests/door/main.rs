@@ -11,6 +11,8 @@ mod floods;
 mod frames;
 mod limits;
 mod listeners;
+mod log;
+mod mtls;
 mod requests;
 mod stalls;
 mod support;

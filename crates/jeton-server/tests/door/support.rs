@@ -103,6 +103,8 @@ pub(crate) async fn open_that(settings: DoorSettings, finishes: bool, tls: Optio
 
 /// Who may come, and how it is known.
 pub(crate) struct Callers {
+    /// The door's, in the log.
+    pub(crate) name: &'static str,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
     pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
@@ -111,7 +113,7 @@ pub(crate) struct Callers {
 
 impl Default for Callers {
     fn default() -> Self {
-        Self { tls: None, authenticate: None, bearer: None, clock: Arc::new(SystemClock) }
+        Self { name: "test", tls: None, authenticate: None, bearer: None, clock: Arc::new(SystemClock) }
     }
 }
 
@@ -121,11 +123,11 @@ pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Ca
     let slow = Slow::default();
     let done = Arc::clone(&slow.0);
     let routes = Routes::new(slow);
-    let Callers { tls, authenticate, bearer, clock } = callers;
+    let Callers { name, tls, authenticate, bearer, clock } = callers;
     let streaming = |path: &str| path.ends_with("/stream");
     let (accepting, stats) = serve(
         Door {
-            name: "test",
+            name,
             listener,
             settings,
             tls,

@@ -1,0 +1,239 @@
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll as Polled},
+};
+
+use h2::{RecvStream, client::SendRequest};
+use http::{Request, Response};
+use jeton_access::{Authenticated, BearerTokens, Rejected};
+use jeton_core::{BoxFuture, Principal, SystemClock, Wall};
+use jeton_testkit::{ManualClock, START};
+use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
+use tonic::{body::Body, server::NamedService, service::Routes};
+
+use super::*;
+use crate::door::{ClientCertificates, Drain, Peer, request::Common, seldom::Seldom};
+
+/// Answers at once; a stream says nothing and does not end.
+#[derive(Clone)]
+struct Service;
+
+impl NamedService for Service {
+    const NAME: &'static str = "test.Service";
+}
+
+impl tower::Service<Request<Body>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Polled<Result<(), Infallible>> {
+        Polled::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let streams = request.uri().path().ends_with("/stream");
+        Box::pin(async move {
+            let silent = http_body_util::StreamBody::new(futures_util::stream::pending::<
+                Result<http_body::Frame<Bytes>, tonic::Status>,
+            >());
+            Ok(if streams {
+                Response::new(Body::new(silent))
+            } else {
+                Response::builder().header("grpc-status", "0").body(Body::empty()).unwrap()
+            })
+        })
+    }
+}
+
+fn common(clock: Arc<dyn jeton_core::Clock>, bearer: Option<Arc<dyn BearerTokens>>) -> Arc<Common> {
+    Arc::new(Common {
+        name: "test",
+        routes: Routes::new(Service),
+        shortcut: None,
+        bearer,
+        clock,
+        settings: Arc::default(),
+        streaming: |path| path.ends_with("/stream"),
+        finishing: None,
+        complete: crate::grpc::complete,
+        drain: Drain::default(),
+        counters: Arc::default(),
+        log: Seldom::default(),
+    })
+}
+
+fn from() -> Peer {
+    Peer::Tcp { remote: ([127, 0, 0, 1], 1).into() }
+}
+
+fn shared() -> Arc<Shared> {
+    let common = common(Arc::new(SystemClock), None);
+    Arc::new(Shared::new(common, from(), Some(Principal::loopback_dev()), None))
+}
+
+/// A peer that has asked once, and goes on reading until it is told to stop. The first of the two is the door's side.
+async fn peer() -> (JoinHandle<()>, oneshot::Sender<()>) {
+    let (near, far) = duplex(64 * 1024);
+    let served = tokio::spawn(serve(near, shared(), Instant::now(), None));
+    let (mut send, mut connection) = h2::client::handshake(far).await.unwrap();
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = &mut connection => {}
+            _ = stopped => {}
+        }
+        // It is there, and does nothing.
+        std::future::pending::<()>().await;
+        drop(connection);
+    });
+    let request = Request::post("http://localhost/test.None/Call").body(()).unwrap();
+    let (answer, _) = send.send_request(request, true).unwrap();
+    answer.await.unwrap();
+    // The last handle of a client would end its connection.
+    std::mem::forget(send);
+    (served, stop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_silent_and_answers_no_ping_is_let_go_and_one_that_answers_stays() {
+    let (silent, stop) = peer().await;
+    stop.send(()).unwrap();
+    assert!(timeout(PING_INTERVAL, silent).await.is_err(), "it is asked first");
+    let (mut silent, stop) = peer().await;
+    stop.send(()).unwrap();
+    // What it asked was heard in the first interval.
+    let both = 2 * PING_INTERVAL + PING_TIMEOUT + Duration::from_secs(1);
+    timeout(both, &mut silent).await.expect("it is let go").unwrap();
+    let (mut there, _stop) = peer().await;
+    assert!(timeout(10 * both, &mut there).await.is_err(), "it answers");
+}
+
+/// A caller with a certificate, whose end the manual clock can reach, or with tokens.
+struct Caller {
+    clock: ManualClock,
+    tls: Arc<Tls>,
+    send: SendRequest<Bytes>,
+    served: JoinHandle<()>,
+    connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Caller {
+    async fn until(until: Option<Wall>, bearer: Option<Arc<dyn BearerTokens>>) -> Self {
+        let (clock, tls) = (ManualClock::default(), Tls::new(ClientCertificates::Optional, 1));
+        let common = common(Arc::new(clock.clone()), bearer);
+        let proven = until.map(|until| Authenticated {
+            principal: "spiffe://prod.example/api".parse().unwrap(),
+            until: Some(until),
+        });
+        let proof = proven.clone().map(|it| (Arc::clone(&tls), Proof::assumed(it, &tls)));
+        let shared = Arc::new(Shared::new(common, from(), None, proven));
+        let (near, far) = duplex(64 * 1024);
+        let served = tokio::spawn(serve(near, shared, Instant::now(), proof));
+        let (send, connection) = h2::client::handshake(far).await.unwrap();
+        Self { clock, tls, send, served, connection: tokio::spawn(connection) }
+    }
+
+    /// The answer; an error is the library's, which knows that the connection ends.
+    async fn ask(&mut self, path: &str, token: Option<&str>) -> Result<Response<RecvStream>, h2::Error> {
+        let mut request = Request::post(format!("http://localhost/test.Service/{path}"));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.send = self.send.clone().ready().await?;
+        self.send.send_request(request.body(()).unwrap(), true)?.0.await
+    }
+}
+
+fn status(answer: &Response<RecvStream>) -> &str {
+    answer.headers()["grpc-status"].to_str().unwrap()
+}
+
+/// How a stream ended.
+async fn end(mut stream: Response<RecvStream>) -> (String, bool) {
+    assert!(stream.body_mut().data().await.is_none_or(|data| data.is_err()), "it says nothing");
+    let trailers = stream.body_mut().trailers().await.unwrap().expect("trailers");
+    (trailers["grpc-status"].to_str().unwrap().to_owned(), trailers.contains_key("grpc-status-details-bin"))
+}
+
+/// UNAUTHENTICATED, with its details.
+fn unauthenticated() -> (String, bool) {
+    ("16".to_owned(), true)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_asked_to_end_before_its_certificate_does_and_is_cut_with_it() {
+    let mut caller = Caller::until(Some(START + Duration::from_secs(300)), None).await;
+    assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0");
+    let stream = caller.ask("stream", None).await.unwrap();
+    let clock = caller.clock.clone();
+    clock.advance(Duration::from_secs(269)).await;
+    assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0", "there is time");
+    clock.advance(Duration::from_secs(2)).await;
+    assert!(caller.ask("call", None).await.is_err(), "GOAWAY: what is new goes elsewhere");
+    assert!(!caller.served.is_finished(), "what is under way goes on");
+    let ended = tokio::spawn(end(stream));
+    clock.advance(Duration::from_secs(28)).await;
+    assert!(!ended.is_finished(), "the stream goes on to the end");
+    clock.advance(Duration::from_secs(2)).await;
+    assert_eq!(ended.await.unwrap(), unauthenticated());
+    caller.served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_expired_while_the_machine_slept_is_good_for_nothing() {
+    let mut caller = Caller::until(Some(START + Duration::from_secs(300)), None).await;
+    assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0");
+    let ended = tokio::spawn(end(caller.ask("stream", None).await.unwrap()));
+    caller.clock.suspend(Duration::from_secs(400));
+    let refused = caller.ask("call", None).await.unwrap();
+    assert_eq!(status(&refused), "16");
+    assert!(!format!("{:?}", refused.headers()).contains("certificate"), "why is not the caller's business");
+    // Timers stood still; it is looked again within seconds.
+    caller.clock.advance(Duration::from_secs(16)).await;
+    assert_eq!(ended.await.unwrap(), unauthenticated());
+    caller.served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_goes_takes_along_the_connections_that_it_let_in() {
+    let mut caller = Caller::until(Some(START + Duration::from_secs(3_600)), None).await;
+    let ended = tokio::spawn(end(caller.ask("stream", None).await.unwrap()));
+    caller.tls.trust(0, None);
+    assert_eq!(ended.await.unwrap(), unauthenticated());
+    caller.served.await.unwrap();
+    let _ = caller.connection.await.unwrap();
+}
+
+/// Knows one token, until a time; and verifies another.
+#[derive(Debug)]
+struct One(Wall);
+
+impl BearerTokens for One {
+    fn remembered(&self, token: &str, now: Wall) -> Option<Authenticated> {
+        let found = Authenticated { principal: "oidc://issuer/one".parse().unwrap(), until: Some(self.0) };
+        (token == "known" && now < self.0).then_some(found)
+    }
+
+    fn verify<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Authenticated, Rejected>> {
+        Box::pin(async { Err(Rejected::Credential("it has expired".into())) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_the_token_by_which_it_was_asked_for_and_the_connection_goes_on() {
+    let tokens = Arc::new(One(START + Duration::from_secs(60)));
+    let certificate = START + Duration::from_secs(3_600);
+    let mut caller = Caller::until(Some(certificate), Some(tokens)).await;
+    let by_token = tokio::spawn(end(caller.ask("stream", Some("known")).await.unwrap()));
+    let by_certificate = tokio::spawn(end(caller.ask("stream", None).await.unwrap()));
+    caller.clock.advance(Duration::from_secs(59)).await;
+    assert!(!by_token.is_finished());
+    caller.clock.advance(Duration::from_secs(2)).await;
+    assert_eq!(by_token.await.unwrap(), unauthenticated());
+    assert!(!by_certificate.is_finished());
+    // The certificate does not stand in for a token that has run out.
+    assert_eq!(status(&caller.ask("call", Some("known")).await.unwrap()), "16");
+    assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0");
+}
