@@ -15,10 +15,12 @@ mod subject;
 
 use std::{fmt, sync::Arc};
 
+use futures_util::future::join_all;
 use jeton_core::{BoxFuture, Clock, Wall};
 use tokio::task::JoinSet;
 
 use crate::{AccessSettings, Authenticated, BearerTokens, KeySetSource, Rejected, TokenReview};
+use claims::Claims;
 use issuer::Issuer;
 use jwt::{MAX_TOKEN_BYTES, Unverified};
 use memory::{Finding, Memory, TokenHash};
@@ -71,6 +73,31 @@ impl Tokens {
         self.memory.find(hash, now, |finding| fresh(finding).then(|| found(finding)).flatten())
     }
 
+    /// The issuer of a token, with what it says and the revision of the keys. Clusters that were never told another name share one, so
+    /// there may be several who could be it: then the key decides.
+    async fn verified(&self, token: &Unverified<'_>) -> Result<(usize, Claims, u64), Rejected> {
+        let named = |(_, issuer): &(usize, &Arc<Issuer>)| issuer.is_named_by(token);
+        let named: Vec<_> = self.issuers.iter().enumerate().filter(named).collect();
+        let decided = || {
+            named.iter().find_map(|(index, issuer)| {
+                Some(issuer.try_verify(token)?.map(|(claims, revision)| (*index, claims, revision)))
+            })
+        };
+        if let Some(decided) = decided() {
+            return decided;
+        }
+        join_all(named.iter().map(|(_, issuer)| issuer.fetched())).await;
+        if let Some(decided) = decided() {
+            return decided;
+        }
+        // Of several, one that cannot be asked may have the key.
+        let reasons = named.iter().map(|(_, issuer)| issuer.no_key(token));
+        Err(reasons.max_by_key(|reason| matches!(reason, Rejected::Unavailable(_))).unwrap_or_else(|| {
+            let said = shown(token.issuer.as_deref().or(token.subject.as_deref()).unwrap_or_default());
+            Rejected::Credential(format!("the token is of {said}, which is no configured issuer"))
+        }))
+    }
+
     async fn prove(&self, text: &str) -> Result<Authenticated, Rejected> {
         let token = Unverified::parse(text).map_err(Rejected::Credential)?;
         let hash = TokenHash::of(text);
@@ -79,13 +106,8 @@ impl Tokens {
         {
             return verdict.map_err(Rejected::Credential);
         }
-        let named = self.issuers.iter().position(|issuer| issuer.is_named_by(&token));
-        let index = named.ok_or_else(|| {
-            let said = shown(token.issuer.as_deref().or(token.subject.as_deref()).unwrap_or_default());
-            Rejected::Credential(format!("the token is of {said}, which is no configured issuer"))
-        })?;
+        let (index, claims, revision) = self.verified(&token).await?;
         let issuer = &self.issuers[index];
-        let (claims, revision) = issuer.verified(&token).await?;
         let now = self.clock.now().wall;
         let ends = issuer.check(&claims, now).map_err(Rejected::Credential)?;
         let (principal, bound) = issuer.subjects.principal(&claims).map_err(Rejected::Credential)?;

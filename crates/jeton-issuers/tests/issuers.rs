@@ -34,10 +34,11 @@ impl Server {
                 let (server, tls) = (server.clone(), tls.clone());
                 tokio::spawn(async move {
                     match tls {
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => server.serve(stream).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                server.serve(stream).await;
+                            }
+                        }
                         None => server.serve(stream).await,
                     }
                 });

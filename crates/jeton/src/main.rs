@@ -7,6 +7,7 @@ mod data_dir;
 mod dev;
 mod endpoints;
 mod exit;
+mod issuers;
 mod log;
 mod output;
 mod reach;

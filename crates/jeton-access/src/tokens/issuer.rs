@@ -108,17 +108,8 @@ impl Issuer {
     }
 
     /// Verifies the signature with the key that the token names, and that it is of this issuer. The revision belongs to the keys.
-    pub(crate) async fn verified(&self, token: &Unverified<'_>) -> Result<(Claims, u64), Rejected> {
-        token.header.check_type(self.subjects.token_types()).map_err(Rejected::Credential)?;
-        if let Some(decided) = self.try_verify(token) {
-            return decided;
-        }
-        self.fetched().await;
-        self.try_verify(token).unwrap_or_else(|| Err(self.no_key(token)))
-    }
-
     /// None: no such key is known.
-    fn try_verify(&self, token: &Unverified<'_>) -> Option<Result<(Claims, u64), Rejected>> {
+    pub(crate) fn try_verify(&self, token: &Unverified<'_>) -> Option<Result<(Claims, u64), Rejected>> {
         // Read before the keys: if these change meanwhile, what they verified is not remembered.
         let revision = self.keys.revision();
         let keys = self.keys.load();
@@ -128,6 +119,9 @@ impl Issuer {
             Err(NoKey::Unknown) => return None,
             Err(NoKey::Unfit(why)) => return Some(Err(Rejected::Credential(why))),
         };
+        if let Err(why) = header.check_type(self.subjects.token_types()) {
+            return Some(Err(Rejected::Credential(why)));
+        }
         // The times are checked by our own clock.
         let mut rules = Validation::new(algorithm);
         (rules.validate_exp, rules.validate_nbf) = (false, false);
@@ -161,7 +155,7 @@ impl Issuer {
     }
 
     /// Waits until no fetch can help any more: for one that is under way, or for a new one where the last is long enough ago.
-    async fn fetched(&self) {
+    pub(crate) async fn fetched(&self) {
         let mut fetches = self.fetches.subscribe();
         let waiting = async {
             loop {
@@ -181,7 +175,8 @@ impl Issuer {
         let _ = timeout(FETCH_DEADLINE * 2, waiting).await;
     }
 
-    fn no_key(&self, token: &Unverified<'_>) -> Rejected {
+    /// Why a token whose key is not known proves nothing.
+    pub(crate) fn no_key(&self, token: &Unverified<'_>) -> Rejected {
         let label = &self.label;
         let kid = shown(token.header.kid.as_deref().unwrap_or_default());
         match &self.fetches.borrow().failure {

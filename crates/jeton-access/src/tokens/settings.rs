@@ -254,7 +254,9 @@ pub(crate) fn between(issuers: &[IssuerSettings]) -> Vec<Problem> {
             let mut clash = |key: &str, text: &str| {
                 problems.push(Problem::new(format!("issuers[{n}].{key}"), format!("{text} issuers[{m}]")));
             };
-            if !issuer.issuer.is_empty() && issuer.issuer == before.issuer {
+            // Two clusters that were never told their issuer have the same one, and different keys.
+            let clusters = [issuer, before].iter().all(|it| it.kind == IssuerKind::Kubernetes);
+            if !issuer.issuer.is_empty() && issuer.issuer == before.issuer && !clusters {
                 clash("issuer", "is the issuer of");
             }
             let (this, that) = (format!("{}/", issuer.prefix()), format!("{}/", before.prefix()));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jeton_access::{BearerTokens, IssuerKind};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::world::{ISSUER, Key, World, hmac_token, issuer, message};
@@ -247,6 +248,28 @@ async fn a_refusal_is_not_remembered_as_a_yes() {
     let world = World::oidc();
     let token = world.token(&json!({"aud": "vault"}));
     assert!(world.verify(&token).await.is_err() && !world.remembers(&token));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_token_in_which_anything_was_changed_is_refused(at in 0.0..1.0_f64, new in any::<char>(), cut in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let world = World::oidc();
+            let token = world.token(&json!({}));
+            let mut chars: Vec<char> = token.chars().collect();
+            let at = (at * chars.len() as f64) as usize;
+            if cut {
+                chars.truncate(at);
+            } else {
+                chars[at] = new;
+            }
+            let changed: String = chars.into_iter().collect();
+            assert_eq!(world.verify(&changed).await.is_ok(), changed == token);
+        });
+    }
 }
 
 #[tokio::test(start_paused = true)]

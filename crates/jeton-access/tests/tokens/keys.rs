@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use jeton_access::{BearerTokens, IssuerKind, Rejected};
+use jeton_access::{BearerTokens, IssuerKind, Rejected, testing::MemoryKeySet};
 use serde_json::json;
 
 use crate::world::{Key, World, issuer};
@@ -140,6 +140,26 @@ async fn a_caller_that_goes_away_takes_no_fetch_along() {
     }
     assert!(world.verify(&token).await.is_ok());
     assert_eq!(world.keys.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_clusters_with_the_same_issuer_the_key_says_which_it_was() {
+    let (mut west, keys, other) = (issuer(IssuerKind::Kubernetes), MemoryKeySet::default(), Key::p256());
+    west.cluster = "west".into();
+    keys.publish(&[other.jwk("w1")]);
+    let world = World::beside(issuer(IssuerKind::Kubernetes), vec![(west, keys.clone())]);
+    let mut claims = world.claims();
+    claims["sub"] = "system:serviceaccount:pay:api".into();
+    claims["kubernetes.io"] = json!({"namespace": "pay", "serviceaccount": {"name": "api", "uid": "u1"}});
+    let of = |key: &Key, kid: &str| key.token(&json!({"alg": "ES256", "kid": kid}), &claims.to_string());
+    assert_eq!(world.principal(&of(&world.key, "k1")).await, "k8s://east/pay/api");
+    assert_eq!(world.principal(&of(&other, "w1")).await, "k8s://west/pay/api");
+    assert!(world.refused(&of(&other, "k1")).await.contains("signature is not"));
+    assert!(world.refused(&of(&other, "new")).await.contains("publishes no key called \"new\""));
+    keys.fail("connection refused");
+    world.clock.advance_in_steps(Duration::from_secs(300), Duration::from_secs(10)).await;
+    assert!(world.undecided(&of(&other, "new")).await.contains("connection refused"));
+    assert_eq!(world.principal(&of(&other, "w1")).await, "k8s://west/pay/api");
 }
 
 #[tokio::test(start_paused = true)]

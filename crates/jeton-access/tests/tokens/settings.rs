@@ -112,6 +112,15 @@ fn no_two_issuers_give_principals_that_look_alike() {
         "a pattern over one would cover the other"
     );
     assert_eq!(problems(vec![below.clone(), a.clone()]), ["issuers[1].name"]);
+    let mut west = issuer(IssuerKind::Kubernetes);
+    west.cluster = "west".into();
+    let east = issuer(IssuerKind::Kubernetes);
+    assert_eq!(
+        problems(vec![east.clone(), west]),
+        Vec::<String>::new(),
+        "clusters may share the usual issuer"
+    );
+    assert_eq!(problems(vec![east.clone(), east]), ["issuers[1].cluster"]);
     below.name = "b".into();
     assert_eq!(problems(vec![a, below]), Vec::<String>::new());
 }

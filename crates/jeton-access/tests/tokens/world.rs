@@ -128,6 +128,11 @@ pub(crate) struct World {
 impl World {
     /// With one key on P-256, called k1.
     pub(crate) fn new(issuer: IssuerSettings) -> Self {
+        Self::beside(issuer, vec![])
+    }
+
+    /// The same, with other issuers beside it.
+    pub(crate) fn beside(issuer: IssuerSettings, others: Vec<(IssuerSettings, MemoryKeySet)>) -> Self {
         let (keys, review, clock, key) =
             (MemoryKeySet::default(), MemoryTokenReview::default(), ManualClock::default(), Key::p256());
         keys.publish(&[key.jwk("k1")]);
@@ -135,9 +140,14 @@ impl World {
             Some(_) => Some(Arc::new(review.clone())),
             None => None,
         };
-        let settings = AccessSettings { issuers: vec![issuer], ..AccessSettings::default() };
+        let mut ports = vec![IssuerPorts { keys: Arc::new(keys.clone()), review: reviewer }];
+        let mut issuers = vec![issuer];
+        for (settings, keys) in others {
+            issuers.push(settings);
+            ports.push(IssuerPorts { keys: Arc::new(keys), review: None });
+        }
+        let settings = AccessSettings { issuers, ..AccessSettings::default() };
         assert_eq!(settings.validate(), []);
-        let ports = vec![IssuerPorts { keys: Arc::new(keys.clone()), review: reviewer }];
         let (tokens, tasks) = Tokens::start(&settings, ports, Arc::new(clock.clone()));
         Self { tokens, keys, review, clock, key, _tasks: tasks }
     }
