@@ -5,6 +5,7 @@
 //! same; the operator learns which it was by the denial's correlation id.
 
 mod access;
+mod answers;
 mod assignments;
 mod caller;
 mod denials;
@@ -16,6 +17,7 @@ mod settings;
 pub mod testing;
 
 pub use access::{Access, AccessError, Authorized, Refused};
+pub use answers::Requested;
 pub use assignments::CreateAssignment;
 pub use caller::{Authenticated, BearerTokens, Rejected};
 pub use denials::Denied;

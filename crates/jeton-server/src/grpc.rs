@@ -6,6 +6,7 @@ mod convert;
 mod error;
 mod identity;
 mod probe;
+mod revoke;
 mod routes;
 mod shortcut;
 mod status;

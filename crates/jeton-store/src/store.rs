@@ -82,7 +82,11 @@ impl Store {
         let registry = Database::open(
             &path,
             SqliteSynchronous::Full,
-            &[include_str!("../migrations/registry_1.sql"), include_str!("../migrations/registry_2.sql")],
+            &[
+                include_str!("../migrations/registry_1.sql"),
+                include_str!("../migrations/registry_2.sql"),
+                include_str!("../migrations/registry_3.sql"),
+            ],
         )
         .await?;
         check_key(&registry, &sealing)

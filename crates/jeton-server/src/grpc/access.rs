@@ -97,6 +97,14 @@ impl AccessService for Broker {
         let target = TargetRequest { scopes: r.scopes, resources: r.resources };
         Ok(Response::new(explained(self.access.explain(&principal, identity.as_ref(), &target))))
     }
+
+    async fn revoke_tokens(
+        &self,
+        request: Request<v1::RevokeTokensRequest>,
+    ) -> Answer<v1::RevokeTokensResponse> {
+        let revocation = self.revoke(request.into_inner()).await?;
+        Ok(Response::new(v1::RevokeTokensResponse { revocation: Some(revocation) }))
+    }
 }
 
 fn explained(e: Explanation) -> v1::ExplainResponse {

@@ -163,6 +163,15 @@ pub(super) fn failure(failure: &v1::Failure) -> Value {
     })
 }
 
+pub(super) fn revocation(r: &v1::Revocation) -> Value {
+    json!({
+        "dropped": r.dropped,
+        "revoked": r.revoked,
+        "not_revoked": r.not_revoked,
+        "valid_until": time(r.valid_until.as_ref()),
+    })
+}
+
 pub(super) fn explanation(e: &v1::ExplainResponse) -> Value {
     json!({
         "allowed": e.allowed,
