@@ -14,6 +14,7 @@ mod limits;
 mod ports;
 mod registrations;
 mod restart;
+mod revoke;
 mod rotation;
 mod scale;
 mod serve;
