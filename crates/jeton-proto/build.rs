@@ -11,6 +11,7 @@ const SECRET_MESSAGES: &[&str] = &[
     ".jeton.v1.AttachSecret",
     ".jeton.v1.RegistrarCertificate",
     ".jeton.v1.RegistrarInitialAccessToken",
+    ".jeton.v1.RotateSecretResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -192,13 +192,7 @@ async fn grant(
 }
 
 /// A token that says nothing: whoever gets it asks here what it is worth.
-fn opaque(
-    state: &mut State,
-    client: &OidcClient,
-    scopes: &[&str],
-    lifetime: u64,
-    moment: Moment,
-) -> String {
+fn opaque(state: &mut State, client: &OidcClient, scopes: &[&str], lifetime: u64, moment: Moment) -> String {
     let (token, issued) = (random_secret(), moment.secs());
     let ends = issued.saturating_add_unsigned(lifetime);
     let (client_id, scope) = (client.client_id.clone(), scopes.join(" "));

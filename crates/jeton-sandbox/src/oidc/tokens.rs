@@ -23,7 +23,9 @@ use crate::{
 };
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new().route("/oidc/token/revocation", post(revoke)).route("/oidc/token/introspection", post(introspect))
+    Router::new()
+        .route("/oidc/token/revocation", post(revoke))
+        .route("/oidc/token/introspection", post(introspect))
 }
 
 type Form = Vec<(String, String)>;
@@ -39,7 +41,9 @@ async fn revoke(
             return Err(OidcError::new(400, "unsupported_token_type", told));
         }
         match state.opaque(token).map(|found| found.client_id == client.client_id) {
-            Some(false) => Err(OidcError::invalid_request("client is not authorized to revoke the presented token")),
+            Some(false) => {
+                Err(OidcError::invalid_request("client is not authorized to revoke the presented token"))
+            }
             // One that is not known, or not any more, is as good as revoked (RFC 7009 section 2.2).
             Some(true) | None => {
                 state.revoke(token);

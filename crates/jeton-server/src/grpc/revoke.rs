@@ -21,11 +21,14 @@ impl Broker {
             }
             Some(Named::Authority(name)) => {
                 let name: AuthorityName = name.parse()?;
-                Scope::Authority(directory.authority_named(&name).ok_or_else(|| Failure::not_found(&name))?.uid)
+                Scope::Authority(
+                    directory.authority_named(&name).ok_or_else(|| Failure::not_found(&name))?.uid,
+                )
             }
             Some(Named::Everything(true)) => Scope::Everything,
             Some(Named::Everything(false)) | None => {
-                let text = "name an identity, an authority, or everything: true; nothing is taken back otherwise";
+                let text =
+                    "name an identity, an authority, or everything: true; nothing is taken back otherwise";
                 return Err(Failure::field("scope", text));
             }
         };

@@ -3,9 +3,7 @@
 use std::io::IsTerminal;
 
 use jeton_core::TargetRequest;
-use jeton_proto::v1::{
-    self, access_service_client::AccessServiceClient, revoke_tokens_request::Scope,
-};
+use jeton_proto::v1::{self, access_service_client::AccessServiceClient, revoke_tokens_request::Scope};
 use prost_types::{Duration, Timestamp};
 use tonic::transport::Channel;
 

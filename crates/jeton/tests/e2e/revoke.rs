@@ -63,7 +63,10 @@ async fn a_token_that_was_taken_back_is_refused_and_no_kill_brings_it_back() {
     assert!(String::from_utf8_lossy(&reused.stderr).contains("REQUEST_ID_REUSED"), "{reused:?}");
     let done = world.broker.json(&["access", "revoke", "--all", "--yes"]);
     assert!(done["not_revoked"].as_u64().unwrap() >= 1 && done["revoked"].as_u64().unwrap() >= 1, "{done}");
-    assert!(done["valid_until"].as_str().unwrap() >= vault.expires_at.unwrap().to_string().as_str(), "{done}");
+    assert!(
+        done["valid_until"].as_str().unwrap() >= vault.expires_at.unwrap().to_string().as_str(),
+        "{done}"
+    );
     world.broker.process.kill();
     world.restart(&[]);
     let kept = world.broker.json(&["token", "list"]);
@@ -71,7 +74,9 @@ async fn a_token_that_was_taken_back_is_refused_and_no_kill_brings_it_back() {
     assert!(!kept.contains(&ORDERS), "{kept:?}");
     let mut tokens = world.broker.tokens().await;
     let after = token(&mut tokens, ORDERS, SCOPE).await.unwrap().access_token;
-    assert!(![&orders, &next].contains(&&after) && resource.takes(&after).await && !resource.takes(&next).await);
+    assert!(
+        ![&orders, &next].contains(&&after) && resource.takes(&after).await && !resource.takes(&next).await
+    );
     assert_ne!(token(&mut tokens, BILLING, VAULT).await.unwrap().access_token, vault.access_token);
 }
 
