@@ -55,7 +55,14 @@ fn written(store: &Store, runtime: &Runtime) -> Duration {
     let put = |n| {
         let key = key(n, "a");
         let token = token(&key, n, SIZE);
-        let stored = StoredToken { key, token, issued_at: now, refresh_at: now + DAY / 2, last_used: now };
+        let stored = StoredToken {
+            key,
+            token,
+            issued_at: now,
+            refresh_at: now + DAY / 2,
+            last_used: now,
+            earlier_until: None,
+        };
         TokenWrite::Put(Box::new(stored))
     };
     let batch = (0..BATCH as u64).map(put).collect();

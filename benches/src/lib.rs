@@ -118,6 +118,7 @@ impl World {
                 issued_at: now,
                 refresh_at: now + size.lifetime.mul_f64(due),
                 last_used: now,
+                earlier_until: None,
             });
             keys.push(key);
         }

@@ -11,12 +11,13 @@ const SECRET_MESSAGES: &[&str] = &[
     ".jeton.v1.AttachSecret",
     ".jeton.v1.RegistrarCertificate",
     ".jeton.v1.RegistrarInitialAccessToken",
+    ".jeton.v1.RotateSecretResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
-    let names = ["access", "authority", "identity", "status", "token", "workload"];
+    let names = ["access", "authority", "identity", "revocation", "status", "token", "workload"];
     let files = names.map(|name| format!("jeton/v1/{name}.proto"));
     let descriptors = protox::Compiler::new([&root])?
         .include_imports(true)

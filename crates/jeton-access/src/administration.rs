@@ -140,6 +140,14 @@ impl AdminCall {
         Ok(())
     }
 
+    /// Whether the caller may see a secret of a workload: with it, it would be the workload.
+    pub fn may_see_secret(&self, workload: &WorkloadName) -> Result<(), NotPermitted> {
+        if self.administrator.is_root() {
+            return Ok(());
+        }
+        Err(self.refused(Denial::SecretNotShown, workload.as_str()))
+    }
+
     fn may_change(&self, assignment: &RoleAssignment) -> Result<(), AccessError> {
         let shown = self.scope_text(&assignment.scope);
         if !self.has_on(Permission::ChangeAssignments, &assignment.scope) {
@@ -191,6 +199,9 @@ impl AdminCall {
             }
             Denial::RoleNotGiven(role) => {
                 format!("only an access administrator of everything ('*') gives or takes back {role}")
+            }
+            Denial::SecretNotShown => {
+                format!("{on}: no role shows a workload's secret; the broker's own user rotates it")
             }
             _ => "an administrator gives itself nothing: another one must".into(),
         };

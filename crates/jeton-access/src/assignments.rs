@@ -32,6 +32,13 @@ pub struct CreateAssignment {
     pub request_id: String,
 }
 
+pub(crate) fn check_request_id(request_id: &str) -> Result<(), AccessError> {
+    if request_id.len() > 64 || !request_id.bytes().all(|b| b.is_ascii_graphic()) {
+        return invalid("request_id", "1 to 64 visible ASCII characters, such as a UUID");
+    }
+    Ok(())
+}
+
 fn invalid<T>(field: &'static str, problem: impl Into<String>) -> Result<T, AccessError> {
     Err(AccessError::Invalid { field, problem: problem.into() })
 }
@@ -158,9 +165,7 @@ impl Access {
         if request_id.is_empty() {
             return Ok(Ok(None));
         }
-        if request_id.len() > 64 || !request_id.bytes().all(|b| b.is_ascii_graphic()) {
-            return invalid("request_id", "1 to 64 visible ASCII characters, such as a UUID");
-        }
+        check_request_id(request_id)?;
         match self.shared.store.recorded(request_id.to_owned()).await? {
             Some(recorded) if recorded.fingerprint == fingerprint => Ok(Err(recorded.resource)),
             Some(_) => Err(AccessError::RequestIdReused(request_id.to_owned())),
@@ -171,6 +176,7 @@ impl Access {
                     fingerprint,
                     resource,
                     at,
+                    answer: None,
                 }))))
             }
         }

@@ -218,6 +218,7 @@ fn in_words(denial: &Denial, identity: &str) -> String {
         Denial::NotPermitted(permission) => format!("no role of this caller gives it {permission} on {identity}"),
         Denial::RoleNotGiven(role) => format!("only an access administrator of everything ('*') gives or takes back {role}"),
         Denial::GivenToItself => "an administrator gives itself nothing: another one must, or the broker's own user".into(),
+        Denial::SecretNotShown => "no role shows a workload's secret, which its holder could get tokens with: the broker's own user rotates it".into(),
         _ => "denied".into(),
     }
 }

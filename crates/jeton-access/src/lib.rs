@@ -8,6 +8,7 @@
 
 mod access;
 mod administration;
+mod answers;
 mod assignments;
 mod caller;
 mod certificate;
@@ -23,6 +24,7 @@ pub mod testing;
 
 pub use access::{Access, AccessError, Authorized, Refused};
 pub use administration::{AdminCall, NotPermitted};
+pub use answers::Requested;
 pub use assignments::CreateAssignment;
 pub use caller::{Authenticated, BearerTokens, Rejected};
 pub use certificate::{NameKind, Naming, TrustDomain, TrustDomainError, validity};

@@ -39,6 +39,8 @@ pub struct AccessRecorded {
     pub resource: Uid,
     /// When.
     pub at: Wall,
+    /// What was answered, where that cannot be read from what is there.
+    pub answer: Option<String>,
 }
 
 /// The store failed; nothing was changed.

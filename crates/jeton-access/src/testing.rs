@@ -74,8 +74,13 @@ where
         max_token_lifetime: None,
         created_at: at,
     };
-    let recorded =
-        AccessRecorded { request_id: "r1".into(), fingerprint: "f".into(), resource: assignment(1).uid, at };
+    let recorded = AccessRecorded {
+        request_id: "r1".into(),
+        fingerprint: "f".into(),
+        resource: assignment(1).uid,
+        at,
+        answer: Some("{}".into()),
+    };
     {
         let store = open().await;
         assert!(store.load().await.expect("an empty store loads").is_empty());

@@ -76,6 +76,7 @@ impl World {
             labels: Default::default(),
             principals: vec![principal(1), principal(2)],
             system_identity: Some(uid(1)),
+            secrets: vec![],
             created_at: START,
             updated_at: START,
             version: 1,

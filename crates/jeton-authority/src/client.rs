@@ -9,7 +9,7 @@ use std::{
 
 use jeton_core::{
     Assertions, Authority, BoxFuture, Clock, Credential, Identity, IdentityKind, IssuedToken,
-    SharedDirectory, Target, TokenKey, Uid, Wall,
+    SharedDirectory, Target, Token, TokenKey, Uid, Wall,
     profile::{AuthorityLimits, ErrorClass, RegistrationStyle, TargetStyle},
 };
 use jeton_engine::{IssueError, IssueErrorClass, TokenSource};
@@ -173,6 +173,25 @@ impl Inner {
         }
     }
 
+    /// One that is disabled has its tokens revoked too.
+    async fn revoke_token(
+        &self,
+        authority: &Authority,
+        identity: Uid,
+        endpoint: &str,
+        token: &Token,
+    ) -> Result<(), IssueError> {
+        let directory = self.directory.snapshot();
+        let gone = || issue_error(IssueErrorClass::Denied, "the identity has no credential any more");
+        let identity = directory.identity(identity).ok_or_else(gone)?;
+        let (Some(client_id), Some(credential)) = (&identity.client_id, identity.current()) else {
+            return Err(gone());
+        };
+        let client = Client { owner: identity.uid, client_id, credential };
+        let revoked = self.revoke(authority, client, endpoint, &token.issued.access_token).await;
+        revoked.map_err(|refused| self.classified(refused, identity, credential))
+    }
+
     fn classified(&self, refused: Refusal, identity: &Identity, credential: &Credential) -> IssueError {
         let class = match refused.class {
             _ if refused.unusable => IssueErrorClass::Credential,
@@ -279,6 +298,17 @@ impl TokenSource for AuthorityClient {
     fn issue(&self, key: TokenKey) -> BoxFuture<'static, Result<IssuedToken, IssueError>> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move { inner.issue(&key).await })
+    }
+
+    fn revoke(
+        &self,
+        key: &TokenKey,
+        token: Arc<Token>,
+    ) -> Option<BoxFuture<'static, Result<(), IssueError>>> {
+        let authority = Arc::clone(self.0.directory.load().authority(key.authority)?);
+        let endpoint = authority.profile.revocation_endpoint.clone()?;
+        let (inner, identity) = (Arc::clone(&self.0), key.identity);
+        Some(Box::pin(async move { inner.revoke_token(&authority, identity, &endpoint, &token).await }))
     }
 }
 

@@ -128,6 +128,7 @@ fn entra(issuer: &str, token_endpoint: &str, graph: &str) -> Profile {
     Profile {
         issuer: issuer.into(),
         token_endpoint: token_endpoint.into(),
+        revocation_endpoint: None,
         assertion: AssertionProfile {
             algorithm: SigningAlgorithm::Ps256,
             key_reference: KeyReference::X5tS256,
@@ -166,6 +167,10 @@ pub(crate) fn oidc(issuer: &str, token_endpoint: &str, document: &Value) -> Prof
     Profile {
         issuer: issuer.into(),
         token_endpoint: token_endpoint.into(),
+        revocation_endpoint: document["revocation_endpoint"]
+            .as_str()
+            .filter(|endpoint| endpoint.starts_with("https://"))
+            .map(Into::into),
         assertion: AssertionProfile {
             algorithm: SigningAlgorithm::Es256,
             key_reference: KeyReference::Kid,

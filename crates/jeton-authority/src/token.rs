@@ -81,44 +81,68 @@ impl Inner {
         target: &Target,
         claims: Option<&Claims>,
     ) -> Result<Granted, Refusal> {
+        let profile = &*authority.profile;
+        let scope = scope_parameter(target, profile.target);
+        let mut form = vec![("grant_type", "client_credentials")];
+        form.extend(scope.as_deref().map(|scope| ("scope", scope)));
+        form.extend(resource_parameter(target, profile.target));
+        form.extend(claims.map(|claims| ("claims", claims.as_str())));
+        let answer = self.send(authority, client, &profile.token_endpoint, &form).await?;
+        granted(&answer, profile, self.clock.now().wall)
+    }
+
+    /// Has a token revoked (RFC 7009 section 2.1). One that the authority does not know any more is as good as revoked.
+    pub(crate) async fn revoke(
+        &self,
+        authority: &Authority,
+        client: Client<'_>,
+        endpoint: &str,
+        token: &SecretString,
+    ) -> Result<(), Refusal> {
+        let form = [("token", token.expose_secret()), ("token_type_hint", "access_token")];
+        self.send(authority, client, endpoint, &form).await.map(drop)
+    }
+
+    /// A form with the client's proof, and the answer if it is a 200. No form goes out inside a Retry-After.
+    async fn send(
+        &self,
+        authority: &Authority,
+        client: Client<'_>,
+        endpoint: &str,
+        form: &[(&str, &str)],
+    ) -> Result<Answer, Refusal> {
         if let Some(left) = self.holds.left(client.owner, self.clock.now()) {
             return Err(held(left));
         }
         let profile = &*authority.profile;
         let proof = self.proof(authority, client).await?;
-        let scope = scope_parameter(target, profile.target);
-        let mut form: Vec<(&str, &str)> =
-            vec![("grant_type", "client_credentials"), ("client_id", client.client_id)];
-        form.extend(scope.as_deref().map(|scope| ("scope", scope)));
-        form.extend(resource_parameter(target, profile.target));
-        form.extend(claims.map(|claims| ("claims", claims.as_str())));
         let mut headers = vec![];
+        let mut form = form.to_vec();
         match &proof {
             Proof::Assertion(jwt) => {
+                form.push(("client_id", client.client_id));
                 form.push(("client_assertion_type", ASSERTION_TYPE));
                 form.push(("client_assertion", jwt.expose_secret()));
             }
             Proof::Secret(secret) if profile.secret_transport == SecretTransport::Body => {
+                form.push(("client_id", client.client_id));
                 form.push(("client_secret", secret.expose_secret()));
             }
-            Proof::Secret(secret) => {
-                headers.push(("authorization", basic(client.client_id, secret)));
-                form.retain(|(name, _)| *name != "client_id");
-            }
+            Proof::Secret(secret) => headers.push(("authorization", basic(client.client_id, secret))),
         }
         let http = self.http(authority).map_err(|e| no_answer(&e))?;
         let started = self.clock.now();
-        let answer = http.form(&profile.token_endpoint, &headers, &form).await.map_err(|e| no_answer(&e))?;
+        let answer = http.form(endpoint, &headers, &form).await.map_err(|e| no_answer(&e))?;
         let ended = self.clock.now();
         self.skews.learn(authority.uid, &answer, started, ended);
-        if answer.status != 200 {
-            let refused = refusal(&answer, profile, ended.wall.shifted(self.skews.of(authority.uid)));
-            if let Some(delay) = refused.retry_after {
-                self.holds.hold(client.owner, delay, ended);
-            }
-            return Err(refused);
+        if answer.status == 200 {
+            return Ok(answer);
         }
-        granted(&answer, profile, ended.wall)
+        let refused = refusal(&answer, profile, ended.wall.shifted(self.skews.of(authority.uid)));
+        if let Some(delay) = refused.retry_after {
+            self.holds.hold(client.owner, delay, ended);
+        }
+        Err(refused)
     }
 
     async fn proof(&self, authority: &Authority, client: Client<'_>) -> Result<Proof, Refusal> {

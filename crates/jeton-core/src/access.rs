@@ -167,6 +167,8 @@ pub enum Denial {
     RoleNotGiven(Role),
     /// An administrator would give something to itself.
     GivenToItself,
+    /// Whoever sees a workload's secret can call as that workload.
+    SecretNotShown,
 }
 
 /// The caller: what the door says, and the workload that the principal belongs to.

@@ -3,10 +3,17 @@
 //! The lifecycle is its one owner and publishes a new one after each commit. The maps share structure, so a change among
 //! 100,000 identities copies a few nodes and not the world.
 
-use std::{ops::Bound, sync::Arc};
+use std::{
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+};
 
 use crate::{
-    Authority, AuthorityName, Identity, IdentityName, Principal, Published, Uid, Workload, WorkloadName,
+    Authority, AuthorityName, Identity, IdentityName, Principal, Published, SecretDigest, Uid, Wall,
+    Workload, WorkloadName, WorkloadSecret,
 };
 
 /// The directory as the request path holds it.
@@ -20,9 +27,21 @@ pub struct Directory {
     workloads: imbl::HashMap<Uid, Arc<Workload>>,
     workload_names: imbl::OrdMap<WorkloadName, Uid>,
     principals: imbl::HashMap<Principal, Uid>,
+    secrets: imbl::HashMap<SecretDigest, Arc<Place>>,
     authorities: imbl::HashMap<Uid, Arc<Authority>>,
     authority_names: imbl::OrdMap<AuthorityName, Uid>,
 }
+
+/// Whose a secret is, and when it was used: shared by all states of the registry, because a use changes none of them.
+#[derive(Debug)]
+struct Place {
+    workload: Uid,
+    used: AtomicI64,
+}
+
+/// Uses are told apart to the hour. More would say when a service is at work, and no one needs it to find a secret that nobody uses.
+const USED_MILLIS: i64 = 3_600_000;
+const NEVER: i64 = i64::MIN;
 
 impl Directory {
     /// By uid.
@@ -60,7 +79,26 @@ impl Directory {
 
     /// The workload to which a principal belongs.
     pub fn workload_of(&self, principal: &Principal) -> Option<&Arc<Workload>> {
-        self.principals.get(principal).and_then(|uid| self.workloads.get(uid))
+        let uid = self.principals.get(principal).copied().or_else(|| principal.secret_of())?;
+        self.workloads.get(&uid)
+    }
+
+    /// The workload whose secret this is, if it counts now. A look-up, without a lock.
+    pub fn workload_by_secret(&self, digest: &SecretDigest, now: Wall) -> Option<&Arc<Workload>> {
+        let place = self.secrets.get(digest)?;
+        let workload = self.workloads.get(&place.workload)?;
+        workload.secrets.iter().find(|secret| secret.digest == *digest)?.counts(now).then_some(())?;
+        let hour = now.as_millis().div_euclid(USED_MILLIS) * USED_MILLIS;
+        if place.used.load(Relaxed) < hour {
+            place.used.store(hour, Relaxed);
+        }
+        Some(workload)
+    }
+
+    /// The hour in which a secret was used last since the process started.
+    pub fn secret_used(&self, digest: &SecretDigest) -> Option<Wall> {
+        let used = self.secrets.get(digest)?.used.load(Relaxed);
+        (used != NEVER).then(|| Wall::from_millis(used))
     }
 
     /// All, in the order of their names, from the first name after `after`.
@@ -104,7 +142,12 @@ impl Directory {
 
     /// Adds or replaces; principals that the workload lost are free again.
     pub fn put_workload(&mut self, workload: Arc<Workload>) {
+        let before = self.secrets.clone();
         self.remove_workload(workload.uid);
+        for WorkloadSecret { digest, .. } in &workload.secrets {
+            let new = || Arc::new(Place { workload: workload.uid, used: AtomicI64::new(NEVER) });
+            self.secrets.insert(*digest, before.get(digest).cloned().unwrap_or_else(new));
+        }
         for principal in &workload.principals {
             self.principals.insert(principal.clone(), workload.uid);
         }
@@ -119,6 +162,7 @@ impl Directory {
         for principal in &workload.principals {
             self.principals.remove(principal);
         }
+        workload.secrets.iter().for_each(|secret| drop(self.secrets.remove(&secret.digest)));
         Some(workload)
     }
 
@@ -157,6 +201,7 @@ mod tests {
             labels: Default::default(),
             principals: principals.iter().map(|p| p.parse().unwrap()).collect(),
             system_identity: None,
+            secrets: vec![],
             created_at: Wall::default(),
             updated_at: Wall::default(),
             version: 1,

@@ -56,4 +56,4 @@ pub use target::{Target, TargetError, TargetRequest};
 pub use token::{Freshness, IssuedToken, Phases, Token, serve_floor};
 pub use token_key::{Claims, ClaimsError, TokenKey, TokenType};
 pub use uid::Uid;
-pub use workload::Workload;
+pub use workload::{SecretDigest, Workload, WorkloadSecret};

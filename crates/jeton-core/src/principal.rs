@@ -2,19 +2,23 @@
 //!
 //! The listener and its credential decide the principal; a caller cannot choose it. A principal is a URI in canonical form:
 //! `unix://{node}/uid/1000`, `loopback://dev`, `spiffe://td/path`, `k8s://{cluster}/{namespace}/{service account}`,
-//! `oidc://{configured issuer}/{subject}`, `x509://...`. Patterns end at a `/`, so `spiffe://prod/payments/` never matches
+//! `oidc://{configured issuer}/{subject}`, `x509://...`, `secret://{workload uid}`. The last one names whoever showed a secret of that
+//! workload. It belongs to the workload by itself and can be given to no other; the uid stands in its one canonical form, so no two texts
+//! name one workload and no name that is made again inherits a secret. Patterns end at a `/`, so `spiffe://prod/payments/` never matches
 //! `spiffe://prod/payments-evil`; they stand in role assignments only.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::shorten;
+use crate::{Uid, name::shorten};
 
 /// Longest principal, in bytes (a SPIFFE ID may have 2048).
 pub const MAX_PRINCIPAL_BYTES: usize = 2048;
 
-const SCHEMES: [&str; 6] = ["spiffe", "unix", "k8s", "oidc", "x509", "loopback"];
+const SCHEMES: [&str; 7] = ["spiffe", "unix", "k8s", "oidc", "x509", "loopback", SECRET];
+/// The scheme of whoever showed a workload's secret.
+const SECRET: &str = "secret";
 
 /// Why a text is not a principal or a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +26,7 @@ const SCHEMES: [&str; 6] = ["spiffe", "unix", "k8s", "oidc", "x509", "loopback"]
 pub enum PrincipalError {
     /// Unknown scheme, or none.
     #[error(
-        "{0:?} is not a principal: expected spiffe://, unix://, k8s://, oidc://, x509:// or loopback:// and a path"
+        "{0:?} is not a principal: expected spiffe://, unix://, k8s://, oidc://, x509://, loopback:// or secret:// and a path"
     )]
     Scheme(String),
     /// Too long, empty, or with a character that no principal has.
@@ -62,6 +66,16 @@ impl Principal {
     /// A local user, by the credentials of a unix socket. `node` tells machines apart (configuration `node.name`).
     pub fn unix_uid(node: &str, uid: u32) -> Result<Self, PrincipalError> {
         format!("unix://{node}/uid/{uid}").parse()
+    }
+
+    /// Whoever showed a secret of this workload.
+    pub fn of_secret(workload: Uid) -> Self {
+        Self(format!("{SECRET}://{workload}").into())
+    }
+
+    /// The workload whose secret was shown, if that is how the caller proved itself.
+    pub fn secret_of(&self) -> Option<Uid> {
+        self.0.strip_prefix(SECRET)?.strip_prefix("://")?.parse().ok()
     }
 
     /// The canonical text.
@@ -104,7 +118,7 @@ impl FromStr for PrincipalPattern {
 
     fn from_str(text: &str) -> Result<Self, PrincipalError> {
         let prefix = text.strip_suffix('/').ok_or_else(|| PrincipalError::NotPattern(shorten(text)))?;
-        if prefix.ends_with('/') {
+        if prefix.ends_with('/') || prefix.starts_with("secret://") {
             return Err(PrincipalError::NotPattern(shorten(text)));
         }
         check(prefix, text)?;
@@ -120,11 +134,14 @@ fn check(text: &str, shown: &str) -> Result<(), PrincipalError> {
     if !SCHEMES.contains(&scheme) {
         return Err(PrincipalError::Scheme(shorten(shown)));
     }
+    if scheme == SECRET && rest.parse::<Uid>().is_ok_and(|uid| uid.to_string() == rest) {
+        return Ok(());
+    }
     // An issuer inside oidc:// brings its own scheme: its "//" is the one empty segment that is allowed.
     let path = rest.strip_prefix("https://").filter(|_| scheme == "oidc").unwrap_or(rest);
     let segments_fit = path.split('/').all(|s| !s.is_empty() && s != "." && s != "..");
     let visible = path.bytes().all(|b| b.is_ascii_graphic());
-    if text.len() <= MAX_PRINCIPAL_BYTES && segments_fit && visible {
+    if scheme != SECRET && text.len() <= MAX_PRINCIPAL_BYTES && segments_fit && visible {
         Ok(())
     } else {
         Err(PrincipalError::Path(shorten(shown)))
@@ -177,6 +194,7 @@ mod tests {
             "k8s://east/payments/api",
             "oidc://https://issuer.example/tenant/subject-1",
             "x509://dns/api.example",
+            "secret://01890a5d-ac96-774b-bcce-b302099a8057",
         ] {
             assert_eq!(text.parse::<Principal>().unwrap().as_str(), text);
         }
@@ -208,11 +226,29 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_is_told_how_a_pattern_is_written() {
+ fn a_wildcard_is_told_how_a_pattern_is_written() {
         for bad in ["spiffe://a/*", "spiffe://a/pay*/x", "*", "unix://*/uid/1", "spiffe://a/*/"] {
             let error = bad.parse::<Principal>().unwrap_err().to_string();
             assert!(error.contains("ends at a '/'"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_principal_of_a_secret_has_one_spelling_and_no_pattern() {
+        let uid: Uid = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+        assert_eq!(Principal::of_secret(uid).secret_of(), Some(uid));
+        for other in [
+            "secret://01890A5D-AC96-774B-BCCE-B302099A8057",
+            "secret://01890a5dac96774bbcceb302099a8057",
+            "secret://{01890a5d-ac96-774b-bcce-b302099a8057}",
+            "secret://01890a5d-ac96-774b-bcce-b302099a8057/x",
+            "secret://checkout",
+            "secret://",
+        ] {
+            assert!(other.parse::<Principal>().is_err(), "{other}");
+        }
+        assert!("secret://01890a5d-ac96-774b-bcce-b302099a8057/".parse::<PrincipalPattern>().is_err());
+        assert_eq!(Principal::loopback_dev().secret_of(), None);
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub struct Profile {
     pub issuer: String,
     /// The token endpoint, exactly as discovery spells it.
     pub token_endpoint: String,
+    /// Where tokens are revoked (RFC 7009), if the authority does that.
+    #[serde(default)]
+    pub revocation_endpoint: Option<String>,
     /// How client assertions are made.
     pub assertion: AssertionProfile,
     /// The keys that are made for identities here.
@@ -271,6 +274,7 @@ pub(crate) mod tests {
         Profile {
             issuer: "https://login.example/t/v2.0".into(),
             token_endpoint: "https://login.example/t/oauth2/v2.0/token".into(),
+            revocation_endpoint: None,
             assertion: AssertionProfile {
                 algorithm: SigningAlgorithm::Ps256,
                 key_reference: KeyReference::X5tS256,

@@ -21,6 +21,7 @@ use crate::{
     index::Index,
     line::Lines,
     queue::Queue,
+    revoke::Leavings,
     slot::{Cached, Landing, Slot},
     start::{Draw, Encoder},
     writer::Writer,
@@ -84,6 +85,7 @@ pub(crate) struct Shared {
     pub(crate) draw: Draw,
     pub(crate) flights: TaskTracker,
     pub(crate) stop: CancellationToken,
+    pub(crate) leavings: Leavings,
     waiters: AtomicU32,
     watches: Arc<AtomicU32>,
 }
@@ -117,6 +119,7 @@ impl Shared {
             draw,
             flights: TaskTracker::new(),
             stop: CancellationToken::new(),
+            leavings: Leavings::default(),
             waiters: AtomicU32::new(0),
             watches: Arc::default(),
             settings,
@@ -167,9 +170,9 @@ impl Engine {
                 what: "too many callers wait for authorities",
                 retry_after: Duration::from_secs(1),
             })?;
-        let landing = self.ask_for(key, &ask.caller)?;
         let wait = ask.wait.unwrap_or_else(|| shared.settings.max_wait()).min(shared.settings.max_wait());
-        let hit = tokio::time::timeout(wait, landed(landing)).await.map_err(|_| TokenError::Deadline)??;
+        let landed = tokio::time::timeout(wait, self.landed(key, &ask.caller));
+        let hit = landed.await.map_err(|_| TokenError::Deadline)??;
         let now = shared.clock.now();
         let state = hit.phases.at(now);
         let hit = Hit::of(&hit, state);
@@ -181,6 +184,16 @@ impl Engine {
         } else {
             let asked = ask.min_validity.unwrap_or_default();
             Err(TokenError::MinValidity { asked, lifetime: hit.token.lifetime() })
+        }
+    }
+
+    /// What the key's flight brings; of one that was taken back between its landing and now, the next.
+    async fn landed(&self, key: &TokenKey, caller: &Principal) -> Result<Arc<Cached>, TokenError> {
+        loop {
+            let cached = landed(self.ask_for(key, caller)?).await?;
+            if !cached.revoked.load(Relaxed) {
+                return Ok(cached);
+            }
         }
     }
 
@@ -202,12 +215,17 @@ impl Engine {
         )?;
         let seen = slot.seen.subscribe();
         slot.mark_used(now);
-        let failures = seen.borrow().failures;
+        let (failures, revocations) = {
+            let seen = seen.borrow();
+            (seen.failures, seen.revocations)
+        };
         let mut watch = Watch {
             seen,
             clock: Arc::clone(&shared.clock),
             shown: 0,
             failures,
+            revocations,
+            over: false,
             first: None,
             _counted: counted,
         };
@@ -304,7 +322,7 @@ const MADE_ROOM: TokenError = TokenError::Overloaded {
     retry_after: Duration::from_millis(100),
 };
 
-async fn landed(mut landing: Landing) -> Result<Arc<crate::slot::Cached>, TokenError> {
+async fn landed(mut landing: Landing) -> Result<Arc<Cached>, TokenError> {
     match landing.wait_for(Option::is_some).await {
         Ok(outcome) => outcome.clone().unwrap_or(Err(TokenError::ShuttingDown)),
         // The flight's task died without a word; its owner logs it.

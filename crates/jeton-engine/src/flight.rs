@@ -1,6 +1,9 @@
 //! One issuance under way for one slot: a task of its own, so that no caller that goes away takes it along.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use jeton_core::{IssuedToken, Now, Priority, RefreshOutcome, RefreshPlan, Token, refresh::refresh_after};
 use tokio::sync::watch;
@@ -31,6 +34,14 @@ pub(crate) fn held_back(left: Duration) -> IssueError {
 fn used_up() -> IssueError {
     let error = own(IssueErrorClass::Transient, "the budget of requests to this authority is used up");
     IssueError { retry_after: Some(BUSY_PAUSE), ..error }
+}
+
+/// When a request went out.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// The slot's count of revocations then.
+    revocations: u64,
+    started: Now,
 }
 
 /// Frees the slot of a flight whose task panicked: the next one may fly.
@@ -100,6 +111,23 @@ impl Shared {
         priority: Priority,
         permitted: bool,
     ) -> Result<Arc<Cached>, TokenError> {
+        let mut permitted = permitted;
+        loop {
+            self.permitted(slot, priority, permitted).await?;
+            // A revocation meanwhile makes what comes back nobody's, so it is asked for anew.
+            if let Some(outcome) = self.ask_once(slot).await {
+                return outcome;
+            }
+            permitted = false;
+        }
+    }
+
+    async fn permitted(
+        &self,
+        slot: &Arc<Slot>,
+        priority: Priority,
+        permitted: bool,
+    ) -> Result<(), TokenError> {
         if !permitted {
             match self.await_permit(slot, priority).await {
                 Ok(Permit::Granted) => {}
@@ -118,7 +146,12 @@ impl Shared {
                 }
             }
         }
-        let started = self.clock.now();
+        Ok(())
+    }
+
+    /// One request, under a permit. None: a revocation overtook it.
+    async fn ask_once(self: &Arc<Self>, slot: &Arc<Slot>) -> Option<Result<Arc<Cached>, TokenError>> {
+        let asked = Asked { revocations: slot.state().revocations, started: self.clock.now() };
         // A task of its own: a panic in a source must not leave callers waiting.
         let call = tokio::spawn(self.source.issue(slot.key.clone()));
         let abort = call.abort_handle();
@@ -136,11 +169,11 @@ impl Shared {
         let now = self.clock.now();
         let throttled = answer.as_ref().err().is_some_and(|e| e.class == IssueErrorClass::Throttled);
         self.gate.done(&slot.key, throttled, now);
-        self.settle(slot, answer, started, now)
+        self.settle(slot, answer, asked, now)
     }
 
     /// Waits for a permit; a pause that the authority asks for meanwhile ends the wait.
-    async fn await_permit(
+    pub(crate) async fn await_permit(
         &self,
         slot: &Slot,
         priority: Priority,
@@ -165,40 +198,43 @@ impl Shared {
         TokenError::Authority(error)
     }
 
-    /// Applies an outcome to the slot, and tells everybody.
+    /// Applies an outcome to the slot, and tells everybody. None: the token was asked for before a revocation.
     fn settle(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         answer: Result<IssuedToken, IssueError>,
-        started: Now,
+        asked: Asked,
         now: Now,
-    ) -> Result<Arc<Cached>, TokenError> {
+    ) -> Option<Result<Arc<Cached>, TokenError>> {
         let outcome = match &answer {
             Ok(_) => RefreshOutcome::Issued,
             Err(error) => outcome_of(error),
         };
         let failures = slot.state().failures + 1;
         match (RefreshPlan::after(outcome, failures, self.draw.unit()), answer) {
-            (RefreshPlan::Swap, Ok(issued)) => Ok(self.swap(slot, issued, started)),
             (RefreshPlan::Evict, _) => {
                 slot.state().flight = None;
                 self.evict(slot);
-                Err(TokenError::Denied)
+                Some(Err(TokenError::Denied))
             }
             (RefreshPlan::Keep { retry_in }, Err(error)) => {
-                Err(self.keep(slot, error, retry_in, failures, now))
+                Some(Err(self.keep(slot, error, retry_in, failures, now)))
             }
             // The plan swaps for a token and keeps for an error, and for nothing else.
-            (_, Err(error)) => Err(TokenError::Authority(error)),
-            (_, Ok(issued)) => Ok(self.swap(slot, issued, started)),
+            (_, Err(error)) => Some(Err(TokenError::Authority(error))),
+            (_, Ok(issued)) => self.swap(slot, issued, asked).map(Ok),
         }
     }
 
-    fn swap(self: &Arc<Self>, slot: &Arc<Slot>, issued: IssuedToken, started: Now) -> Arc<Cached> {
+    fn swap(self: &Arc<Self>, slot: &Arc<Slot>, issued: IssuedToken, asked: Asked) -> Option<Arc<Cached>> {
         let after = refresh_after(issued.expires_in, issued.refresh_in, self.draw.unit());
-        let token = Token::new(issued, started, after);
-        let cached = self.put(slot, token);
+        let token = Token::new(issued, asked.started, after);
         let mut state = slot.state();
+        if state.revocations != asked.revocations {
+            return None;
+        }
+        // Under the lock, as a revocation takes it out: it is either before or after.
+        let cached = self.put(slot, token);
         state.flight = None;
         state.failures = 0;
         state.last_error = None;
@@ -218,7 +254,7 @@ impl Shared {
             // Those who waited get it; nobody after them.
             slot.token.store(None);
         }
-        cached
+        Some(cached)
     }
 
     /// Puts a token into its slot, with its bytes, and shows it to the watchers.
@@ -227,8 +263,11 @@ impl Shared {
             phases: token.phases(),
             encoded: (self.encoder)(&token),
             token: Arc::new(token),
+            revoked: AtomicBool::new(false),
         });
-        slot.token.store(Some(Arc::clone(&cached)));
+        if let Some(before) = slot.token.swap(Some(Arc::clone(&cached))) {
+            slot.note_earlier(before.token.expires_at);
+        }
         slot.seen.send_modify(|seen| {
             seen.token = Some(Arc::clone(&cached));
             seen.generation += 1;
@@ -266,7 +305,9 @@ impl Shared {
 
     /// Takes a slot out of memory and out of the store.
     pub(crate) fn evict(&self, slot: &Arc<Slot>) {
-        slot.token.store(None);
+        if let Some(cached) = slot.token.swap(None) {
+            self.leavings.note(slot, cached);
+        }
         self.index.remove(slot);
     }
 }

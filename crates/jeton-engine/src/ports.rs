@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jeton_core::{BoxFuture, IssuedToken, TokenKey, Uid, Wall};
+use jeton_core::{BoxFuture, IssuedToken, Token, TokenKey, Uid, Wall};
 
 /// Issues tokens for identities; in the product, an authority's token endpoint.
 pub trait TokenSource: Send + Sync + 'static {
@@ -12,6 +12,17 @@ pub trait TokenSource: Send + Sync + 'static {
 
     /// One try at one token. Bounded in time by the implementation, whatever the callers' deadlines are.
     fn issue(&self, key: TokenKey) -> BoxFuture<'static, Result<IssuedToken, IssueError>>;
+
+    /// One try at having a token of this key revoked where it was issued (RFC 7009), as bounded as an issuance. None: nothing can be
+    /// revoked there. Nothing is sent before the future is polled.
+    fn revoke(
+        &self,
+        key: &TokenKey,
+        token: Arc<Token>,
+    ) -> Option<BoxFuture<'static, Result<(), IssueError>>> {
+        let _ = (key, token);
+        None
+    }
 }
 
 /// Why no token was issued. Cloned for every caller that waited.
@@ -57,6 +68,8 @@ pub struct StoredToken {
     pub refresh_at: Wall,
     /// When a caller asked for it last.
     pub last_used: Wall,
+    /// Until when tokens of this key may be valid that this one replaced.
+    pub earlier_until: Option<Wall>,
 }
 
 /// One change to what is kept.
@@ -68,6 +81,31 @@ pub enum TokenWrite {
     Remove(TokenKey),
     /// No token request for this identity at this authority before that time (Retry-After).
     Hold(Hold),
+    /// Forget every token of a scope. With one of these the batch is on disk for good before the write returns: what was taken back
+    /// must not come back after a crash.
+    Revoke(Scope),
+}
+
+/// Whose tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of one identity.
+    Identity(Uid),
+    /// Those of all identities at one authority.
+    Authority(Uid),
+    /// All.
+    Everything,
+}
+
+impl Scope {
+    /// Whether a key is one of them.
+    pub fn covers(&self, key: &TokenKey) -> bool {
+        match self {
+            Self::Identity(uid) => key.identity == *uid,
+            Self::Authority(uid) => key.authority == *uid,
+            Self::Everything => true,
+        }
+    }
 }
 
 /// A Retry-After in force.

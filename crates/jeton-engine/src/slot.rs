@@ -29,6 +29,8 @@ pub(crate) struct Cached {
     pub(crate) phases: Phases,
     pub(crate) encoded: Bytes,
     pub(crate) token: Arc<Token>,
+    /// Whoever waited for it and has not got it yet gets another one.
+    pub(crate) revoked: AtomicBool,
 }
 
 /// What watchers see; the latest wins.
@@ -40,6 +42,8 @@ pub(crate) struct Seen {
     pub(crate) error: Option<IssueError>,
     /// Counts failures, so that the same error again is news.
     pub(crate) failures: u64,
+    /// Counts revocations: each ends the watches that began before it.
+    pub(crate) revocations: u64,
     pub(crate) ended: bool,
 }
 
@@ -53,6 +57,8 @@ pub(crate) struct Slot {
     pub(crate) token: ArcSwapOption<Cached>,
     /// Until when it is kept fresh although nobody asks, in wall milliseconds.
     pinned: AtomicI64,
+    /// Until when tokens may be valid that were handed out from here and replaced, in wall milliseconds.
+    earlier: AtomicI64,
     /// When the queue brings it up, on the boot-time clock; [`NEVER`]: it stands in no line. Written under the queue's lock.
     due: AtomicU64,
     /// Its place in a line of its authority; [`NEVER`]: none. Written under the lock of the lines.
@@ -86,6 +92,8 @@ pub(crate) struct State {
     pub(crate) prepared: bool,
     /// Whether the flight was started by the queue, and not by a caller.
     pub(crate) by_itself: bool,
+    /// Counts revocations: what a flight asked for before the latest is nobody's.
+    pub(crate) revocations: u64,
     /// Whether the slot has left the index.
     pub(crate) gone: bool,
 }
@@ -97,6 +105,7 @@ impl Slot {
             owner,
             token: ArcSwapOption::empty(),
             pinned: AtomicI64::new(i64::MIN),
+            earlier: AtomicI64::new(i64::MIN),
             due: AtomicU64::new(NEVER),
             place: AtomicU64::new(NEVER),
             weight: AtomicU64::new(0),
@@ -211,6 +220,16 @@ impl Slot {
             seen.error = Some(error.clone());
             seen.failures += 1;
         });
+    }
+
+    /// A token that was handed out from here is valid until then, and is not here any more.
+    pub(crate) fn note_earlier(&self, until: Wall) {
+        self.earlier.fetch_max(until.as_millis(), Relaxed);
+    }
+
+    /// Until when such tokens may be valid, if there were any.
+    pub(crate) fn earlier_until(&self) -> Option<Wall> {
+        Some(self.earlier.load(Relaxed)).filter(|until| *until != i64::MIN).map(Wall::from_millis)
     }
 
     pub(crate) fn watched(&self) -> bool {

@@ -97,6 +97,7 @@ impl Engine {
             // Nobody's share: whoever asked for them is not known any more.
             let Ok(slot) = shared.index.ensure(&stored.key, &owner, now) else { break };
             slot.restore_used(stored.last_used, token.lifetime(), now);
+            stored.earlier_until.into_iter().for_each(|until| slot.note_earlier(until));
             let cached = shared.put(&slot, token);
             shared.index.weigh(&slot, now);
             shared.enqueue(&slot, &cached.token);

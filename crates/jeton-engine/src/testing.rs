@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
-use jeton_core::{BoxFuture, Clock, IssuedToken, Mono, Principal, Target, TokenKey, TokenType, Uid, Wall};
+use jeton_core::{
+    BoxFuture, Clock, IssuedToken, Mono, Principal, Target, Token, TokenKey, TokenType, Uid, Wall,
+};
 
 use crate::{
-    Hold, IssueError, IssueErrorClass, Kept, StoredToken, TokenSource, TokenStore, TokenStoreError,
+    Hold, IssueError, IssueErrorClass, Kept, Scope, StoredToken, TokenSource, TokenStore, TokenStoreError,
     TokenWrite,
 };
 
@@ -41,6 +43,7 @@ impl TokenStore for MemoryTokenStore {
                 TokenWrite::Hold(hold) => {
                     kept.1.insert((hold.authority, hold.identity), hold);
                 }
+                TokenWrite::Revoke(scope) => kept.0.retain(|key, _| !scope.covers(key)),
             }
         }
         Box::pin(async { Ok(()) })
@@ -81,6 +84,10 @@ struct SourceState {
     most_in_flight: u32,
     prepared: HashMap<TokenKey, u32>,
     serial: u64,
+    revocation: Option<Result<(), IssueError>>,
+    revoked: Vec<String>,
+    revoking: usize,
+    most_revoking: usize,
 }
 
 impl std::fmt::Debug for ScriptedSource {
@@ -122,6 +129,22 @@ impl ScriptedSource {
         locked(&self.state).most_in_flight
     }
 
+    /// How every revocation ends; none: nothing can be revoked, as at first.
+    pub fn script_revocation(&self, outcome: Option<Result<(), IssueError>>) {
+        locked(&self.state).revocation = outcome;
+    }
+
+    /// The tokens that were to be revoked, in order, and the most requests for that under way at any time.
+    pub fn revocations(&self) -> (Vec<String>, usize) {
+        let state = locked(&self.state);
+        (state.revoked.clone(), state.most_revoking)
+    }
+
+    /// How many requests there were: the serial number of the latest token.
+    pub fn serial(&self) -> u64 {
+        locked(&self.state).serial
+    }
+
     /// How often an assertion was asked for ahead.
     pub fn prepared(&self, key: &TokenKey) -> u32 {
         locked(&self.state).prepared.get(key).copied().unwrap_or(0)
@@ -154,6 +177,35 @@ impl TokenSource for ScriptedSource {
                 None => Ok(issued(&key, serial, script.lifetime)),
             }
         })
+    }
+
+    fn revoke(
+        &self,
+        key: &TokenKey,
+        token: Arc<Token>,
+    ) -> Option<BoxFuture<'static, Result<(), IssueError>>> {
+        let state = locked(&self.state);
+        let outcome = state.revocation.clone()?;
+        let latency = state.scripts.get(&key.identity).unwrap_or(&state.all).latency;
+        let text = secrecy::ExposeSecret::expose_secret(&token.issued.access_token).to_owned();
+        let revoked = self.clone().revoked(text, latency);
+        Some(Box::pin(async move {
+            revoked.await;
+            outcome
+        }))
+    }
+}
+
+impl ScriptedSource {
+    async fn revoked(self, token: String, latency: Duration) {
+        {
+            let mut state = locked(&self.state);
+            state.revoked.push(token);
+            state.revoking += 1;
+            state.most_revoking = state.most_revoking.max(state.revoking);
+        }
+        tokio::time::sleep(latency).await;
+        locked(&self.state).revoking -= 1;
     }
 }
 
@@ -223,7 +275,14 @@ where
     let stored = |n, serial| {
         let (key, at) = (key(n, "a"), Wall::from_secs(1_000));
         let token = issued(&key, serial, Duration::from_secs(600));
-        TokenWrite::Put(Box::new(StoredToken { key, token, issued_at: at, refresh_at: at, last_used: at }))
+        TokenWrite::Put(Box::new(StoredToken {
+            key,
+            token,
+            issued_at: at,
+            refresh_at: at,
+            last_used: at,
+            earlier_until: Some(at),
+        }))
     };
     let hold = Hold {
         authority: key(1, "a").authority,
@@ -258,6 +317,31 @@ where
     assert_eq!(kept.unreadable, 0);
     let first = kept.tokens.iter().find(|t| t.key == key(1, "a")).expect("the key survives");
     assert_eq!((first.issued_at, first.token.expires_in), (Wall::from_secs(1_000), Duration::from_secs(600)));
+    assert_eq!(first.earlier_until, Some(Wall::from_secs(1_000)));
+    // A revocation takes what lies in its scope, whatever stands before it in the batch, and nothing that comes after it.
+    for (scope, left) in [
+        (Scope::Identity(key(1, "a").identity), vec![text(3, 7), text(4, 1)]),
+        (Scope::Authority(key(1, "b").identity), vec![text(3, 7), text(4, 1)]),
+        (Scope::Authority(key(1, "a").authority), vec![text(5, 2)]),
+        (Scope::Everything, vec![]),
+    ] {
+        let store = open().await;
+        let batch = match scope {
+            Scope::Identity(_) => vec![stored(4, 1), stored(1, 3), TokenWrite::Revoke(scope)],
+            Scope::Authority(uid) if uid == key(1, "a").authority => {
+                vec![stored(5, 1), TokenWrite::Revoke(scope), stored(5, 2)]
+            }
+            _ => vec![TokenWrite::Revoke(scope)],
+        };
+        store.write(batch).await.expect("a revocation is written");
+        let kept = open().await.load().await.expect("what was written loads").tokens;
+        let mut texts: Vec<_> = kept
+            .iter()
+            .map(|t| secrecy::ExposeSecret::expose_secret(&t.token.access_token).to_owned())
+            .collect();
+        texts.sort();
+        assert_eq!(texts, left, "{scope:?}");
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -14,6 +14,8 @@ pub enum WatchEvent {
     Token(Hit),
     /// A refresh failed; the token before stays valid until it expires.
     Failed(IssueError),
+    /// The token was taken back. The last event: whoever watches anew gets a new one.
+    Revoked,
 }
 
 /// Follows one slot. As long as it lives, the slot stays fresh and in the cache.
@@ -22,6 +24,9 @@ pub struct Watch {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shown: u64,
     pub(crate) failures: u64,
+    pub(crate) revocations: u64,
+    /// Whether the last event was told.
+    pub(crate) over: bool,
     /// Why there is no token at the start.
     pub(crate) first: Option<IssueError>,
     pub(crate) _counted: crate::engine::WatchCount,
@@ -34,9 +39,12 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// The next event; none when the slot is gone (identity disabled or deleted).
+    /// The next event; none when the slot is gone (identity disabled or deleted), or was taken back.
     pub async fn next(&mut self) -> Option<WatchEvent> {
         loop {
+            if self.over {
+                return None;
+            }
             if let Some(event) = self.unseen() {
                 return Some(event);
             }
@@ -47,10 +55,14 @@ impl Watch {
     }
 
     fn unseen(&mut self) -> Option<WatchEvent> {
+        let seen = self.seen.borrow_and_update().clone();
+        if seen.revocations != self.revocations {
+            self.over = true;
+            return Some(WatchEvent::Revoked);
+        }
         if let Some(error) = self.first.take() {
             return Some(WatchEvent::Failed(error));
         }
-        let seen = self.seen.borrow_and_update().clone();
         if let Some(cached) = &seen.token
             && self.shown != seen.generation
         {

@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use jeton_core::TokenKey;
 
-use crate::{Hold, StoredToken, TokenStore, TokenWrite, slot::Slot};
+use crate::{Hold, Scope, StoredToken, TokenStore, TokenStoreError, TokenWrite, slot::Slot};
 
 const MAX_BATCH: usize = 512;
 const GATHER: Duration = Duration::from_millis(50);
@@ -26,10 +26,14 @@ pub(crate) enum Pending {
     Put(Weak<Slot>),
     Remove(TokenKey),
     Hold(Hold),
+    /// And the answer when it is on disk.
+    Revoke(Scope, Stored),
 }
 
+pub(crate) type Stored = oneshot::Sender<Result<(), TokenStoreError>>;
+
 impl Pending {
-    fn write(self) -> Option<TokenWrite> {
+    fn write(self, awaited: &mut Vec<Stored>) -> Option<TokenWrite> {
         match self {
             Self::Put(slot) => {
                 let slot = slot.upgrade()?;
@@ -40,10 +44,15 @@ impl Pending {
                     issued_at: token.issued_at,
                     refresh_at: token.refresh_at,
                     last_used: slot.last_used_wall(),
+                    earlier_until: slot.earlier_until(),
                 })))
             }
             Self::Remove(key) => Some(TokenWrite::Remove(key)),
             Self::Hold(hold) => Some(TokenWrite::Hold(hold)),
+            Self::Revoke(scope, stored) => {
+                awaited.push(stored);
+                Some(TokenWrite::Revoke(scope))
+            }
         }
     }
 }
@@ -66,6 +75,14 @@ impl Writer {
         if self.queue.try_send(write).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Has every token of a scope forgotten, what is handed in already included; returns when that is on disk.
+    pub(crate) async fn revoke(&self, scope: Scope) -> Result<(), TokenStoreError> {
+        let stopping = || TokenStoreError("the broker is about to stop".into());
+        let (tell, told) = oneshot::channel();
+        self.queue.send(Pending::Revoke(scope, tell)).await.map_err(|_| stopping())?;
+        told.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     pub(crate) fn dropped(&self) -> u64 {
@@ -96,26 +113,31 @@ pub(crate) async fn run(
             batch.push(write);
         }
         if !batch.is_empty() {
-            let batch: Vec<_> = batch.drain(..).filter_map(Pending::write).collect();
-            failing = write(&*store, batch, failing).await;
+            let mut awaited = vec![];
+            let batch: Vec<_> = batch.drain(..).filter_map(|pending| pending.write(&mut awaited)).collect();
+            let written = write(&*store, batch, failing).await;
+            failing = written.is_err();
+            // Whoever does not wait any more did not ask to know.
+            awaited.into_iter().for_each(|stored| drop(stored.send(written.clone())));
         } else if !more {
             return;
         }
     }
 }
 
-async fn write(store: &dyn TokenStore, batch: Vec<TokenWrite>, was_failing: bool) -> bool {
-    let failure = match tokio::time::timeout(WRITE_TIMEOUT, store.write(batch)).await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("no answer within 30 s".to_owned()),
-    };
-    match (&failure, was_failing) {
-        (Some(error), false) => {
+async fn write(
+    store: &dyn TokenStore,
+    batch: Vec<TokenWrite>,
+    was_failing: bool,
+) -> Result<(), TokenStoreError> {
+    let written = tokio::time::timeout(WRITE_TIMEOUT, store.write(batch)).await;
+    let written = written.unwrap_or_else(|_| Err(TokenStoreError("no answer within 30 s".into())));
+    match (&written, was_failing) {
+        (Err(error), false) => {
             tracing::warn!(%error, "tokens are not kept over a restart; serving goes on from memory")
         }
-        (None, true) => tracing::info!("tokens are kept over a restart again"),
+        (Ok(()), true) => tracing::info!("tokens are kept over a restart again"),
         _ => {}
     }
-    failure.is_some()
+    written
 }

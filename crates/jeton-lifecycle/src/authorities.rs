@@ -285,6 +285,9 @@ fn check(profile: &Profile) -> Result<(), LifecycleError> {
     if !profile.token_endpoint.starts_with("https://") {
         return wrong("token_endpoint must be an https URL");
     }
+    if profile.revocation_endpoint.as_ref().is_some_and(|endpoint| !endpoint.starts_with("https://")) {
+        return wrong("revocation_endpoint must be an https URL, or null");
+    }
     if !(10..=MAX_ASSERTION_LIFETIME_SECONDS).contains(&profile.assertion.lifetime_seconds) {
         return wrong("assertion.lifetime_seconds must be between 10 and 600");
     }

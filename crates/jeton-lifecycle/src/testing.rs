@@ -25,6 +25,7 @@ pub fn authority(id: &str, uid: Uid, can_look_up: bool) -> Authority {
     let profile = Profile {
         issuer: format!("https://{id}.example"),
         token_endpoint: format!("https://{id}.example/token"),
+        revocation_endpoint: None,
         assertion: AssertionProfile {
             algorithm: SigningAlgorithm::Es256,
             key_reference: KeyReference::Kid,

@@ -41,7 +41,7 @@ pub struct WorkloadPatch {
     pub principals: Option<Vec<Principal>>,
 }
 
-type Changed = Result<Arc<Workload>, LifecycleError>;
+pub(crate) type Changed = Result<Arc<Workload>, LifecycleError>;
 
 /// What the own identity of a workload is called.
 pub fn system_identity_name(workload: &WorkloadName) -> Result<IdentityName, LifecycleError> {
@@ -80,6 +80,7 @@ impl Lifecycle {
             labels: request.labels,
             principals: request.principals,
             system_identity: None,
+            secrets: vec![],
             created_at: now,
             updated_at: now,
             version: 1,
@@ -202,6 +203,10 @@ impl Lifecycle {
         if principals.len() > MAX_PRINCIPALS {
             return Err(LifecycleError::invalid("principals", "at most 64"));
         }
+        if principals.iter().any(|principal| principal.secret_of().is_some()) {
+            let text = "a secret:// principal is its workload's own by itself, and can be given to no other";
+            return Err(LifecycleError::invalid("principals", text));
+        }
         let directory = self.directory();
         let taken =
             principals.iter().find_map(|p| Some((p, directory.workload_of(p).filter(|w| w.uid != own)?)));
@@ -214,7 +219,7 @@ impl Lifecycle {
         }
     }
 
-    async fn change_workload(
+    pub(crate) async fn change_workload(
         &self,
         name: &WorkloadName,
         request_id: &str,

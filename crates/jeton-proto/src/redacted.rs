@@ -43,6 +43,15 @@ impl fmt::Debug for v1::RegistrarInitialAccessToken {
     }
 }
 
+impl fmt::Debug for v1::RotateSecretResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RotateSecretResponse")
+            .field("workload", &self.workload)
+            .field("secret_uid", &self.secret_uid)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::v1::{self, attach_identity_request, create_authority_request};
@@ -60,8 +69,10 @@ mod tests {
         let create =
             |registrar| v1::CreateAuthorityRequest { registrar: Some(registrar), ..Default::default() };
         let registrar = v1::RegistrarCertificate { private_key_pem: canary(), ..Default::default() };
+        let rotated = v1::RotateSecretResponse { secret: canary(), ..Default::default() };
         let shown = [
             format!("{response:?}"),
+            format!("{rotated:?}"),
             format!("{:?}", attach(attach_identity_request::Credential::Certificate(key))),
             format!(
                 "{:?}",

@@ -79,6 +79,10 @@ pub struct OidcTenant {
     pub jwks_uri: String,
     /// Where clients are registered (RFC 7591).
     pub registration_endpoint: String,
+    /// Where tokens are revoked (RFC 7009).
+    pub revocation_endpoint: String,
+    /// Where resources ask what a token is worth (RFC 7662).
+    pub introspection_endpoint: String,
     /// Its APIs (RFC 8707).
     pub resources: Vec<String>,
     /// Scopes that clients may register.

@@ -4,6 +4,7 @@
 mod authenticate;
 mod metadata;
 mod registration;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::{
     model::OidcClient,
     reply::{FORM, Reply, field, form, has_type, json as reply, repeated, with_header},
     start::{Shared, random_secret},
-    state::State,
+    state::{Opaque, State},
 };
 
 pub(crate) const DEFAULT_LIFETIME_SECONDS: u64 = 600;
@@ -34,6 +35,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/oidc/jwks", get(keys))
         .route("/oidc/token", post(token))
         .merge(registration::routes())
+        .merge(tokens::routes())
         .route("/oidc/{*rest}", any(unrecognized))
         .method_not_allowed_fallback(unrecognized)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -179,7 +181,7 @@ async fn grant(
     }
     let lifetime = moment.settings.token_lifetime_seconds.unwrap_or(DEFAULT_LIFETIME_SECONDS);
     let access_token = match resource {
-        None => random_secret(),
+        None => opaque(state, &client, &asked, lifetime, moment),
         Some(resource) => jwt(shared, &client, resource, &asked, lifetime, moment)?,
     };
     let mut body = json!({"access_token": access_token, "expires_in": lifetime, "token_type": "Bearer"});
@@ -187,6 +189,15 @@ async fn grant(
         body["scope"] = asked.join(" ").into();
     }
     Ok((body, key))
+}
+
+/// A token that says nothing: whoever gets it asks here what it is worth.
+fn opaque(state: &mut State, client: &OidcClient, scopes: &[&str], lifetime: u64, moment: Moment) -> String {
+    let (token, issued) = (random_secret(), moment.secs());
+    let ends = issued.saturating_add_unsigned(lifetime);
+    let (client_id, scope) = (client.client_id.clone(), scopes.join(" "));
+    state.remember(&token, Opaque { client_id, scope, issued, ends });
+    token
 }
 
 /// A JWT access token (RFC 9068).
@@ -216,6 +227,8 @@ async fn discovery(Extract(shared): Extract<Arc<Shared>>) -> Reply {
         &json!({
             "issuer": oidc.issuer, "token_endpoint": oidc.token_endpoint, "jwks_uri": oidc.jwks_uri,
             "registration_endpoint": oidc.registration_endpoint,
+            "revocation_endpoint": oidc.revocation_endpoint,
+            "introspection_endpoint": oidc.introspection_endpoint,
             "authorization_endpoint": format!("{}/auth", oidc.issuer),
             "grant_types_supported": ["client_credentials"],
             "response_types_supported": ["code"], "subject_types_supported": ["public"],

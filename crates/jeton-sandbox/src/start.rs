@@ -246,6 +246,8 @@ fn describe(data_dir: &Path, authority: &TcpListener, vault: &TcpListener) -> io
             token_endpoint: format!("{oidc}/token"),
             jwks_uri: format!("{oidc}/jwks"),
             registration_endpoint: format!("{oidc}/reg"),
+            revocation_endpoint: format!("{oidc}/token/revocation"),
+            introspection_endpoint: format!("{oidc}/token/introspection"),
             issuer: oidc,
             resources: vec![graph::ORDERS_API.into()],
             scopes: vec!["orders.read".into(), "orders.write".into()],

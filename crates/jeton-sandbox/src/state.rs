@@ -65,6 +65,17 @@ pub(crate) struct State {
     pub(crate) counts: HashMap<String, Counts>,
     /// Digests of (client, jti), and when they may be forgotten, in seconds by this machine.
     used: BTreeMap<String, i64>,
+    /// By their digests. They end with the process: to write each down would cost as much as the grant.
+    opaque: HashMap<String, Opaque>,
+}
+
+/// What an opaque token is worth; times in seconds by the clock that its client sees.
+#[derive(Debug, Clone)]
+pub(crate) struct Opaque {
+    pub(crate) client_id: String,
+    pub(crate) scope: String,
+    pub(crate) issued: i64,
+    pub(crate) ends: i64,
 }
 
 /// A kind of document.
@@ -128,6 +139,7 @@ impl State {
             settings: load(&db, Kind::Settings).await?,
             counts: HashMap::new(),
             used: load(&db, Kind::Used).await?,
+            opaque: HashMap::new(),
             db,
         };
         state.forget_expired(machine_millis() / 1_000).await?;
@@ -204,6 +216,26 @@ impl State {
         self.used.insert(id.clone(), until);
         self.commit(Changes::default().put(Kind::Used, &id, &until)).await?;
         Ok(true)
+    }
+
+    /// An opaque token that was issued. When there are too many, those that ended are forgotten, or else all.
+    pub(crate) fn remember(&mut self, token: &str, worth: Opaque) {
+        if self.opaque.len() >= MAX_REMEMBERED {
+            self.opaque.retain(|_, known| known.ends > worth.issued);
+            if self.opaque.len() >= MAX_REMEMBERED {
+                self.opaque.clear();
+            }
+        }
+        self.opaque.insert(sha256_hex(token), worth);
+    }
+
+    /// What an opaque token is worth; none if it is not known or was revoked.
+    pub(crate) fn opaque(&self, token: &str) -> Option<&Opaque> {
+        self.opaque.get(&sha256_hex(token))
+    }
+
+    pub(crate) fn revoke(&mut self, token: &str) {
+        self.opaque.remove(&sha256_hex(token));
     }
 
     async fn forget_expired(&mut self, now: i64) -> Result<(), sqlx::Error> {

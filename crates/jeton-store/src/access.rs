@@ -3,7 +3,7 @@
 use jeton_access::{AccessRecorded, AccessStore, AccessStoreError, AccessWrite};
 use jeton_core::{BoxFuture, RoleAssignment};
 
-use crate::{Store, store::Inner};
+use crate::{Store, recorded::Found, store::Inner};
 
 const SCHEMA: i64 = 1;
 
@@ -32,11 +32,12 @@ impl AccessStore for Store {
     ) -> BoxFuture<'_, Result<Option<AccessRecorded>, AccessStoreError>> {
         Box::pin(async move {
             let found = self.0.find_recorded(&request_id).await.map_err(failed)?;
-            Ok(found.map(|(fingerprint, resource, at)| AccessRecorded {
+            Ok(found.map(|Found { fingerprint, resource, at, answer }| AccessRecorded {
                 request_id,
                 fingerprint,
                 resource,
                 at,
+                answer,
             }))
         })
     }
@@ -63,9 +64,13 @@ impl Inner {
                     query.execute(&mut *transaction).await.map_err(failed)?;
                 }
                 AccessWrite::Recorded(r) => {
-                    self.record(&mut transaction, &r.request_id, &r.fingerprint, r.resource, r.at)
-                        .await
-                        .map_err(failed)?;
+                    let found = Found {
+                        fingerprint: r.fingerprint.clone(),
+                        resource: r.resource,
+                        at: r.at,
+                        answer: r.answer.clone(),
+                    };
+                    self.record(&mut transaction, &r.request_id, found).await.map_err(failed)?;
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use sqlx::{
     Connection, Row, Sqlite, SqlitePool, Transaction,
+    pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -55,6 +56,20 @@ impl Database {
             .await
             .map_err(failed)?;
         Ok(Self { writer, reader })
+    }
+
+    /// The one connection that writes, for whoever says how durable its next transaction is.
+    pub(crate) async fn writer(
+        &self,
+        synchronous: SqliteSynchronous,
+    ) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+        let mut connection = self.writer.acquire().await?;
+        let pragma = match synchronous {
+            SqliteSynchronous::Full => "PRAGMA synchronous = FULL",
+            _ => "PRAGMA synchronous = NORMAL",
+        };
+        sqlx::query(pragma).execute(&mut *connection).await?;
+        Ok(connection)
     }
 
     /// A transaction that may write.

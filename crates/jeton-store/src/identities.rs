@@ -1,18 +1,16 @@
 //! The registry: identities, workloads, authorities, in one transaction with what belongs to them.
 
 use futures_util::TryStreamExt;
-use jeton_core::{Authority, BoxFuture, Identity, Uid, Wall, Workload};
+use jeton_core::{Authority, BoxFuture, Identity, Uid, Workload};
 use jeton_lifecycle::{IdentityStore, Orphan, Recorded, Registry, SecretId, StoreError, Write};
 use secrecy::SecretSlice;
 use serde::de::DeserializeOwned;
 use sqlx::{Row, Sqlite, Transaction, sqlite::SqliteRow};
 
-use crate::{Store, store::Inner};
+use crate::{Store, recorded::Found, store::Inner};
 
 /// The schema of the JSON bodies.
 const SCHEMA: i64 = 1;
-/// Request ids are remembered this long.
-const REMEMBERED_MILLIS: i64 = 48 * 3_600_000;
 
 type Change = Transaction<'static, Sqlite>;
 
@@ -54,7 +52,12 @@ impl IdentityStore for Store {
     fn recorded(&self, request_id: String) -> BoxFuture<'_, Result<Option<Recorded>, StoreError>> {
         Box::pin(async move {
             let found = self.0.find_recorded(&request_id).await.map_err(unavailable)?;
-            Ok(found.map(|(fingerprint, resource, at)| Recorded { request_id, fingerprint, resource, at }))
+            Ok(found.map(|Found { fingerprint, resource, at, .. }| Recorded {
+                request_id,
+                fingerprint,
+                resource,
+                at,
+            }))
         })
     }
 }
@@ -108,10 +111,11 @@ impl Inner {
                 let query = sqlx::query("DELETE FROM orphans WHERE uid = ?").bind(&uid.as_bytes()[..]);
                 query.execute(&mut **transaction).await.map(drop).map_err(unavailable)
             }
-            Write::Recorded(r) => self
-                .record(transaction, &r.request_id, &r.fingerprint, r.resource, r.at)
-                .await
-                .map_err(unavailable),
+            Write::Recorded(r) => {
+                let fingerprint = r.fingerprint.clone();
+                let found = Found { fingerprint, resource: r.resource, at: r.at, answer: None };
+                self.record(transaction, &r.request_id, found).await.map_err(unavailable)
+            }
         }
     }
 
@@ -125,44 +129,6 @@ impl Inner {
                 .map_err(unavailable)?;
         }
         Ok(())
-    }
-
-    pub(crate) async fn find_recorded(
-        &self,
-        request_id: &str,
-    ) -> Result<Option<(String, Uid, Wall)>, sqlx::Error> {
-        let query =
-            sqlx::query("SELECT fingerprint, resource, at FROM recorded_requests WHERE request_id = ?")
-                .bind(request_id);
-        let Some(row) = query.fetch_optional(&self.registry.reader).await? else { return Ok(None) };
-        let resource: Vec<u8> = row.try_get("resource")?;
-        Ok(uid_of(&resource)
-            .zip(row.try_get("fingerprint").ok())
-            .map(|(uid, fingerprint)| (fingerprint, uid, Wall::from_millis(row.try_get("at").unwrap_or(0)))))
-    }
-
-    pub(crate) async fn record(
-        &self,
-        transaction: &mut Change,
-        request_id: &str,
-        fingerprint: &str,
-        resource: Uid,
-        at: Wall,
-    ) -> Result<(), sqlx::Error> {
-        sqlx::query("DELETE FROM recorded_requests WHERE at < ?")
-            .bind(at.as_millis() - REMEMBERED_MILLIS)
-            .execute(&mut **transaction)
-            .await?;
-        sqlx::query(
-            "INSERT INTO recorded_requests (request_id, fingerprint, resource, at) VALUES (?, ?, ?, ?)",
-        )
-        .bind(request_id)
-        .bind(fingerprint)
-        .bind(&resource.as_bytes()[..])
-        .bind(at.as_millis())
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
     }
 }
 

@@ -6,6 +6,7 @@
 mod access;
 mod database;
 mod identities;
+mod recorded;
 mod sealing;
 mod secrets;
 mod store;

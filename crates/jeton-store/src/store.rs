@@ -82,7 +82,11 @@ impl Store {
         let registry = Database::open(
             &path,
             SqliteSynchronous::Full,
-            &[include_str!("../migrations/registry_1.sql"), include_str!("../migrations/registry_2.sql")],
+            &[
+                include_str!("../migrations/registry_1.sql"),
+                include_str!("../migrations/registry_2.sql"),
+                include_str!("../migrations/registry_3.sql"),
+            ],
         )
         .await?;
         check_key(&registry, &sealing)
@@ -92,7 +96,7 @@ impl Store {
         let tokens = Database::open(
             &tokens_path,
             SqliteSynchronous::Normal,
-            &[include_str!("../migrations/tokens_1.sql")],
+            &[include_str!("../migrations/tokens_1.sql"), include_str!("../migrations/tokens_2.sql")],
         )
         .await?;
         let (day_keys, quarantined) = (Mutex::default(), Mutex::default());
@@ -201,8 +205,14 @@ mod tests {
             let mut token = jeton_engine::testing::issued(&key, 1, std::time::Duration::from_secs(3_600));
             token.access_token = "x".repeat(length).into();
             let at = Wall::from_secs(1_767_225_600);
-            let stored =
-                jeton_engine::StoredToken { key, token, issued_at: at, refresh_at: at, last_used: at };
+            let stored = jeton_engine::StoredToken {
+                key,
+                token,
+                issued_at: at,
+                refresh_at: at,
+                last_used: at,
+                earlier_until: None,
+            };
             vec![TokenWrite::Put(Box::new(stored))]
         };
         fill(&store.0.tokens).await;

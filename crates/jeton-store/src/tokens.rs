@@ -8,13 +8,13 @@ use std::{
 
 use futures_util::TryStreamExt;
 use jeton_core::{BoxFuture, IdentityName, IssuedToken, TokenKey, Uid, Wall};
-use jeton_engine::{Hold, Kept, StoredToken, TokenStore, TokenStoreError, TokenWrite};
+use jeton_engine::{Hold, Kept, Scope, StoredToken, TokenStore, TokenStoreError, TokenWrite};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    Row, Sqlite, Transaction,
+    Connection, Row, Sqlite, Transaction,
     query::Query,
-    sqlite::{SqliteArguments, SqliteRow},
+    sqlite::{SqliteArguments, SqliteRow, SqliteSynchronous},
 };
 
 use crate::{
@@ -39,6 +39,8 @@ struct Facts {
     issued_at: Wall,
     refresh_at: Wall,
     last_used: Wall,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    earlier_until: Option<Wall>,
 }
 
 fn failed(error: impl std::fmt::Display) -> TokenStoreError {
@@ -119,7 +121,13 @@ impl Inner {
 
     async fn write_tokens(&self, batch: Vec<TokenWrite>) -> Result<(), TokenStoreError> {
         let now = self.clock.now().wall;
-        let mut transaction = self.tokens.begin().await.map_err(failed)?;
+        // What is lost with the power costs a refresh; a revocation that is lost gives back what was taken.
+        let synchronous = match batch.iter().any(|write| matches!(write, TokenWrite::Revoke(_))) {
+            true => SqliteSynchronous::Full,
+            false => SqliteSynchronous::Normal,
+        };
+        let mut connection = self.tokens.writer(synchronous).await.map_err(failed)?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         let day = now.as_millis().div_euclid(DAY_MILLIS);
         let key = match batch.iter().any(|write| matches!(write, TokenWrite::Put(_))) {
             true => Some(self.day_key(&mut transaction, day).await?),
@@ -137,7 +145,7 @@ impl Inner {
     /// The key of a day. With a new day, expired tokens and the keys that sealed only those go.
     async fn day_key(
         &self,
-        transaction: &mut Transaction<'static, Sqlite>,
+        transaction: &mut Transaction<'_, Sqlite>,
         day: i64,
     ) -> Result<Arc<DataKey>, TokenStoreError> {
         if let Some(key) = self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).get(&day) {
@@ -187,6 +195,7 @@ enum Change {
     Put { token_key: String, identity: Uid, expires_at: Wall, facts: String, sealed: Sealed },
     Remove { token_key: String },
     Hold(Hold),
+    Revoke(Scope),
 }
 
 impl Change {
@@ -197,6 +206,7 @@ impl Change {
                 Ok(Self::Remove { token_key: serde_json::to_string(&key).map_err(failed)? })
             }
             TokenWrite::Hold(hold) => Ok(Self::Hold(hold)),
+            TokenWrite::Revoke(scope) => Ok(Self::Revoke(scope)),
         }
     }
 
@@ -213,6 +223,7 @@ impl Change {
             issued_at: stored.issued_at,
             refresh_at: stored.refresh_at,
             last_used: stored.last_used,
+            earlier_until: stored.earlier_until,
         };
         let facts = serde_json::to_string(&facts).map_err(failed)?;
         let token_key = serde_json::to_string(&stored.key).map_err(failed)?;
@@ -245,6 +256,14 @@ impl Change {
                     .bind(hold.identity.as_bytes().to_vec())
                     .bind(hold.until.as_millis())
             }
+            Self::Revoke(Scope::Identity(uid)) => {
+                sqlx::query("DELETE FROM tokens WHERE identity = ?").bind(uid.as_bytes().to_vec())
+            }
+            // The authority stands in the key alone; a revocation is rare, and this looks at every row.
+            Self::Revoke(Scope::Authority(uid)) => {
+                sqlx::query("DELETE FROM tokens WHERE token_key ->> 'authority' = ?").bind(uid.to_string())
+            }
+            Self::Revoke(Scope::Everything) => sqlx::query("DELETE FROM tokens"),
         }
     }
 }
@@ -272,5 +291,6 @@ fn opened(row: &SqliteRow, days: &HashMap<i64, Arc<DataKey>>) -> Option<StoredTo
         issued_at: facts.issued_at,
         refresh_at: facts.refresh_at,
         last_used: facts.last_used,
+        earlier_until: facts.earlier_until,
     })
 }

@@ -11,12 +11,8 @@ use std::{
 };
 
 use anyhow::Context;
-<<<<<<< HEAD
-use jeton_access::{Access, BearerTokens};
-use jeton_audit::{AuditKey, Audited, Trail, TrailTask};
-=======
 use jeton_access::{Access, BearerTokens, TokenTasks};
->>>>>>> w-jwt
+use jeton_audit::{AuditKey, Audited, Trail, TrailTask};
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
     Assertions, AssignmentScope, AuditTrail, Authority, BoxFuture, Clock, Identity, Member, Principal,
@@ -286,11 +282,8 @@ impl Running {
         tokio::select! {
             what = self.engine.ended() => what,
             what = self.lifecycle.ended() => what,
-<<<<<<< HEAD
             what = self.audit.ended() => what,
-=======
             what = self.issuers.ended() => what,
->>>>>>> w-jwt
             _ = &mut self.events => "the passing on of events",
             _ = doors => "an accept loop",
             Some(_) = self.following.join_next() => "the following of certificates",

@@ -8,6 +8,7 @@ mod answers;
 mod callers;
 mod many;
 mod refresh;
+mod revoke;
 mod room;
 mod world;
 

@@ -52,6 +52,11 @@ impl World {
     /// Killed, and started again on the same store.
     pub(crate) async fn restart(self, settings: &EngineSettings) -> Self {
         self.clock.advance(MS(200)).await;
+        self.killed(settings).await
+    }
+
+    /// Killed at once.
+    pub(crate) async fn killed(self, settings: &EngineSettings) -> Self {
         let Self { clock, source, store, .. } = self;
         let (engine, tasks) = start(AuthorityLimits::default(), settings, 1, &clock, &source, &store).await;
         Self { clock, source, store, engine, tasks }

@@ -38,6 +38,7 @@ fn workload(n: u8, name: &str, principals: &[&str]) -> Workload {
         labels: Default::default(),
         principals: principals.iter().filter_map(|p| p.parse().ok()).collect(),
         system_identity: None,
+        secrets: vec![],
         created_at: Wall::from_secs(1),
         updated_at: Wall::from_secs(1),
         version: 1,

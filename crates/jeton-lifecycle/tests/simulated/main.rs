@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 mod answers;
 mod audited;
+mod secrets;
 mod world;
 mod wrong;
 

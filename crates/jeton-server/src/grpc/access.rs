@@ -123,6 +123,15 @@ impl AccessService for Broker {
         }
         Ok(Response::new(explained(explanation)))
     }
+
+    async fn revoke_tokens(
+        &self,
+        request: Request<v1::RevokeTokensRequest>,
+    ) -> Answer<v1::RevokeTokensResponse> {
+        let call = self.admin_call(&request)?;
+        let revocation = self.revoke(&call, request.into_inner()).await?;
+        Ok(Response::new(v1::RevokeTokensResponse { revocation: Some(revocation) }))
+    }
 }
 
 fn explained(e: Explanation) -> v1::ExplainResponse {

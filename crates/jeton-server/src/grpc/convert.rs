@@ -5,7 +5,7 @@ use std::time::Duration;
 use jeton_core::{
     Authority, CertificateFacts, Credential, CredentialKind, CredentialState, Directory, Identity,
     IdentityKind, IdentityState, KeyKind, Operation, OperationKind, Registrar, RoleAssignment, TargetRule,
-    Wall, Workload,
+    Wall, Workload, WorkloadSecret,
 };
 use jeton_proto::v1;
 use prost_types::Timestamp;
@@ -143,6 +143,16 @@ pub(crate) fn workload(workload: &Workload, directory: &Directory) -> v1::Worklo
         create_time: Some(timestamp(workload.created_at)),
         update_time: Some(timestamp(workload.updated_at)),
         version: workload.version,
+        secrets: workload.secrets.iter().map(|s| secret(s, directory)).collect(),
+    }
+}
+
+fn secret(secret: &WorkloadSecret, directory: &Directory) -> v1::WorkloadSecret {
+    v1::WorkloadSecret {
+        uid: secret.uid.to_string(),
+        create_time: Some(timestamp(secret.created_at)),
+        expire_time: secret.expires_at.map(timestamp),
+        last_use_time: directory.secret_used(&secret.digest).map(timestamp),
     }
 }
 

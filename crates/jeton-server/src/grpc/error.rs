@@ -41,6 +41,8 @@ pub enum Reason {
     AuthorityThrottled,
     /// A bound of this broker.
     Overloaded,
+    /// A watched token was taken back.
+    TokensRevoked,
     /// The deadline passed while the authority was asked.
     DeadlineExceeded,
     /// The broker is about to stop.
@@ -187,6 +189,13 @@ pub const REASONS: &[(Reason, &str, Code, bool, &str)] = &[
         Code::ResourceExhausted,
         true,
         "Wait as RetryInfo says and try again; the message names the bound.",
+    ),
+    (
+        Reason::TokensRevoked,
+        "TOKENS_REVOKED",
+        Code::Aborted,
+        true,
+        "An administrator took the token back: throw it away and watch again, or ask again, for a new one.",
     ),
     (
         Reason::DeadlineExceeded,

@@ -24,8 +24,11 @@ use super::{
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Broker {
-    fn shown(&self, changed: Result<Arc<Identity>, LifecycleError>) -> Result<Option<v1::Identity>, Status> {
-        let changed = changed.map_err(Failure::from)?;
+    pub(super) fn shown(
+        &self,
+        changed: Result<Arc<Identity>, LifecycleError>,
+    ) -> Result<Option<v1::Identity>, Failure> {
+        let changed = changed?;
         Ok(Some(identity(&changed, &self.lifecycle.directory())))
     }
 }
@@ -231,8 +234,7 @@ impl IdentityService for Broker {
         let r = request.into_inner();
         let name = name(&r.name)?;
         self.must_on_identity(&call, &name)?;
-        let changed = self.lifecycle.disable_identity(&name, &r.request_id).await;
-        Ok(Response::new(v1::DisableIdentityResponse { identity: self.shown(changed)? }))
+        Ok(Response::new(self.disable(&name, &r.request_id).await?))
     }
 
     async fn enable_identity(

@@ -74,6 +74,8 @@ pub const METHODS: &[Method] = &[
     on("WorkloadService/DeleteWorkload", Permission::ChangeWorkloads),
     on("WorkloadService/EnableSystemIdentity", Permission::ChangeIdentities),
     on("WorkloadService/DisableSystemIdentity", Permission::ChangeIdentities),
+    on("WorkloadService/RotateSecret", Permission::ChangeWorkloads),
+    on("WorkloadService/RevokeSecret", Permission::ChangeWorkloads),
     on_all("AuthorityService/CreateAuthority", Permission::ChangeAuthorities),
     list("AuthorityService/GetAuthority", Permission::ReadAuthorities),
     list("AuthorityService/ListAuthorities", Permission::ReadAuthorities),
@@ -84,6 +86,7 @@ pub const METHODS: &[Method] = &[
     list("AccessService/ListRoleAssignments", Permission::ReadAssignments),
     on("AccessService/DeleteRoleAssignment", Permission::ChangeAssignments),
     on("AccessService/Explain", Permission::ReadAssignments),
+    on("AccessService/RevokeTokens", Permission::ChangeIdentities),
     list("StatusService/Status", Permission::ReadStatus),
     list("StatusService/ListTokens", Permission::ReadIdentities),
 ];

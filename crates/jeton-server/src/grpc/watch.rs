@@ -188,6 +188,11 @@ impl Watcher {
             Some(WatchEvent::Failed(error)) => {
                 Event::Failure(Failure::from(TokenError::Authority(error)).into())
             }
+            Some(WatchEvent::Revoked) => {
+                let text = "the token was taken back by an administrator; watch it again to get a new one";
+                self.deny(id, Failure::new(Reason::TokensRevoked, text));
+                return None;
+            }
             None => {
                 // The slot is gone: disabled, deleted, or the authority's profile changed. Asking again tells which.
                 let before = self.watched.get(&id).map(|w| w.key.clone());

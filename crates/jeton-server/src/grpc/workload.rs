@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use jeton_access::AdminCall;
 use jeton_core::{AuthorityName, Object, Principal, Workload, WorkloadName};
-use jeton_lifecycle::{CreateWorkload, LifecycleError, WorkloadPatch, page, system_identity_name};
+use jeton_lifecycle::{
+    CreateWorkload, DEFAULT_OVERLAP, LifecycleError, WorkloadPatch, page, system_identity_name,
+};
 use jeton_proto::v1::{self, workload_service_server::WorkloadService};
+use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{page_size, workload},
+    convert::{duration, page_size, workload},
     error::Failure,
     permit::must_on_workload,
     routes::Broker,
@@ -176,5 +179,40 @@ impl WorkloadService for Broker {
         self.must_on_system_identity(&call, &name)?;
         let changed = self.lifecycle.disable_system_identity(&name, &r.request_id).await;
         Ok(Response::new(v1::DisableSystemIdentityResponse { workload: self.shown_workload(changed)? }))
+    }
+
+    async fn rotate_secret(
+        &self,
+        request: Request<v1::RotateSecretRequest>,
+    ) -> Answer<v1::RotateSecretResponse> {
+        let call = self.admin_call(&request)?;
+        let r = request.into_inner();
+        let overlap = r.overlap.as_ref().map(|d| duration("overlap", d)).transpose()?;
+        let (name, overlap) = (name(&r.name)?, overlap.unwrap_or(DEFAULT_OVERLAP));
+        must_on_workload(&call, &name)?;
+        call.may_see_secret(&name).map_err(Failure::from)?;
+        let made =
+            self.lifecycle.rotate_secret(&name, overlap, &r.request_id).await.map_err(Failure::from)?;
+        Ok(Response::new(v1::RotateSecretResponse {
+            workload: self.shown_workload(Ok(made.workload))?,
+            secret: made.secret.expose_secret().to_owned(),
+            secret_uid: made.uid.to_string(),
+        }))
+    }
+
+    async fn revoke_secret(
+        &self,
+        request: Request<v1::RevokeSecretRequest>,
+    ) -> Answer<v1::RevokeSecretResponse> {
+        let call = self.admin_call(&request)?;
+        let r = request.into_inner();
+        let name = name(&r.name)?;
+        must_on_workload(&call, &name)?;
+        let which = match r.secret_uid.as_str() {
+            "" => None,
+            uid => Some(uid.parse().map_err(|e| Failure::field("secret_uid", e))?),
+        };
+        let changed = self.lifecycle.revoke_secret(&name, which, &r.request_id).await;
+        Ok(Response::new(v1::RevokeSecretResponse { workload: self.shown_workload(changed)? }))
     }
 }

@@ -107,6 +107,7 @@ async fn a_token_that_was_moved_to_another_key_does_not_open() {
             issued_at: at,
             refresh_at: at,
             last_used: at,
+            earlier_until: None,
         }))
     };
     TokenStore::write(&store, vec![put(1), put(2), put(3)]).await.unwrap();

@@ -18,7 +18,14 @@ use crate::open;
 fn put() -> TokenWrite {
     let (key, at) = (key(1, "a"), Wall::from_secs(1_767_225_600));
     let token = issued(&key, 1, Duration::from_secs(3_600));
-    TokenWrite::Put(Box::new(StoredToken { key, token, issued_at: at, refresh_at: at, last_used: at }))
+    TokenWrite::Put(Box::new(StoredToken {
+        key,
+        token,
+        issued_at: at,
+        refresh_at: at,
+        last_used: at,
+        earlier_until: None,
+    }))
 }
 
 /// Whoever seals where it serves needs no thread for blocking work, and so would be done long before the other commits.

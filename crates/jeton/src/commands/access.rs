@@ -1,11 +1,14 @@
 //! `jeton access`
 
+use std::io::IsTerminal;
+
 use jeton_core::{Role, TargetRequest};
-use jeton_proto::v1::{self, access_service_client::AccessServiceClient};
+use jeton_proto::v1::{self, access_service_client::AccessServiceClient, revoke_tokens_request::Scope};
 use prost_types::{Duration, Timestamp};
 use tonic::transport::Channel;
 
 use super::{Common, PAGE, full, scope, shown};
+use crate::exit::Misuse;
 
 const ROLES: [&str; 5] = Role::NAMES;
 const COLLECTION: &str = "roleAssignments/";
@@ -45,6 +48,28 @@ enum Verb {
     },
     /// Say why somebody may or may not have a token
     Explain(Explain),
+    /// Take back tokens: drop them here, and revoke them at authorities that do that
+    Revoke(Revoke),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("scope").required(true).args(["identity", "authority", "all"]))]
+struct Revoke {
+    /// Those of this identity
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    identity: Option<String>,
+    /// Those of all identities at this authority
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    authority: Option<String>,
+    /// All that there are
+    #[arg(long)]
+    all: bool,
+    /// Do not ask whether all are meant
+    #[arg(long)]
+    yes: bool,
+    /// Repeating a change with the same id changes nothing more
+    #[arg(long, default_value = "")]
+    request_id: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -150,6 +175,10 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
                 .await?;
             Ok(())
         }
+        Verb::Revoke(revoke) => {
+            let done = client.revoke_tokens(scope(revoke)?).await?.into_inner().revocation;
+            output.one(&shown::revocation(&done.unwrap_or_default()), revocation_facts)
+        }
         Verb::Explain(explain) => {
             let explained = client.explain(request(explain)).await?.into_inner();
             output.one(&shown::explanation(&explained), |e| {
@@ -177,6 +206,41 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
             })
         }
     }
+}
+
+fn scope(revoke: Revoke) -> anyhow::Result<v1::RevokeTokensRequest> {
+    let named = match (revoke.identity, revoke.authority) {
+        (Some(identity), _) => Scope::Identity(full(&identity, "identities/")),
+        (_, Some(authority)) => Scope::Authority(full(&authority, "authorities/")),
+        (None, None) => Scope::Everything(true),
+    };
+    if matches!(named, Scope::Everything(_)) && !revoke.yes && !confirmed()? {
+        return Err(Misuse("nothing was taken back: say --yes if all tokens are meant".into()).into());
+    }
+    Ok(v1::RevokeTokensRequest { scope: Some(named), request_id: revoke.request_id })
+}
+
+/// Asks whoever sits at the terminal.
+fn confirmed() -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    eprint!("Every token of every identity is taken back, and all callers ask for new ones. Go on? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// How far tokens were taken back.
+pub(super) fn revocation_facts(revocation: &serde_json::Value) -> Vec<(&'static str, String)> {
+    let number = |name: &str| revocation[name].as_u64().unwrap_or_default().to_string();
+    let until = revocation["valid_until"].as_str().unwrap_or("none that is known is valid any more");
+    vec![
+        ("tokens dropped", number("dropped")),
+        ("revoked at their authority", number("revoked")),
+        ("not revoked there", number("not_revoked")),
+        ("handed-out tokens valid until", until.to_owned()),
+    ]
 }
 
 fn request(explain: Explain) -> v1::ExplainRequest {

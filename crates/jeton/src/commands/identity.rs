@@ -268,7 +268,14 @@ pub(crate) async fn run(arguments: IdentityArguments) -> anyhow::Result<()> {
         Verb::Disable { name, change } => {
             let request =
                 v1::DisableIdentityRequest { name: full(&name, COLLECTION), request_id: change.request_id };
-            (client.disable_identity(request).await?.into_inner().identity, None)
+            let done = client.disable_identity(request).await?.into_inner();
+            let mut shown = shown::identity(&done.identity.unwrap_or_default());
+            shown["revocation"] = shown::revocation(&done.revocation.unwrap_or_default());
+            return output.one(&shown, |shown| {
+                let mut facts = facts(shown);
+                facts.extend(super::access::revocation_facts(&shown["revocation"]));
+                facts
+            });
         }
         Verb::Enable { name, change } => {
             let request = v1::EnableIdentityRequest {

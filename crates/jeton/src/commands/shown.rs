@@ -88,6 +88,12 @@ pub(super) fn workload(workload: &v1::Workload) -> Value {
         "create_time": time(workload.create_time.as_ref()),
         "update_time": time(workload.update_time.as_ref()),
         "version": workload.version,
+        "secrets": workload.secrets.iter().map(|s| json!({
+            "uid": s.uid,
+            "create_time": time(s.create_time.as_ref()),
+            "expire_time": time(s.expire_time.as_ref()),
+            "last_use_time": time(s.last_use_time.as_ref()),
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -160,6 +166,15 @@ pub(super) fn failure(failure: &v1::Failure) -> Value {
         "message": failure.message,
         "metadata": failure.metadata,
         "retry_delay_seconds": seconds(failure.retry_delay.as_ref()),
+    })
+}
+
+pub(super) fn revocation(r: &v1::Revocation) -> Value {
+    json!({
+        "dropped": r.dropped,
+        "revoked": r.revoked,
+        "not_revoked": r.not_revoked,
+        "valid_until": time(r.valid_until.as_ref()),
     })
 }
 

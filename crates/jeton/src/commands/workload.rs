@@ -9,7 +9,10 @@ use prost_types::FieldMask;
 use tonic::transport::Channel;
 
 use super::{Common, PAGE, full, id_of, identity, label, labels, shown};
-use crate::exit::Misuse;
+use crate::{
+    exit::Misuse,
+    output::{Format, text},
+};
 
 const COLLECTION: &str = "workloads/";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -70,6 +73,32 @@ enum Verb {
         /// Return when the intent is durable, and not when the work is done
         #[arg(long)]
         no_wait: bool,
+        /// Repeating a change with the same id changes nothing more
+        #[arg(long, default_value = "")]
+        request_id: String,
+    },
+    /// Make a secret and print it, this once; those before count until the overlap ends
+    RotateSecret {
+        /// The workload
+        name: String,
+        /// How long the secrets before go on counting: 0s, 90s, 15m, 1h or 7d
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = length)]
+        overlap: Duration,
+        /// A secret is made once for an id, and shown once
+        #[arg(long, default_value = "")]
+        request_id: String,
+    },
+    /// End a secret at once
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["secret", "all"]))]
+    RevokeSecret {
+        /// The workload
+        name: String,
+        /// The secret, by its uid
+        #[arg(long, value_name = "UID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        secret: Option<String>,
+        /// All that it has
+        #[arg(long)]
+        all: bool,
         /// Repeating a change with the same id changes nothing more
         #[arg(long, default_value = "")]
         request_id: String,
@@ -172,6 +201,21 @@ pub(crate) async fn run(arguments: WorkloadArguments) -> anyhow::Result<()> {
             }
             Some(workload)
         }
+        Verb::RotateSecret { name, overlap, request_id } => {
+            let overlap = i64::try_from(overlap.as_secs()).map_or(i64::MAX, |seconds| seconds);
+            let overlap = Some(prost_types::Duration { seconds: overlap, nanos: 0 });
+            let request = v1::RotateSecretRequest { name: full(&name, COLLECTION), overlap, request_id };
+            let secret = client.rotate_secret(request).await?.into_inner().secret;
+            return match output {
+                Format::Json => output.one(&serde_json::json!({ "secret": secret }), |_| vec![]),
+                Format::Table => text(&format!("{secret}\n")),
+            };
+        }
+        Verb::RevokeSecret { name, secret, all: _, request_id } => {
+            let secret_uid = secret.unwrap_or_default();
+            let request = v1::RevokeSecretRequest { name: full(&name, COLLECTION), secret_uid, request_id };
+            client.revoke_secret(request).await?.into_inner().workload
+        }
         Verb::DisableSystemIdentity { name, request_id } => {
             let request = v1::DisableSystemIdentityRequest { name: full(&name, COLLECTION), request_id };
             client.disable_system_identity(request).await?.into_inner().workload
@@ -187,8 +231,35 @@ pub(crate) async fn run(arguments: WorkloadArguments) -> anyhow::Result<()> {
         let principals = w["principals"].as_array().into_iter().flatten();
         facts.extend(principals.map(|p| ("principal", p.as_str().unwrap_or_default().to_owned())));
         facts.extend([("uid", text("uid")), ("created", text("create_time"))]);
+        facts.extend(w["secrets"].as_array().into_iter().flatten().map(|s| ("secret", secret(s))));
         facts
     })
+}
+
+fn secret(secret: &serde_json::Value) -> String {
+    let part = |name: &str| secret[name].as_str().unwrap_or("-");
+    format!(
+        "{} made {} until {} used {}",
+        part("uid"),
+        part("create_time"),
+        part("expire_time"),
+        part("last_use_time")
+    )
+}
+
+/// A whole number of seconds, minutes, hours or days.
+fn length(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no length of time: say 0s, 90s, 15m, 1h or 7d");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// Every page.

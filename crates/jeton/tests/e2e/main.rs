@@ -15,6 +15,7 @@ mod limits;
 mod ports;
 mod registrations;
 mod restart;
+mod revoke;
 mod rotation;
 mod scale;
 mod serve;
