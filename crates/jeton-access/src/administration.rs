@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jeton_core::{
     Administrator, AssignmentScope, Denial, Member, Object, Permission, Principal, RoleAssignment, Workload,
+    WorkloadName,
 };
 use tokio::sync::MutexGuard;
 

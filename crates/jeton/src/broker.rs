@@ -63,7 +63,6 @@ pub(crate) struct Running {
     lifecycle: LifecycleTasks,
     events: JoinHandle<()>,
     /// Who judges callers' bearer tokens; none: no such token counts.
-    #[expect(dead_code, reason = "no listener asks for bearer tokens yet")]
     tokens: Option<Arc<dyn BearerTokens>>,
     issuers: TokenTasks,
     doors: Vec<JoinHandle<()>>,
@@ -86,8 +85,6 @@ pub(crate) struct Secured {
     pub(crate) certificates: Certificates,
     /// Who callers are without a certificate or a token; none: nobody.
     pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
-    /// Judges their tokens.
-    pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
 }
 
 /// A listener, and who comes there.
@@ -240,8 +237,9 @@ impl Running {
         if let Some(listener) = tcp.plain {
             entries.push(Entry::known("data (loopback)", listener, Arc::new(LoopbackDev)));
         }
-        if let Some(Secured { listener, certificates, authenticate, bearer }) = tcp.secured {
+        if let Some(Secured { listener, certificates, authenticate }) = tcp.secured {
             let tls = Some(Arc::clone(&certificates.tls));
+            let bearer = self.tokens.clone().filter(|_| self.settings.data.tls.bearer);
             entries.push(Entry { name: "data (TLS)", listener, tls, authenticate, bearer });
             certificates.follow(&self.broker.alarms, &mut self.following);
         }

@@ -129,7 +129,7 @@ fn secured(listener: Listener, settings: &TlsSettings, mutual: bool) -> anyhow::
     let certificates = Certificates::load("data.tls", settings)
         .map_err(|problems| anyhow::anyhow!("the certificates that were made: {problems:?}"))?;
     let anybody: Option<Arc<dyn Authenticate>> = if mutual { None } else { Some(Arc::new(LoopbackDev)) };
-    Ok(Secured { listener, certificates, authenticate: anybody, bearer: None })
+    Ok(Secured { listener, certificates, authenticate: anybody })
 }
 
 async fn serve_demo(

@@ -108,7 +108,7 @@ async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
         .map_err(|problems| anyhow::anyhow!("the files of [data.tls] have changed: {problems:?}"))?;
     Ok(Doors {
         plain: None,
-        secured: Some(Secured { listener, certificates, authenticate: None, bearer: None }),
+        secured: Some(Secured { listener, certificates, authenticate: None }),
     })
 }
 

@@ -291,7 +291,8 @@ mod tests {
         };
         let told: Vec<_> =
             fields(rpcs().into_iter().map(|(.., answer)| answer)).into_iter().filter(secret).collect();
-        // What only sounds like one: kinds and numbers, public certificates, metadata of tokens.
+        // What only sounds like one: kinds and numbers, public certificates, metadata of tokens. And a workload's own secret, which the
+        // broker's own user makes for it.
         let harmless = [
             "CertificateCredential.certificate_pem",
             "CertificateCredential.jwk",
@@ -299,7 +300,10 @@ mod tests {
             "Credential.secret",
             "ListTokensResponse.tokens",
             "RoleAssignment.max_token_lifetime",
+            "RotateSecretResponse.secret",
+            "RotateSecretResponse.secret_uid",
             "StatusResponse.tokens",
+            "Workload.secrets",
         ];
         assert_eq!(told, harmless);
         // A credential's secret is known to be there, and no more; and nobody sends a token's text.

@@ -176,7 +176,7 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Revoke(revoke) => {
-            let done = client.revoke_tokens(scope(revoke)?).await?.into_inner().revocation;
+            let done = client.revoke_tokens(revocation(revoke)?).await?.into_inner().revocation;
             output.one(&shown::revocation(&done.unwrap_or_default()), revocation_facts)
         }
         Verb::Explain(explain) => {
@@ -208,7 +208,7 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
     }
 }
 
-fn scope(revoke: Revoke) -> anyhow::Result<v1::RevokeTokensRequest> {
+fn revocation(revoke: Revoke) -> anyhow::Result<v1::RevokeTokensRequest> {
     let named = match (revoke.identity, revoke.authority) {
         (Some(identity), _) => Scope::Identity(full(&identity, "identities/")),
         (_, Some(authority)) => Scope::Authority(full(&authority, "authorities/")),
