@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io::Cursor, net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, Request, Uri, header};
+use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
@@ -134,7 +134,19 @@ impl Http {
 
     /// GET, with a bearer token if there is one.
     pub async fn read(&self, url: &str, bearer: Option<&str>) -> Result<Answer, HttpError> {
-        self.call(Method::GET, url, &with_bearer(bearer), Bytes::new()).await
+        self.read_as("application/json", url, bearer).await
+    }
+
+    /// GET of JSON that has a media type of its own: some servers give it under no other.
+    pub async fn read_as(
+        &self,
+        accepted: &str,
+        url: &str,
+        bearer: Option<&str>,
+    ) -> Result<Answer, HttpError> {
+        let mut headers = with_bearer(bearer);
+        headers.push(("accept", accepted.to_owned()));
+        self.call(Method::GET, url, &headers, Bytes::new()).await
     }
 
     /// Any method with a JSON body.
@@ -146,6 +158,7 @@ impl Http {
         body: &Value,
     ) -> Result<Answer, HttpError> {
         let mut headers = headers.to_vec();
+        headers.push(("accept", "application/json".to_owned()));
         headers.push(("content-type", "application/json".to_owned()));
         let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
         self.call(method, url, &headers, body).await
@@ -159,6 +172,7 @@ impl Http {
         form: &[(&str, &str)],
     ) -> Result<Answer, HttpError> {
         let mut headers = headers.to_vec();
+        headers.push(("accept", "application/json".to_owned()));
         headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         self.call(Method::POST, url, &headers, Bytes::from(body)).await
@@ -177,8 +191,7 @@ impl Http {
                 "{url:?} is not an https URL; other machines are spoken to over TLS alone"
             )));
         }
-        let mut request =
-            Request::builder().method(method).uri(url).header(header::ACCEPT, "application/json");
+        let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, value);
         }

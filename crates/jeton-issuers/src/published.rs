@@ -10,6 +10,9 @@ use url::{Origin, Url};
 
 use crate::bearer;
 
+/// RFC 7517 section 8.5.2. Kubernetes gives its keys under this type alone, and others under the plain one.
+const JWK_SET: &str = "application/jwk-set+json, application/json";
+
 pub(crate) struct PublishedKeys {
     http: Http,
     at: At,
@@ -36,7 +39,7 @@ impl PublishedKeys {
             At::Discovery { issuer } => issuer,
         };
         let at = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let document = self.read(&at).await?;
+        let document = self.read("application/json", &at).await?;
         // OpenID Connect Discovery, section 4.3: another issuer's document is somebody else's.
         if document["issuer"] != *issuer.as_str() {
             return Err(format!("{at} is the document of {}, and not of {issuer:?}", document["issuer"]));
@@ -45,14 +48,14 @@ impl PublishedKeys {
         Ok(keys.to_owned())
     }
 
-    async fn read(&self, url: &str) -> Result<Value, String> {
+    async fn read(&self, accepted: &str, url: &str) -> Result<Value, String> {
         let token = match &self.token_file {
             Some(path) if origin(url).is_some_and(|origin| Some(origin) == self.home) => {
                 Some(bearer(path).await?)
             }
             _ => None,
         };
-        let answer = self.http.read(url, token.as_deref()).await.map_err(|e| e.to_string())?;
+        let answer = self.http.read_as(accepted, url, token.as_deref()).await.map_err(|e| e.to_string())?;
         match answer.status {
             200 if answer.json.is_object() => Ok(answer.json),
             200 => Err(format!("{url} answers with no JSON object")),
@@ -69,7 +72,7 @@ impl PublishedKeys {
 
 impl KeySetSource for PublishedKeys {
     fn fetch(&self) -> BoxFuture<'_, Result<Value, String>> {
-        Box::pin(async { self.read(&self.place().await?).await })
+        Box::pin(async { self.read(JWK_SET, &self.place().await?).await })
     }
 }
 

@@ -216,6 +216,7 @@ async fn our_token_is_shown_to_the_configured_host_alone() {
     );
     let ports = asking(json!({"issuer": issuer, "token_file": token_file}));
     assert_eq!(ports.keys.fetch().await, Ok(json!({"keys": []})));
+    assert!(elsewhere.requests().concat().contains("accept: application/jwk-set+json, application/json\r\n"));
     let (shown, kept) =
         (home.requests().concat().to_lowercase(), elsewhere.requests().concat().to_lowercase());
     assert!(shown.contains("authorization: bearer our-token\r\n"), "{shown}");

@@ -156,6 +156,7 @@ fn possible(key: &AlgorithmParameters) -> &'static [Algorithm] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -237,6 +238,29 @@ mod tests {
         assert!(set(&[rsa("a", None)]).select(None, "RS256").is_ok());
         assert!(why(&set(&[rsa("a", None), rsa("b", None)]), None, "RS256").contains("names no key"));
         assert_eq!(set(&[]).select(None, "RS256").unwrap_err(), NoKey::Unknown);
+    }
+
+    proptest! {
+        #[test]
+        fn no_published_key_makes_the_parser_panic_or_lets_a_secret_count(
+            kty in "RSA|EC|OKP|oct|AKP|", crv in "P-256|P-384|P-521|Ed25519|X25519|", alg in "RS256|PS512|ES256|EdDSA|HS256|none|RSA-OAEP",
+            with_alg in any::<bool>(), material in "[A-Za-z0-9_=-]{0,90}",
+        ) {
+            let mut key = json!({"kid": "a", "kty": kty, "crv": crv, "n": material, "e": material, "x": material, "y": material, "k": material});
+            if with_alg {
+                key["alg"] = alg.as_str().into();
+            }
+            let keys = set(&[key]);
+            for key in &keys.0 {
+                prop_assert!(key.algorithms.iter().all(|a| ASYMMETRIC.contains(a)) && !key.algorithms.is_empty());
+                prop_assert!(!with_alg || key.algorithms == [algorithm(&alg).unwrap()]);
+                // Material that is none fails at the signature and does not panic.
+                for algorithm in &key.algorithms {
+                    let verified = jsonwebtoken::crypto::verify("AAAA", b"message", key.decoding(), *algorithm);
+                    prop_assert!(!verified.unwrap_or(false));
+                }
+            }
+        }
     }
 
     #[test]

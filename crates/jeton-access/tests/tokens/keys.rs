@@ -64,6 +64,20 @@ async fn a_key_that_is_taken_back_stops_counting_and_so_does_what_it_verified() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_in_a_file_count_two_seconds_after_it_changed() {
+    let mut in_file = issuer(IssuerKind::Oidc);
+    in_file.jwks_file = "keys.json".into();
+    let world = World::new(in_file);
+    let (old, next) = (world.token(&json!({})), Key::p256());
+    world.verify(&old).await.unwrap();
+    world.keys.publish(&[next.jwk("k2")]);
+    world.clock.advance(Duration::from_secs(3)).await;
+    assert!(!world.remembers(&old));
+    assert!(world.refused(&old).await.contains("publishes no key"));
+    assert!(world.verify(&with_kid(&world, &next, "k2")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_name_that_another_key_took_over_is_that_keys() {
     let world = World::oidc();
     let (token, next) = (world.token(&json!({})), Key::p256());

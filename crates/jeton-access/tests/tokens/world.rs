@@ -184,8 +184,9 @@ impl World {
             // No reason repeats a token, or a part of one that could be used.
             let said = rejected.to_string();
             assert!(said.len() < 400, "{said}");
-            for part in token.split('.').filter(|part| part.len() > 20) {
-                assert!(!said.contains(&part[..20]), "{said}");
+            for part in token.split('.').filter(|part| part.chars().count() > 20) {
+                let beginning: String = part.chars().take(20).collect();
+                assert!(!said.contains(&beginning), "{said}");
             }
         }
         verdict
