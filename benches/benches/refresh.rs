@@ -39,7 +39,7 @@ fn refreshes(c: &mut Criterion) {
     unsigned(c);
     let runtime = Runtime::new().expect("a runtime");
     for (algorithm, kind, slots) in
-        [(SigningAlgorithm::Ps256, KeyKind::Rsa2048, 1_024), (SigningAlgorithm::Es256, KeyKind::P256, 16_384)]
+        [(SigningAlgorithm::Ps256, KeyKind::Rsa2048, 4_096), (SigningAlgorithm::Es256, KeyKind::P256, 16_384)]
     {
         let material = runtime.block_on(Material::generate(kind));
         for threads in [1, 2] {

@@ -14,7 +14,7 @@ fn a_hit_allocates_nothing() {
     // Its tick and its writer would be counted too.
     drop(runtime);
     let remote = ([127, 0, 0, 1], 1).into();
-    let caller = Caller { principal: world.principal.clone(), peer: Peer::Tcp { remote } };
+    let caller = Caller { principal: world.principal.clone(), peer: Peer::Tcp { remote }, until: None };
     let framed = |request: &[u8]| {
         let length = u32::try_from(request.len()).unwrap();
         [&[0], length.to_be_bytes().as_slice(), request].concat()

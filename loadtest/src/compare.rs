@@ -5,6 +5,7 @@
 
 mod h2load;
 mod servers;
+mod started;
 
 use std::{
     fs,
@@ -118,6 +119,7 @@ struct Sides<'a> {
 /// Measures everything.
 pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<Comparison> {
     ensure!(arguments.rounds > 0, "--rounds must be more than 0");
+    started::end_with_a_signal()?;
     let folder = std::env::temp_dir().join(format!("loadtest-{}", std::process::id()));
     let outcome = start(arguments, &folder).and_then(|sides| sides.measure());
     // A temporary folder; what is left of it harms nobody.

@@ -3,10 +3,17 @@
 //! It needs the broker's program beside this one (`cargo test --workspace` builds both) and nghttp2's `nghttpd` and `h2load`.
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    net::TcpStream,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
+const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
 /// The measurements, and what was printed.
@@ -57,4 +64,30 @@ fn half_of_the_saturation_is_half_of_what_so_many_callers_get_at_most() {
         said.contains("latency, jeton / nghttpd: p50") && said.contains("jeton / stock tonic: p50"),
         "{said}"
     );
+}
+
+#[test]
+#[ignore = "needs jeton; .ci/run has it"]
+fn a_signal_ends_the_servers_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["compare", "--shape", "1x1", "--seconds", "600"]).env("TMPDIR", folder.path());
+    let mut compare = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let endpoints = folder.path().join(format!("loadtest-{}", compare.id())).join("jeton/endpoints.json");
+    let start = Instant::now();
+    let broker = loop {
+        let said = fs::read(&endpoints).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        if let Some(said) = said {
+            break said["grpc"].as_str().unwrap().to_owned();
+        }
+        assert!(start.elapsed() < PATIENCE && compare.try_wait().unwrap().is_none(), "the broker starts");
+        thread::sleep(Duration::from_millis(20));
+    };
+    let pid = rustix::process::Pid::from_child(&compare);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(compare.wait().unwrap().code(), Some(128 + 15));
+    while TcpStream::connect(&broker).is_ok() {
+        assert!(start.elapsed() < PATIENCE, "the broker ends");
+        thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -45,3 +45,32 @@ pub struct AccessRecorded {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("role assignments cannot be kept: {0}")]
 pub struct AccessStoreError(pub Arc<str>);
+
+/// Where the keys of an issuer of tokens are published.
+pub trait KeySetSource: Send + Sync + 'static {
+    /// The JWK set (RFC 7517) as it is now, or why it cannot be had. Whoever asks limits the time.
+    fn fetch(&self) -> BoxFuture<'_, Result<serde_json::Value, String>>;
+}
+
+/// Who knows whether a Kubernetes token still counts: the cluster's API server.
+pub trait TokenReview: Send + Sync + 'static {
+    /// What it says of a token, or why it says nothing. Whoever asks limits the time.
+    fn review<'a>(&'a self, token: &'a str, audience: &'a str) -> BoxFuture<'a, Result<Reviewed, String>>;
+}
+
+/// The status of a TokenReview (`authentication.k8s.io/v1`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reviewed {
+    /// Whether the token counts.
+    pub authenticated: bool,
+    /// Why it does not.
+    pub error: String,
+    /// Whose it is.
+    pub username: String,
+    /// Which one of that name.
+    pub uid: String,
+    /// For which of the audiences that were asked for; empty from a server that knows no audiences.
+    pub audiences: Vec<String>,
+    /// The pod that it is bound to.
+    pub pod_uid: Option<String>,
+}

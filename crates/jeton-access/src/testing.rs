@@ -1,4 +1,6 @@
-//! Role assignments in memory, and the contract that every store of them keeps.
+//! The ports in memory, and the contracts that those who fill them keep.
+
+mod issuers;
 
 use std::{
     collections::HashMap,
@@ -11,6 +13,8 @@ use jeton_core::{
 };
 
 use crate::{AccessRecorded, AccessStore, AccessStoreError, AccessWrite};
+
+pub use issuers::{MemoryKeySet, MemoryTokenReview, key_set_source_contract};
 
 /// Keeps assignments in memory. Clones share what they keep.
 #[derive(Debug, Clone, Default)]

@@ -51,7 +51,7 @@ fn principal(n: u32) -> Principal {
 }
 
 async fn start(clock: &ManualClock, directory: &SharedDirectory, store: &MemoryAccessStore) -> Access {
-    let settings = AccessSettings { max_remembered_denials: 10 };
+    let settings = AccessSettings { max_remembered_denials: 10, ..AccessSettings::default() };
     Access::start(&settings, Arc::new(store.clone()), Arc::new(clock.clone()), directory.clone(), 1)
         .await
         .unwrap()
@@ -276,7 +276,7 @@ async fn an_explanation_lists_what_nearly_allows_it_the_nearest_first_and_says_w
     assert_eq!(
         nearest,
         [
-            &*format!("expired at {at}"),
+            &*format!("expired at {}", at.rfc3339()),
             "is for scope:other",
             "is for the one principal unix://n/uid; a pattern for all below it is written unix://n/uid/",
             "is on identities/payments.*",

@@ -43,7 +43,7 @@ async fn load(count: usize) -> Duration {
     next.put_authority(Arc::new(jeton_lifecycle::testing::authority("a", uid(0), true)));
     directory.publish(next);
     let (store, clock) = (Arc::new(MemoryAccessStore::default()), Arc::new(ManualClock::default()));
-    let settings = AccessSettings { max_remembered_denials: 10 };
+    let settings = AccessSettings { max_remembered_denials: 10, ..AccessSettings::default() };
     let access = Access::start(&settings, store, clock, directory.clone(), 1).await.unwrap();
     let start = Instant::now();
     for n in 1..=count {

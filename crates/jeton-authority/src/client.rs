@@ -10,9 +10,10 @@ use std::{
 use jeton_core::{
     Assertions, Authority, BoxFuture, Clock, Credential, Identity, IdentityKind, IssuedToken,
     SharedDirectory, Target, TokenKey, Uid, Wall,
-    profile::{ErrorClass, RegistrationStyle, TargetStyle},
+    profile::{AuthorityLimits, ErrorClass, RegistrationStyle, TargetStyle},
 };
 use jeton_engine::{IssueError, IssueErrorClass, TokenSource};
+use jeton_http::Bounds;
 use jeton_lifecycle::{ClientRegistry, IdentityStore, Registered, RegistryError, RegistryErrorClass};
 use secrecy::SecretString;
 
@@ -20,13 +21,28 @@ use crate::{
     Http, HttpError,
     classify::Refusal,
     holds::Holds,
-    http::trust,
     skew::Skews,
     token::{Client, Granted},
+    trust,
 };
 
 /// A key that was registered less than this ago may not have spread through the authority yet.
 const SPREADING: Duration = Duration::from_secs(600);
+
+/// Longest answer that is read.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// The bounds of the client of an authority with these limits.
+pub fn bounds(limits: &AuthorityLimits) -> Bounds {
+    Bounds {
+        connect: Duration::from_secs(u64::from(limits.connect_timeout_seconds)),
+        call: limits.call_timeout(),
+        idle: Duration::from_secs(u64::from(limits.connection_idle_seconds)),
+        max_idle: limits.max_concurrent as usize,
+        max_answer_bytes: MAX_ANSWER_BYTES,
+        plain_loopback: false,
+    }
+}
 
 /// What the adapter needs of the world.
 pub struct Ports {
@@ -134,7 +150,7 @@ impl Inner {
         {
             return Ok(http.clone());
         }
-        let http = Http::new(trust(authority.ca_file.as_deref())?, &authority.profile.limits);
+        let http = Http::new(trust(authority.ca_file.as_deref())?, bounds(&authority.profile.limits));
         clients.insert(authority.uid, (authority.version, http.clone()));
         Ok(http)
     }

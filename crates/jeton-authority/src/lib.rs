@@ -9,12 +9,11 @@ mod client;
 mod dynamic;
 mod graph;
 mod holds;
-mod http;
 mod profiles;
 mod registration;
 mod skew;
 mod token;
 
-pub use client::{AuthorityClient, Ports, TestStep};
-pub use http::{Answer, Http, HttpError, trust};
+pub use client::{AuthorityClient, Ports, TestStep, bounds};
+pub use jeton_http::{Answer, Http, HttpError, trust};
 pub use profiles::{DiscoverError, Discovery, Shape, discover};

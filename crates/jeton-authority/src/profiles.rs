@@ -12,7 +12,7 @@ use jeton_core::{
 };
 use serde_json::Value;
 
-use crate::{Http, HttpError, http::trust};
+use crate::{Http, HttpError, bounds, trust};
 
 const GRAPH: &str = "https://graph.microsoft.com/v1.0";
 const GRAPH_SCOPE: &str = "https://graph.microsoft.com/.default";
@@ -81,7 +81,7 @@ pub async fn discover(wanted: &Discovery) -> Result<Profile, DiscoverError> {
     };
     let unreadable = |cause: String| DiscoverError::Unreadable { url: well_known.clone(), cause };
     let tls = trust(wanted.ca_file.as_deref()).map_err(|e| unreadable(e.to_string()))?;
-    let http = Http::new(tls, &AuthorityLimits::default());
+    let http = Http::new(tls, bounds(&AuthorityLimits::default()));
     let answer = http.read(&well_known, None).await.map_err(|e| unreadable(e.to_string()))?;
     if !answer.is_success() {
         return Err(unreadable(format!("status {}", answer.status)));

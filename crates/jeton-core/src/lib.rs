@@ -7,6 +7,7 @@
 pub mod access;
 pub mod administration;
 pub mod assertions;
+pub mod audit;
 pub mod authority;
 pub mod budget;
 pub mod clock;
@@ -34,6 +35,9 @@ pub use access::{
 };
 pub use administration::{Administrator, Object};
 pub use assertions::{Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, ProofRequest};
+pub use audit::{
+    AuditEvent, AuditKind, AuditOutcome, AuditResource, AuditTrail, AuditUnavailable, TokenHash,
+};
 pub use authority::{Authority, AuthorityState, Registrar};
 pub use budget::{Budget, Priority};
 pub use clock::{Clock, Mono, Now, SystemClock, Wall};

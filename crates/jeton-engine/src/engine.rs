@@ -19,6 +19,7 @@ use crate::{
     EngineSettings, IssueError, TokenError, TokenSource, Watch,
     gate::Gate,
     index::Index,
+    line::Lines,
     queue::Queue,
     slot::{Cached, Landing, Slot},
     start::{Draw, Encoder},
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) index: Index,
     pub(crate) gate: Gate,
     pub(crate) queue: Queue,
+    pub(crate) lines: Lines,
     pub(crate) writer: Writer,
     pub(crate) source: Arc<dyn TokenSource>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -107,6 +109,7 @@ impl Shared {
             index: Index::new(&settings, writer.clone()),
             gate,
             queue: Queue::default(),
+            lines: Lines::default(),
             writer,
             source,
             clock,
@@ -140,9 +143,9 @@ impl Engine {
 
     fn hit<R>(&self, slot: &Arc<Slot>, now: Now, serve: impl FnOnce(&Cached, Freshness) -> R) -> Option<R> {
         let (served, state) = slot.serve(now, serve)?;
-        let left_alone = slot.mark_used(now);
-        // A slot that nobody used was left alone; now somebody does.
-        if left_alone || (state == Freshness::Stale && slot.forgotten()) {
+        let unexpected = slot.mark_used(now);
+        // A slot that nobody used was left alone, or was only being warmed up; now somebody does.
+        if unexpected || (state == Freshness::Stale && slot.forgotten()) {
             self.shared.queue.push(slot, now.boot);
         }
         Some(served)

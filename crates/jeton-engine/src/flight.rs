@@ -89,6 +89,7 @@ impl Shared {
             let outcome = shared.flight(&slot, priority, permitted).await;
             died.armed = false;
             land.send_replace(Some(outcome));
+            shared.take_turns(slot.key.authority, shared.clock.now());
         });
         Some(landing)
     }

@@ -10,6 +10,7 @@ mod error;
 mod flight;
 mod gate;
 mod index;
+mod line;
 mod ports;
 mod queue;
 mod refresh;

@@ -3,14 +3,18 @@
 //! One short periodic look at three clocks drives all refreshes. A one-shot timer would sleep through a suspend; the tick notices
 //! that the clocks moved apart and looks at every slot anew.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
-use jeton_core::{Freshness, Now, Priority, Token, serve_floor};
+use jeton_core::{Freshness, Now, Priority, Token, Uid, serve_floor};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::Shared,
     gate::Permit,
+    line::{Lines, Standing},
     slot::{Cached, Slot},
 };
 
@@ -18,6 +22,18 @@ use crate::{
 const STEPPED_MILLIS: i64 = 1_000;
 /// How long a slot without a token is kept after its last failure.
 const EMPTY_SLOT_LIFE: Duration = Duration::from_secs(60);
+/// Most that are taken out of one line at once: those that must not go out now make room for nobody.
+const MOST_AT_ONCE: usize = 64;
+
+/// What comes next for a slot that was looked at.
+enum Next {
+    /// Somebody else will say.
+    Nothing,
+    /// Another look, after this time.
+    LookIn(Duration),
+    /// Its turn at the authority.
+    Turn(Standing),
+}
 
 /// Looks at the clocks until told to stop.
 pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
@@ -59,11 +75,15 @@ impl Shared {
     }
 
     async fn refresh_due(self: &Arc<Self>, now: Now) {
+        // Those who stand in line were there before.
+        self.lines.authorities().into_iter().for_each(|authority| self.take_turns(authority, now));
         let mut later = vec![];
         let mut looked_at = 0_u32;
         while let Some(slot) = self.queue.pop(now.boot) {
-            if let Some(again) = self.look_at(&slot, now) {
-                later.push((slot, again));
+            match self.look_at(&slot, now) {
+                Next::Nothing => {}
+                Next::LookIn(again) => later.push((slot, again)),
+                Next::Turn(standing) => self.lines.push(&slot, standing),
             }
             looked_at += 1;
             if looked_at.is_multiple_of(64) {
@@ -75,8 +95,25 @@ impl Shared {
         }
     }
 
-    /// Does what is due for one slot; the answer is when to look again, unless a flight's end will say.
-    fn look_at(self: &Arc<Self>, slot: &Arc<Slot>, now: Now) -> Option<Duration> {
+    /// Starts what stands in line at an authority, as far as its budget goes.
+    pub(crate) fn take_turns(self: &Arc<Self>, authority: Uid, now: Now) {
+        for line in Lines::of_each() {
+            for _ in 0..MOST_AT_ONCE {
+                let Some(slot) = self.lines.pop(authority, line) else { break };
+                match self.look_at(&slot, now) {
+                    Next::Nothing => {}
+                    Next::LookIn(again) => self.queue.push(&slot, now.boot + again),
+                    Next::Turn(standing) => {
+                        self.lines.push(&slot, standing);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what is due for one slot.
+    fn look_at(self: &Arc<Self>, slot: &Arc<Slot>, now: Now) -> Next {
         let cached = slot.token.load_full();
         let (busy, retry_in, gone, prepared) = {
             let state = slot.state();
@@ -85,7 +122,7 @@ impl Shared {
             (state.flight.is_some(), retry_in, state.gone, state.prepared)
         };
         if gone || busy {
-            return None;
+            return Next::Nothing;
         }
         let Some(cached) = cached else { return self.look_at_empty(slot, retry_in, now) };
         if !slot.wanted(&cached, now) {
@@ -93,37 +130,42 @@ impl Shared {
                 return self.look_at_empty(slot, retry_in, now);
             }
             // Nobody asks: it stays until it expires, unless somebody comes back.
-            return Some(cached.token.remaining(now) + Duration::from_secs(1));
+            return Next::LookIn(cached.token.remaining(now) + Duration::from_secs(1));
         }
         if let Some(left) = retry_in.max(self.gate.held(&slot.key, now)) {
-            return Some(left);
+            return Next::LookIn(left);
         }
         if cached.phases.at(now) == Freshness::Fresh {
-            return Some(self.before_refresh(slot, &cached, prepared, now));
+            return Next::LookIn(self.before_refresh(slot, &cached, prepared, now));
         }
-        self.start_refresh(slot, priority_of(slot, &cached.token, now), now)
+        let expiring_in = expiring_in(&cached.token, now);
+        let at = now.boot + expiring_in;
+        let (priority, standing) = match slot.restored.load(Relaxed) {
+            _ if expiring_in.is_zero() => (Priority::Expiring, Standing::Refresh(at)),
+            true => (Priority::WarmUp, Standing::WarmUp(at)),
+            false => (Priority::Due, Standing::Refresh(at)),
+        };
+        self.start_refresh(slot, priority, standing, now)
     }
 
-    fn look_at_empty(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        retry_in: Option<Duration>,
-        now: Now,
-    ) -> Option<Duration> {
+    fn look_at_empty(self: &Arc<Self>, slot: &Arc<Slot>, retry_in: Option<Duration>, now: Now) -> Next {
         if slot.is_pinned(now) {
-            let priority = if slot.watched() { Priority::Due } else { Priority::WarmUp };
+            let (priority, standing) = match slot.watched() {
+                true => (Priority::Due, Standing::First),
+                false => (Priority::WarmUp, Standing::WarmUp(now.boot)),
+            };
             return match retry_in.max(self.gate.held(&slot.key, now)) {
-                Some(left) => Some(left),
-                None => self.start_refresh(slot, priority, now),
+                Some(left) => Next::LookIn(left),
+                None => self.start_refresh(slot, priority, standing, now),
             };
         }
         let idle = slot.idle(now);
         let left = retry_in.unwrap_or_default().max(EMPTY_SLOT_LIFE.saturating_sub(idle));
         if left.is_zero() {
             self.evict(slot);
-            return None;
+            return Next::Nothing;
         }
-        Some(left)
+        Next::LookIn(left)
     }
 
     /// Between the lead and the refresh: an assertion is asked for, once.
@@ -144,26 +186,30 @@ impl Shared {
         due_in.max(Duration::from_millis(1))
     }
 
-    fn start_refresh(self: &Arc<Self>, slot: &Arc<Slot>, priority: Priority, now: Now) -> Option<Duration> {
+    fn start_refresh(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        priority: Priority,
+        standing: Standing,
+        now: Now,
+    ) -> Next {
+        if self.flights.is_closed() {
+            return Next::Nothing;
+        }
         match self.gate.permit(&slot.key, priority, now) {
             Permit::Granted => {
                 slot.state().by_itself = true;
                 drop(self.fly(slot, priority, true, now));
-                None
+                Next::Nothing
             }
-            Permit::Busy => Some(Duration::from_millis(self.settings.tick_ms)),
-            Permit::Held(left) => Some(left),
+            Permit::Busy => Next::Turn(standing),
+            Permit::Held(left) => Next::LookIn(left),
         }
     }
 }
 
-fn priority_of(slot: &Slot, token: &Token, now: Now) -> Priority {
+/// When the token is about to reach its floor: zero if it is.
+fn expiring_in(token: &Token, now: Now) -> Duration {
     let soon = serve_floor(token.lifetime()) * 2 + Duration::from_secs(5).min(token.lifetime() / 8);
-    if token.remaining(now) < soon {
-        Priority::Expiring
-    } else if slot.restored.load(std::sync::atomic::Ordering::Relaxed) {
-        Priority::WarmUp
-    } else {
-        Priority::Due
-    }
+    token.remaining(now).saturating_sub(soon)
 }

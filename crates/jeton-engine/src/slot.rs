@@ -55,6 +55,8 @@ pub(crate) struct Slot {
     pinned: AtomicI64,
     /// When the queue brings it up, on the boot-time clock; [`NEVER`]: it stands in no line. Written under the queue's lock.
     due: AtomicU64,
+    /// Its place in a line of its authority; [`NEVER`]: none. Written under the lock of the lines.
+    place: AtomicU64,
     pub(crate) weight: AtomicU64,
     /// Taken over from before a restart, and not asked for since.
     pub(crate) restored: AtomicBool,
@@ -96,6 +98,7 @@ impl Slot {
             token: ArcSwapOption::empty(),
             pinned: AtomicI64::new(i64::MIN),
             due: AtomicU64::new(NEVER),
+            place: AtomicU64::new(NEVER),
             weight: AtomicU64::new(0),
             restored: AtomicBool::new(false),
             seen: watch::Sender::new(Seen::default()),
@@ -115,7 +118,9 @@ impl Slot {
 
     /// Whether neither the queue nor a flight looks after the slot. A hit does not wait to know it for sure.
     pub(crate) fn forgotten(&self) -> bool {
-        self.due().is_none() && self.state.try_lock().is_ok_and(|state| state.flight.is_none())
+        self.due().is_none()
+            && self.place().is_none()
+            && self.state.try_lock().is_ok_and(|state| state.flight.is_none())
     }
 
     pub(crate) fn due(&self) -> Option<Mono> {
@@ -126,9 +131,18 @@ impl Slot {
         self.due.store(due.map_or(NEVER, Mono::as_millis), Relaxed);
     }
 
-    /// Somebody uses it. The answer is whether it had been left alone before.
+    pub(crate) fn place(&self) -> Option<u64> {
+        Some(self.place.load(Relaxed)).filter(|place| *place != NEVER)
+    }
+
+    pub(crate) fn set_place(&self, place: Option<u64>) {
+        self.place.store(place.unwrap_or(NEVER), Relaxed);
+    }
+
+    /// Somebody uses it. The answer is whether nobody was expected to.
     pub(crate) fn mark_used(&self, now: Now) -> bool {
-        if self.restored.load(Relaxed) {
+        let restored = self.restored.load(Relaxed);
+        if restored {
             self.restored.store(false, Relaxed);
         }
         let left_alone = self.unused.load(Relaxed);
@@ -139,7 +153,7 @@ impl Slot {
             self.used_mono.store(now.mono.as_millis(), Relaxed);
             self.used_wall.store(u64::try_from(now.wall.as_millis()).unwrap_or(0), Relaxed);
         }
-        left_alone >= UNUSED_REFRESHES
+        restored || left_alone >= UNUSED_REFRESHES
     }
 
     /// Whether it was used since this was asked last.

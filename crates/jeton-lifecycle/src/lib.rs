@@ -5,6 +5,7 @@
 //! [`Directory`](jeton_core::Directory) after each commit.
 
 mod attach;
+mod audited;
 mod authorities;
 mod busy;
 mod error;

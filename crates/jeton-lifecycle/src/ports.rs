@@ -266,6 +266,8 @@ pub enum SecretKind {
     RegistrationAccessToken,
     /// An initial access token (RFC 7591), UTF-8.
     InitialAccessToken,
+    /// The private key of the broker's audit log, PKCS#8 DER.
+    AuditKey,
 }
 
 impl SecretKind {
@@ -276,6 +278,7 @@ impl SecretKind {
             Self::ClientSecret => "client-secret",
             Self::RegistrationAccessToken => "registration-access-token",
             Self::InitialAccessToken => "initial-access-token",
+            Self::AuditKey => "audit-key",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use jeton_core::{
-    Authority, Clock, Directory, Identity, IdentityState, SharedDirectory, Uid, Wall, Workload,
+    AuditTrail, Authority, Clock, Directory, Identity, IdentityState, SharedDirectory, Uid, Wall, Workload,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::sync::{Notify, watch};
@@ -29,6 +29,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Where the directory is published.
     pub directory: SharedDirectory,
+    /// Where every step that makes, registers, switches or removes a key is written down before it is taken.
+    pub trail: Arc<dyn AuditTrail>,
     /// Seeds uids and jitter.
     pub seed: u64,
     /// Told of every change that others must act on. Must not block.

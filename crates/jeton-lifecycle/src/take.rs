@@ -41,6 +41,22 @@ enum Failure {
     Inside(LifecycleError),
 }
 
+impl Failure {
+    /// For the audit log, which has no room for an authority's words.
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Inside(_) => "inside",
+            Self::Outside(error) => match error.class {
+                RegistryErrorClass::Transient => "transient",
+                RegistryErrorClass::Unknown => "unknown",
+                RegistryErrorClass::Permanent => "permanent",
+                RegistryErrorClass::Unauthorized => "unauthorized",
+                RegistryErrorClass::Unmanageable => "unmanageable",
+            },
+        }
+    }
+}
+
 impl Shared {
     /// Takes the step in hand of one identity's operation.
     pub(crate) async fn take_step(self: &Arc<Self>, uid: Uid) {
@@ -49,16 +65,29 @@ impl Shared {
         let Some(operation) = identity.operation.clone() else { return };
         let Some(step) = operation.step() else { return };
         let Some(authority) = directory.authority(identity.authority).cloned() else { return };
+        let intended = match self.intend(&authority, &identity, &operation, step).await {
+            Ok(intended) => intended,
+            Err(error) => {
+                tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step waits for the audit log");
+                return tokio::time::sleep(STORE_RETRY).await;
+            }
+        };
         let outcome = self.outside(&authority, &identity, &operation, step).await;
+        let made = match &outcome {
+            Ok(Outcome::Key(credential, _)) => Some(credential.uid),
+            _ => None,
+        };
         loop {
             let written = self.write_outcome(&identity, &operation, step, outcome.clone()).await;
-            let Err(error) = written else { return };
+            let Err(error) = written else {
+                return self.conclude(intended, made, outcome.as_ref().err().map(Failure::class));
+            };
             tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down");
             tokio::time::sleep(STORE_RETRY).await;
             // What the authority handed out cannot be had again, so it is kept in hand. Any other step is taken again.
             let full = matches!(error, LifecycleError::Store(StoreError::Unavailable(_)));
             if !full || !matches!(outcome, Ok(Outcome::Registered(..))) {
-                return;
+                return self.conclude(intended, made, Some("not_written_down"));
             }
         }
     }

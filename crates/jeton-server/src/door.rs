@@ -2,6 +2,8 @@
 
 mod accept;
 mod authority;
+mod caller;
+mod certificates;
 mod connection;
 pub(crate) mod deadline;
 mod drain;
@@ -12,14 +14,20 @@ mod listen;
 mod meter;
 mod outgoing;
 mod peer;
+mod places;
 mod request;
+mod seldom;
 mod settings;
+mod standing;
+mod tls;
 mod turn;
 
 pub use accept::{Door, DoorStats, serve};
+pub use certificates::{Certificates, TlsSettings, TrustSettings};
 pub use drain::Drain;
 pub use listen::{DoorError, Listen, Listener};
 pub use peer::{AdminPeer, Authenticate, Caller, LoopbackDev, Peer, Refusal, UnixPeer};
 pub use request::Shortcut;
 pub use settings::DoorSettings;
+pub use tls::{Bundle, ClientCertificates, Tls, TlsError};
 pub use turn::Moment;

@@ -1,6 +1,7 @@
 //! The services. Generated types stop here: each file turns requests into the broker's own words, asks, and turns the answer back.
 
 mod access;
+mod audit;
 mod authority;
 mod convert;
 mod error;

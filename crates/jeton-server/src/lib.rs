@@ -3,5 +3,8 @@
 //! The accept loop is our own, because a stock server has no deadline for silent peers, no cap on connections, and no end for a
 //! drain. Behind it stand tonic's routes. Everything that a service answers is decided elsewhere; here it is put on the wire.
 
+mod alarms;
 pub mod door;
 pub mod grpc;
+
+pub use alarms::{Alarm, Alarms};

@@ -1,6 +1,6 @@
 //! Puts the crates together and owns their tasks.
 //!
-//! What depends on what: store → keys → authorities → lifecycle → engine and access → doors. The lifecycle's events come through
+//! What depends on what: store → audit log → keys → authorities → lifecycle → engine and access → doors. The lifecycle's events come through
 //! one channel to one task that tells the others, because the lifecycle starts before there is anybody to tell.
 
 use std::{
@@ -11,25 +11,32 @@ use std::{
 };
 
 use anyhow::Context;
-use jeton_access::Access;
+use jeton_access::{Access, BearerTokens};
+use jeton_audit::{AuditKey, Audited, Trail, TrailTask};
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
-    Assertions, AssignmentScope, Authority, BoxFuture, Clock, Identity, Member, Principal, Profile,
-    Registrar, SharedDirectory, SystemClock, Uid,
+    Assertions, AssignmentScope, AuditTrail, Authority, BoxFuture, Clock, Identity, Member, Principal,
+    Profile, Registrar, SharedDirectory, SystemClock, Uid,
 };
 use jeton_engine::{Engine, EngineTasks};
 use jeton_keys::Keys;
-use jeton_lifecycle::{Lifecycle, LifecycleEvent, LifecycleTasks};
+use jeton_lifecycle::{
+    IdentityStore, Lifecycle, LifecycleEvent, LifecycleTasks, SecretId, SecretKind, Write,
+};
 use jeton_server::{
-    door::{Authenticate, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, UnixPeer, serve},
+    Alarms,
+    door::{
+        Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls, UnixPeer,
+        serve,
+    },
     grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
 };
 use jeton_store::{SealingKey, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
-use rustls::ServerConfig;
+use secrecy::ExposeSecret;
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tonic::service::Routes;
 
@@ -51,18 +58,48 @@ pub(crate) struct Running {
     pub(crate) keys: Keys,
     settings: Settings,
     store: Store,
+    audit: TrailTask,
     engine: EngineTasks,
     lifecycle: LifecycleTasks,
     events: JoinHandle<()>,
     doors: Vec<JoinHandle<()>>,
+    /// Of certificates. They end with this.
+    following: JoinSet<()>,
     health: Vec<Health>,
 }
 
-/// The TCP listeners of the data plane. Callers are let in from loopback alone.
+/// The TCP listeners of the data plane.
 #[derive(Default)]
 pub(crate) struct Doors {
+    /// Without TLS: callers are let in from loopback alone.
     pub(crate) plain: Option<Listener>,
-    pub(crate) secured: Option<(Listener, Arc<ServerConfig>)>,
+    pub(crate) secured: Option<Secured>,
+}
+
+/// A listener with TLS.
+pub(crate) struct Secured {
+    pub(crate) listener: Listener,
+    pub(crate) certificates: Certificates,
+    /// Who callers are without a certificate or a token; none: nobody.
+    pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
+    /// Judges their tokens.
+    pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
+}
+
+/// A listener, and who comes there.
+struct Entry {
+    name: &'static str,
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
+    authenticate: Option<Arc<dyn Authenticate>>,
+    bearer: Option<Arc<dyn BearerTokens>>,
+}
+
+impl Entry {
+    /// Where the peer's place says who it is.
+    fn known(name: &'static str, listener: Listener, authenticate: Arc<dyn Authenticate>) -> Self {
+        Self { name, listener, tls: None, authenticate: Some(authenticate), bearer: None }
+    }
 }
 
 /// Where the doors are.
@@ -83,11 +120,16 @@ impl Running {
         let directory = SharedDirectory::default();
         let store = Store::open(data_dir.path(), sealing, Arc::clone(&clock)).await?;
         let stored = Arc::new(store.clone());
+        let audit_key = audit_key(&store).await.context("the key of the audit log")?;
+        let version = env!("CARGO_PKG_VERSION");
+        let (trail, audit) =
+            Trail::start(data_dir.path(), audit_key, settings.audit.clone(), version, Arc::clone(&clock))?;
+        let trail: Arc<dyn AuditTrail> = Arc::new(trail);
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
             .context("the signing threads do not start")?;
         let authorities = AuthorityClient::new(jeton_authority::Ports {
             directory: directory.clone(),
-            assertions: Arc::new(keys.clone()),
+            assertions: Arc::new(Audited::new(Arc::new(keys.clone()), Arc::clone(&trail), directory.clone())),
             store: stored.clone(),
             clock: Arc::clone(&clock),
         });
@@ -99,6 +141,7 @@ impl Running {
             registry: Arc::new(authorities.clone()),
             clock: Arc::clone(&clock),
             directory: directory.clone(),
+            trail: Arc::clone(&trail),
             seed: rand::random(),
             on_event: Arc::new(move |event| {
                 // Nobody listens any more when the process ends.
@@ -128,6 +171,7 @@ impl Running {
             access,
             lifecycle,
             probe: Arc::new(Probe(authorities)),
+            trail,
             clock,
             drain: Drain::default(),
             drain_grace: settings.door.drain_deadline(),
@@ -139,20 +183,23 @@ impl Running {
                 let store = store.clone();
                 Arc::new(move || store.unwritable())
             },
+            alarms: Alarms::default(),
         };
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
-        let (settings, doors, health) = (settings.clone(), vec![], vec![]);
+        let (settings, doors, following, health) = (settings.clone(), vec![], JoinSet::new(), vec![]);
         Ok(Self {
             broker,
             keys,
             settings,
             store,
+            audit,
             engine: engine_tasks,
             lifecycle: lifecycle_tasks,
             events,
             doors,
+            following,
             health,
         })
     }
@@ -179,28 +226,26 @@ impl Running {
         self.health.extend([data_health, admin_health]);
         let shortcut = Some(grpc::data_shortcut(&self.broker, self.settings.engine.max_entries));
         let users = Arc::new(UnixPeer { node: node.clone() });
-        self.door("data (unix)", data, None, users, data_routes.clone(), shortcut.clone());
         // Whoever the socket's mode lets connect; what each may do there is said by role assignments.
         let administrators = Arc::new(UnixPeer { node });
-        self.door("admin", admin, None, administrators, admin_routes, None);
-        let plain = tcp.plain.map(|listener| ("data (loopback)", listener, None));
-        let secured = tcp.secured.map(|(listener, tls)| ("data (loopback, TLS)", listener, Some(tls)));
-        for (name, listener, tls) in plain.into_iter().chain(secured) {
-            let (routes, shortcut) = (data_routes.clone(), shortcut.clone());
-            self.door(name, listener, tls, Arc::new(LoopbackDev), routes, shortcut);
+        self.door(Entry::known("admin", admin, administrators), admin_routes, None);
+        let mut entries = vec![Entry::known("data (unix)", data, users)];
+        if let Some(listener) = tcp.plain {
+            entries.push(Entry::known("data (loopback)", listener, Arc::new(LoopbackDev)));
+        }
+        if let Some(Secured { listener, certificates, authenticate, bearer }) = tcp.secured {
+            let tls = Some(Arc::clone(&certificates.tls));
+            entries.push(Entry { name: "data (TLS)", listener, tls, authenticate, bearer });
+            certificates.follow(&self.broker.alarms, &mut self.following);
+        }
+        for entry in entries {
+            self.door(entry, data_routes.clone(), shortcut.clone());
         }
         Ok(())
     }
 
-    fn door(
-        &mut self,
-        name: &'static str,
-        listener: Listener,
-        tls: Option<Arc<ServerConfig>>,
-        authenticate: Arc<dyn Authenticate>,
-        routes: Routes,
-        shortcut: Option<Arc<dyn Shortcut>>,
-    ) {
+    fn door(&mut self, entry: Entry, routes: Routes, shortcut: Option<Arc<dyn Shortcut>>) {
+        let Entry { name, listener, tls, authenticate, bearer } = entry;
         let (mut settings, finishes) = (self.settings.door.clone(), shortcut.is_none());
         if finishes {
             settings.request_deadline_ms = settings.admin_request_deadline_ms;
@@ -212,6 +257,8 @@ impl Running {
             tls,
             settings,
             authenticate,
+            bearer,
+            clock: Arc::clone(&self.broker.clock),
             routes,
             shortcut,
             streaming,
@@ -228,8 +275,10 @@ impl Running {
         tokio::select! {
             what = self.engine.ended() => what,
             what = self.lifecycle.ended() => what,
+            what = self.audit.ended() => what,
             _ = &mut self.events => "the passing on of events",
             _ = doors => "an accept loop",
+            Some(_) = self.following.join_next() => "the following of certificates",
         }
     }
 
@@ -242,6 +291,8 @@ impl Running {
         self.lifecycle.shutdown().await;
         self.engine.shutdown().await;
         self.events.abort();
+        // After everything that writes to it.
+        self.audit.shutdown().await;
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.store.close()).await;
     }
 }
@@ -335,6 +386,18 @@ fn raise_descriptor_limit() {
     {
         tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is");
     }
+}
+
+/// The key that signs the audit log: made at the first start, sealed in the store like others, under the uid that is nobody's.
+async fn audit_key(store: &Store) -> anyhow::Result<AuditKey> {
+    let id = SecretId { owner: Uid::LEAST, subject: Uid::LEAST, kind: SecretKind::AuditKey };
+    if let Some(kept) = IdentityStore::secret(store, id).await? {
+        return Ok(AuditKey::from_pkcs8(kept.expose_secret())?);
+    }
+    let made = AuditKey::generate_pkcs8()?;
+    let key = AuditKey::from_pkcs8(made.expose_secret())?;
+    IdentityStore::commit(store, vec![Write::Secret(id, made)]).await?;
+    Ok(key)
 }
 
 /// The outbound side, as the authority service asks it.

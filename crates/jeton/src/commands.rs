@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod authority;
 pub(crate) mod identity;
 mod shown;

@@ -175,7 +175,9 @@ fn located(problem: Problem, given: &Given) -> Fault {
         let here = given.iter().filter(|(key, _)| key.rsplit_once('.').map_or("", |(s, _)| s) == section);
         here.map(|(key, (_, origin))| format!("{origin}: {key}")).collect::<Vec<_>>().join(", ")
     };
-    let origin = match given.get(&problem.key) {
+    // What is wrong in the element of a list stands where the list does.
+    let whole = problem.key.split('[').next().unwrap_or_default();
+    let origin = match given.get(&problem.key).or_else(|| given.get(whole)) {
         Some((_, origin)) => origin.to_string(),
         None => Some(beside()).filter(|b| !b.is_empty()).unwrap_or_else(|| "not given".to_owned()),
     };
@@ -243,6 +245,32 @@ mod tests {
             error.contains("jeton.toml:2: lifecycle.rotation.after_seconds: lifecycle.rotation.valid_for"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_issuer_is_shown_where_the_issuers_are_given() {
+        let file = "[log]\n[[access.issuers]]\nkind = \"oidc\"\nissuer = \"http://a.example\"\n";
+        let error = load(file, &[], &[]).unwrap_err();
+        for part in ["jeton.toml:2: access.issuers[0].audience: ", "jeton.toml:2: access.issuers[0].issuer: "]
+        {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+        let error = load("[[access.issuers]]\nkind = \"oidc\"\nisuer = \"a\"\n", &[], &[]).unwrap_err();
+        assert!(error.contains("jeton.toml:1: access.issuers: unknown field `isuer`"), "{error}");
+    }
+
+    #[test]
+    fn the_issuers_in_the_full_configuration_are_valid_and_show_every_key() {
+        let text = include_str!("../../../deploy/jeton.full.toml");
+        let lines = text.lines().skip_while(|line| *line != "# [[access.issuers]]");
+        let example: Vec<_> = lines.map_while(|line| line.strip_prefix('#')).map(str::trim_start).collect();
+        let settings = load(&example.join("\n"), &[], &[]).unwrap();
+        assert_eq!(settings.access.issuers.len(), 3);
+        let known = Table::try_from(&settings.access.issuers[0]).unwrap();
+        assert!(known.contains_key("token_review"));
+        for key in known.keys() {
+            assert!(example.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not shown");
+        }
     }
 
     #[test]

@@ -9,18 +9,19 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::Context;
 use jeton_authority::HttpError;
 use jeton_core::Problem;
 use jeton_sandbox::{Description, read_description};
-use jeton_server::door::{Listen, Listener};
+use jeton_server::door::{Authenticate, Certificates, Listen, Listener, LoopbackDev, TlsSettings};
 use jeton_store::SealingKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Doors, Running},
+    broker::{Doors, Running, Secured},
     config::{Settings, Sources, path_or},
     data_dir::{DataDir, write_private},
     endpoints::{DevEndpoints, GrpcTls, OidcEndpoints, SandboxEndpoints, VaultEndpoint},
@@ -44,6 +45,9 @@ pub(crate) struct DevArguments {
     /// Listen with TLS too; endpoints.json says where, and whom to trust
     #[arg(long)]
     tls: bool,
+    /// Listen with TLS too, and let in whoever has a client certificate; endpoints.json names two, one of the demo workload
+    #[arg(long, conflicts_with = "tls")]
+    mtls: bool,
     /// Use the sandbox that runs on this directory instead of starting one
     #[arg(long, value_name = "DIR")]
     sandbox: Option<PathBuf>,
@@ -58,22 +62,34 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
         sources.data_dir = Some(folder.path().to_owned());
     }
     let settings = sources.load(&Settings::for_dev(), |settings| {
-        settings.sockets_that_do_not_fit().into_iter().chain(exposed(settings)).collect()
+        let own = settings.data.tls.is_given().then(|| {
+            Problem::new(
+                "data.tls",
+                "is for `serve`: `dev --tls` and `dev --mtls` make their own certificates",
+            )
+        });
+        settings.sockets_that_do_not_fit().into_iter().chain(exposed(settings)).chain(own).collect()
     })?;
     settings.log.start();
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
     let draw = arguments.free_ports;
-    let doors = Doors {
-        plain: listen("data.listen", settings.data.address(), &data_dir, draw.then_some("grpc.port")).await?,
-        secured: if arguments.tls {
-            let address = settings.data.tls_address();
-            let listener =
-                listen("data.tls_listen", address, &data_dir, draw.then_some("grpc-tls.port")).await?;
-            listener.map(|listener| anyhow::Ok((listener, tls::server(data_dir.path())?))).transpose()?
-        } else {
-            None
-        },
-    };
+    let plain =
+        listen("data.listen", settings.data.address(), &data_dir, draw.then_some("grpc.port")).await?;
+    let mut doors = Doors { plain, secured: None };
+    let mut grpc_tls = None;
+    if arguments.tls || arguments.mtls {
+        let address = settings.data.tls_address();
+        let listener = listen("data.tls_listen", address, &data_dir, draw.then_some("grpc-tls.port")).await?;
+        if let Some(listener) = listener {
+            let made = tls::make(data_dir.path(), arguments.mtls)?;
+            grpc_tls = listener.tcp_address().map(|address| GrpcTls {
+                address: address.to_string(),
+                ca_file: made.ca_file,
+                clients: made.clients,
+            });
+            doors.secured = Some(secured(listener, &made.settings, arguments.mtls)?);
+        }
+    }
     let (description, embedded) = match &arguments.sandbox {
         Some(folder) => (read_description(folder)?, None),
         None => {
@@ -83,7 +99,8 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
         }
     };
     let tour = Tour::new(temporary.is_some());
-    let mut served = serve_demo(&settings, &data_dir, doors, &description, tour, &stop).await;
+    let opening = Opening { doors, grpc_tls, description: &description, tour };
+    let mut served = serve_demo(&settings, &data_dir, opening, &stop).await;
     if let Some(folder) = &arguments.sandbox {
         let unreachable = |cause: &(dyn std::error::Error + 'static)| {
             matches!(cause.downcast_ref(), Some(HttpError::Unreachable { .. }))
@@ -99,19 +116,36 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
     served
 }
 
+/// What is opened when the demo is there.
+struct Opening<'a> {
+    doors: Doors,
+    grpc_tls: Option<GrpcTls>,
+    description: &'a Description,
+    tour: Tour,
+}
+
+/// With TLS: everybody from loopback, or whoever has a certificate.
+fn secured(listener: Listener, settings: &TlsSettings, mutual: bool) -> anyhow::Result<Secured> {
+    let certificates = Certificates::load("data.tls", settings)
+        .map_err(|problems| anyhow::anyhow!("the certificates that were made: {problems:?}"))?;
+    let anybody: Option<Arc<dyn Authenticate>> = if mutual { None } else { Some(Arc::new(LoopbackDev)) };
+    Ok(Secured { listener, certificates, authenticate: anybody, bearer: None })
+}
+
 async fn serve_demo(
     settings: &Settings,
     data_dir: &DataDir,
-    doors: Doors,
-    description: &Description,
-    mut tour: Tour,
+    mut opening: Opening<'_>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let sealing = sealing_key(settings, data_dir)?;
     let mut running = Running::start(settings, data_dir, sealing).await?;
-    let provisioning = provision::provision(&running, data_dir, description, &mut tour);
+    let callers = opening.grpc_tls.iter().flat_map(|tls| &tls.clients).filter(|client| client.allowed);
+    let also: Vec<_> = callers.map(|client| client.principal.clone()).collect();
+    let provisioning =
+        provision::provision(&running, data_dir, opening.description, &also, &mut opening.tour);
     let opened = match stop.run_until_cancelled(provisioning).await {
-        Some(Ok(demo)) => open(&mut running, data_dir, doors, description, demo, &tour).await,
+        Some(Ok(demo)) => open(&mut running, data_dir, opening, demo).await,
         Some(Err(error)) => Err(error),
         None => Ok(()),
     };
@@ -121,11 +155,10 @@ async fn serve_demo(
 async fn open(
     running: &mut Running,
     data_dir: &DataDir,
-    doors: Doors,
-    description: &Description,
+    opening: Opening<'_>,
     demo: Demo,
-    tour: &Tour,
 ) -> anyhow::Result<()> {
+    let Opening { doors, grpc_tls, description, tour } = opening;
     let dev = DevEndpoints {
         sandbox: sandbox_endpoints(description),
         vault: VaultEndpoint {
@@ -138,9 +171,6 @@ async fn open(
         identities: demo.identities,
     };
     let (places, address) = (running.places(data_dir), doors.plain.as_ref().and_then(Listener::tcp_address));
-    let secured = doors.secured.as_ref().and_then(|(listener, _)| listener.tcp_address());
-    let ca_file = data_dir.join(tls::CA_FILE);
-    let grpc_tls = secured.map(|address| GrpcTls { address: address.to_string(), ca_file });
     running.open(&places, doors).await?;
     serve::announce(data_dir, &places, address, grpc_tls, Some(dev))?;
     tour.finish(data_dir.path(), &places, address, description)

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use jeton_core::Principal;
 use serde::{Deserialize, Serialize};
 
 use crate::data_dir::write_private;
@@ -36,6 +37,19 @@ pub(crate) struct Endpoints {
 pub(crate) struct GrpcTls {
     pub(crate) address: String,
     pub(crate) ca_file: PathBuf,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) clients: Vec<TlsClient>,
+}
+
+/// A client certificate that `dev` made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TlsClient {
+    pub(crate) cert_file: PathBuf,
+    pub(crate) key_file: PathBuf,
+    /// As whom it is let in.
+    pub(crate) principal: Principal,
+    /// Whether it may have the demo workload's tokens.
+    pub(crate) allowed: bool,
 }
 
 /// What `dev` adds.

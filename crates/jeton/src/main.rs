@@ -46,6 +46,8 @@ enum Command {
     Access(commands::access::AccessArguments),
     /// Access tokens
     Token(commands::token::TokenArguments),
+    /// The audit log: verify, list, follow
+    Audit(commands::audit::AuditArguments),
     /// How the broker is doing; exit code 0 healthy, 1 degraded
     Status(commands::status::StatusArguments),
     /// Make the broker's state what a file says; prints the differences first
@@ -83,6 +85,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Authority(arguments) => commands::authority::run(arguments).await,
             Command::Access(arguments) => commands::access::run(arguments).await,
             Command::Token(arguments) => commands::token::run(arguments).await,
+            Command::Audit(arguments) => return commands::audit::run(arguments).await,
             Command::Status(arguments) => return commands::status::run(arguments).await,
             Command::Apply(arguments) => commands::apply::apply(arguments).await,
             Command::Export(arguments) => commands::apply::export(arguments).await,

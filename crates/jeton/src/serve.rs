@@ -2,17 +2,22 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use jeton_core::Problem;
+use jeton_server::door::{Certificates, Listen, Listener, TlsSettings};
 use jeton_store::SealingKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Doors, Places, Running},
+    broker::{Doors, Places, Running, Secured},
     config::{Faults, Settings, Sources},
     data_dir::DataDir,
     endpoints::{DevEndpoints, Endpoints, GrpcTls},
     output, stop,
 };
+
+/// The section of the network listener.
+const TLS: &str = "data.tls";
 
 /// `jeton serve`
 #[derive(Debug, clap::Args)]
@@ -35,12 +40,15 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     settings.log.start();
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
     let sealing = sealing_key(&settings).map_err(Faults::from)?;
+    let doors = doors(&settings).await?;
+    let tls = doors.secured.as_ref().and_then(|secured| secured.listener.tcp_address());
     let mut running = Running::start(&settings, &data_dir, sealing).await?;
     let places = running.places(&data_dir);
-    let mut opened = running.open(&places, Doors::default()).await;
+    let mut opened = running.open(&places, doors).await;
     if opened.is_ok() {
         opened = announce(&data_dir, &places, None, None, None);
-        tracing::info!(data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
+        let tls = tls.map(tracing::field::display);
+        tracing::info!(tls, data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
     }
     until_stopped(running, &data_dir, opened, &stop).await
 }
@@ -54,16 +62,53 @@ pub(crate) fn check(arguments: &CheckArguments) -> anyhow::Result<()> {
 fn load(sources: &Sources) -> Result<Settings, Faults> {
     sources.load(&Settings::default(), |settings| {
         let mut problems = settings.sockets_that_do_not_fit();
-        for (key, address) in
-            [("data.listen", &settings.data.listen), ("data.tls_listen", &settings.data.tls_listen)]
-        {
-            if !address.is_empty() {
-                let text = "`serve` opens no TCP listener without authentication: callers come by the unix socket (data.socket)";
-                problems.push(Problem::new(key, text));
-            }
-        }
+        problems.extend(network(settings));
         problems.extend(sealing_key(settings).err());
         problems
+    })
+}
+
+/// Over the network comes only who says who it is.
+fn network(settings: &Settings) -> Vec<Problem> {
+    let (data, mut problems) = (&settings.data, vec![]);
+    if !data.listen.is_empty() {
+        let text = "`serve` opens no TCP listener without authentication: use data.tls_listen with [data.tls], or the unix socket (data.socket)";
+        problems.push(Problem::new("data.listen", text));
+    }
+    match (data.tls_listen.is_empty(), data.tls.is_given()) {
+        (false, false) => {
+            let text = "`serve` opens no TCP listener without authentication: say in [data.tls] which certificate to show and whose client certificates let in";
+            problems.push(Problem::new("data.tls_listen", text));
+        }
+        (true, true) => {
+            let text = "[data.tls] is of no use without an address such as 0.0.0.0:7412";
+            problems.push(Problem::new("data.tls_listen", text));
+        }
+        // The shape is checked with the other settings; here it is what the files hold.
+        (false, true) if data.tls.validate().is_empty() => {
+            problems.extend(authenticated(&data.tls));
+            let read = Certificates::load(TLS, &data.tls).err().into_iter().flatten();
+            problems.extend(read.map(|problem| problem.within(TLS)));
+        }
+        _ => {}
+    }
+    problems
+}
+
+fn authenticated(tls: &TlsSettings) -> Option<Problem> {
+    let text = "say whose client certificates let in: `serve` opens no TCP listener without authentication";
+    (!tls.authenticates()).then(|| Problem::new("data.tls.client_trust", text))
+}
+
+/// The network listener, before anything is started: a port that is taken is the first thing to hear of.
+async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
+    let Some(address) = settings.data.tls_address() else { return Ok(Doors::default()) };
+    let listener = Listener::bind(&Listen::Tcp(address)).await.context("data.tls_listen")?;
+    let certificates = Certificates::load(TLS, &settings.data.tls)
+        .map_err(|problems| anyhow::anyhow!("the files of [data.tls] have changed: {problems:?}"))?;
+    Ok(Doors {
+        plain: None,
+        secured: Some(Secured { listener, certificates, authenticate: None, bearer: None }),
     })
 }
 

@@ -15,7 +15,10 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-use super::servers::{Server, end, installed, spawn};
+use super::{
+    servers::{Server, installed, spawn},
+    started::end,
+};
 use crate::{
     cpu,
     record::Latency,

@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use rand::distr::weighted::WeightedIndex;
 
-use super::CompareArguments;
+use super::{
+    CompareArguments,
+    started::{begin, end},
+};
 use crate::{
     cpu,
     target::{Address, PATH, Target, TargetArguments},
@@ -37,17 +40,11 @@ impl Drop for Server {
     }
 }
 
-/// Ends a process. Gone already is as good.
-pub(super) fn end(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
 /// Starts a program on a processor.
 pub(super) fn spawn(command: &mut Command, core: usize) -> anyhow::Result<Child> {
     // Children inherit the processors of the thread that starts them, and the limit of open files.
     cpu::pin(None, &[core])?;
-    let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("starting {command:?}"));
+    let child = begin(command.stdin(Stdio::null()));
     let all: Vec<_> =
         (0..std::thread::available_parallelism().map_or(1, usize::from).max(core + 1)).collect();
     cpu::pin(None, &all).or_else(|_| cpu::pin(None, &[core]))?;

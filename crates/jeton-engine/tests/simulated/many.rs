@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use jeton_core::{Clock, TokenKey};
+use jeton_core::{Clock, TokenKey, profile::AuthorityLimits};
 use jeton_engine::{
     EngineSettings, IssueErrorClass,
     testing::{Script, failure, key},
 };
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
-use crate::world::{MS, S, World, keys};
+use crate::world::{MS, S, World, generous, keys};
 
 #[tokio::test(start_paused = true)]
 async fn keys_that_came_together_are_not_refreshed_together() {
@@ -166,4 +166,44 @@ async fn a_restart_takes_over_what_was_kept_without_asking_the_authority() {
         world.check(&key(n, "a"), &hit);
     }
     assert_eq!(world.source.all_requests().len(), before);
+}
+
+/// With room for three refreshes beside callers.
+fn narrow() -> AuthorityLimits {
+    AuthorityLimits { max_concurrent: 4, requests_per_second: 100_000, ..AuthorityLimits::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_waits_for_room_goes_out_as_soon_as_another_comes_back() {
+    let world = World::at(narrow(), generous(), 1).await;
+    let all = keys(600);
+    world.source.script_all(Script { lifetime: S(3_600), latency: MS(1), failure: None });
+    world.ask_for(&all);
+    world.clock.advance_in_steps(S(10), MS(10)).await;
+    let loaded = world.source.all_requests().len();
+    assert_eq!(loaded, all.len());
+    world.source.script_all(Script { lifetime: S(3_600), latency: MS(10), failure: None });
+    world.clock.suspend(S(2_400));
+    // Three at a time, each 10 ms.
+    world.clock.advance_in_steps(S(3), MS(10)).await;
+    assert_eq!(world.source.all_requests().len(), loaded + all.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn among_those_who_wait_for_room_what_expires_first_is_first() {
+    let world = World::at(narrow(), generous(), 1).await;
+    let all = keys(60);
+    for (it, life) in all.iter().zip(3_000..) {
+        world.source.script(it.identity, Script { lifetime: S(life), latency: MS(10), failure: None });
+    }
+    let mut shuffled = all.clone();
+    shuffled.shuffle(&mut SmallRng::seed_from_u64(1));
+    world.ask_for(&shuffled);
+    world.clock.advance_in_steps(S(10), MS(10)).await;
+    world.clock.suspend(S(2_000));
+    world.clock.advance_in_steps(S(10), MS(10)).await;
+    let refreshed: Vec<_> = all.iter().map(|it| *world.source.requests(it).last().unwrap()).collect();
+    // Those that found room at once were not in line.
+    let late = refreshed.iter().filter(|at| **at > *refreshed.iter().min().unwrap());
+    assert!(late.is_sorted() && refreshed.len() == all.len(), "{refreshed:?}");
 }

@@ -41,7 +41,7 @@ impl World {
         Self::at(limits, generous(), seed).await
     }
 
-    async fn at(limits: AuthorityLimits, settings: EngineSettings, seed: u64) -> Self {
+    pub(crate) async fn at(limits: AuthorityLimits, settings: EngineSettings, seed: u64) -> Self {
         let clock = ManualClock::default();
         let source = ScriptedSource::new(Arc::new(clock.clone()));
         let store = MemoryTokenStore::default();
@@ -118,7 +118,7 @@ impl World {
 }
 
 /// No caller is over its bucket, and every token is kept.
-fn generous() -> EngineSettings {
+pub(crate) fn generous() -> EngineSettings {
     EngineSettings {
         misses_per_second: 1_000_000,
         miss_burst: 1_000_000,

@@ -18,6 +18,7 @@ use jeton_lifecycle::{
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 mod answers;
+mod audited;
 mod world;
 mod wrong;
 

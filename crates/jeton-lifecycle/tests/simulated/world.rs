@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use jeton_core::{Identity, IdentityName, IdentityState, SharedDirectory, Step, Uid};
+use jeton_core::{
+    Identity, IdentityName, IdentityState, SharedDirectory, Step, Uid, audit::testing::MemoryTrail,
+};
 use jeton_lifecycle::{
     CreateIdentity, IdentityStore, Lifecycle, LifecycleError, LifecycleEvent, LifecycleSettings,
     LifecycleTasks, Ports, RotationSettings, Write,
@@ -21,6 +23,7 @@ pub(crate) struct World {
     pub(crate) store: MemoryIdentityStore,
     pub(crate) registry: FakeRegistry,
     pub(crate) events: Arc<Mutex<Vec<LifecycleEvent>>>,
+    pub(crate) trail: MemoryTrail,
     pub(crate) settings: LifecycleSettings,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) tasks: LifecycleTasks,
@@ -40,26 +43,27 @@ impl World {
         let settings = LifecycleSettings { rotation, ..LifecycleSettings::default() };
         let (clock, registry, events) =
             (ManualClock::default(), FakeRegistry::new(store.clone()), Arc::default());
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events).await;
-        Self { clock, store, registry, events, settings, lifecycle, tasks }
+        let trail = MemoryTrail::default();
+        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events, &trail).await;
+        Self { clock, store, registry, events, trail, settings, lifecycle, tasks }
     }
 
     /// Killed and started again on the same store.
     pub(crate) async fn restart(self) -> Self {
-        let Self { clock, store, registry, events, settings, lifecycle, tasks } = self;
+        let Self { clock, store, registry, events, trail, settings, lifecycle, tasks } = self;
         drop((lifecycle, tasks));
         store.heal();
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events).await;
-        Self { clock, store, registry, events, settings, lifecycle, tasks }
+        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events, &trail).await;
+        Self { clock, store, registry, events, trail, settings, lifecycle, tasks }
     }
 
     /// Stopped in order and started again.
     pub(crate) async fn stop_and_start(self) -> Self {
-        let Self { clock, store, registry, events, settings, lifecycle, tasks } = self;
+        let Self { clock, store, registry, events, trail, settings, lifecycle, tasks } = self;
         drop(lifecycle);
         tasks.shutdown().await;
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events).await;
-        Self { clock, store, registry, events, settings, lifecycle, tasks }
+        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events, &trail).await;
+        Self { clock, store, registry, events, trail, settings, lifecycle, tasks }
     }
 
     pub(crate) async fn create(&self, name: &str, at: &str) -> Result<Arc<Identity>, LifecycleError> {
@@ -127,6 +131,7 @@ async fn start(
     store: &MemoryIdentityStore,
     registry: &FakeRegistry,
     events: &Arc<Mutex<Vec<LifecycleEvent>>>,
+    trail: &MemoryTrail,
 ) -> (Lifecycle, LifecycleTasks) {
     let told = Arc::clone(events);
     let ports = Ports {
@@ -135,6 +140,7 @@ async fn start(
         registry: Arc::new(registry.clone()),
         clock: Arc::new(clock.clone()),
         directory: SharedDirectory::default(),
+        trail: Arc::new(trail.clone()),
         seed: jeton_core::Clock::now(clock).boot.as_millis(),
         on_event: Arc::new(move |event| told.lock().unwrap().push(event)),
     };

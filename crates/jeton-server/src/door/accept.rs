@@ -1,18 +1,17 @@
 //! The accept loop. It never spins, never grows without bound, and ends when a drain begins.
 
 use std::{
-    collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use http::Response;
-use jeton_core::Principal;
-use rustls::ServerConfig;
+use jeton_access::BearerTokens;
+use jeton_core::{Clock, Principal};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -23,8 +22,14 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{body::Body, service::Routes};
 
 use super::{
-    Authenticate, Caller, DoorSettings, Drain, Listener, Shortcut, authority::Hosted, connection,
-    listen::Stream, meter::Meter, request::Shared,
+    Authenticate, DoorSettings, Drain, Listener, Peer, Shortcut, Tls,
+    authority::Hosted,
+    connection,
+    listen::Stream,
+    places::{Place, Places},
+    request::{Common, Shared},
+    seldom::Seldom,
+    tls::Proof,
 };
 
 /// Out of file descriptors: some will come free, and spinning does not help.
@@ -33,7 +38,6 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 const MAX_FINISHING: usize = 1_024;
 /// TLS handshakes under way: each costs a signature, and a peer nothing.
 const MAX_HANDSHAKES: usize = 256;
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A door and what stands behind it.
 pub struct Door {
@@ -43,10 +47,14 @@ pub struct Door {
     pub listener: Listener,
     /// Its bounds.
     pub settings: DoorSettings,
-    /// The server's certificate and key; none: plain text.
-    pub tls: Option<Arc<ServerConfig>>,
-    /// Who peers are.
-    pub authenticate: Arc<dyn Authenticate>,
+    /// The certificate that it shows, and those that it takes; none: plain text.
+    pub tls: Option<Arc<Tls>>,
+    /// Who peers are by where they come from; none: their certificates or their tokens tell, and nothing else.
+    pub authenticate: Option<Arc<dyn Authenticate>>,
+    /// Judges the bearer tokens of requests; none: such headers mean nothing here.
+    pub bearer: Option<Arc<dyn BearerTokens>>,
+    /// Tells when credentials end.
+    pub clock: Arc<dyn Clock>,
     /// The services.
     pub routes: Routes,
     /// A shorter way for one of their calls.
@@ -66,7 +74,7 @@ impl std::fmt::Debug for Door {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) open: AtomicU64,
     pub(crate) accepted: AtomicU64,
@@ -76,6 +84,7 @@ pub(crate) struct Counters {
     pub(crate) misused: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) late: AtomicU64,
+    pub(crate) unauthenticated: AtomicU64,
 }
 
 /// Numbers of one door.
@@ -97,6 +106,8 @@ pub struct DoorStats {
     pub cancelled: u64,
     /// Requests whose deadline passed.
     pub late: u64,
+    /// Requests of nobody: without a credential, or with one that is not good.
+    pub unauthenticated: u64,
 }
 
 /// Serves a door until a drain begins. The task is the accept loop; connections are the drain's.
@@ -115,125 +126,188 @@ pub fn serve(
         misused: read.misused.load(Relaxed),
         cancelled: read.cancelled.load(Relaxed),
         late: read.late.load(Relaxed),
+        unauthenticated: read.unauthenticated.load(Relaxed),
     };
-    (tokio::spawn(accept(door, drain, counters)), stats)
+    (tokio::spawn(Accepting::new(door, drain, counters).run()), stats)
 }
 
-async fn accept(door: Door, drain: Drain, counters: Arc<Counters>) {
-    let settings = Arc::new(door.settings.clone());
-    let (most, per_principal) = (settings.connections() as u64, Arc::<PerPrincipal>::default());
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    let finishing = door.finishes.then(|| Arc::new(Semaphore::new(MAX_FINISHING)));
-    let mut log = Seldom::default();
-    loop {
-        let accepted = tokio::select! {
-            accepted = door.listener.accept() => accepted,
-            () = drain.begun() => return,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                log.warn(|| tracing::warn!(door = door.name, %error, "a connection cannot be accepted"));
-                if exhausted(&error) {
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+/// The loop's own.
+struct Accepting {
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
+    authenticate: Option<Arc<dyn Authenticate>>,
+    common: Arc<Common>,
+    places: Arc<Places>,
+    handshakes: Arc<Semaphore>,
+    most: u64,
+}
+
+impl Accepting {
+    fn new(door: Door, drain: Drain, counters: Arc<Counters>) -> Self {
+        let settings = Arc::new(door.settings);
+        Self {
+            listener: door.listener,
+            tls: door.tls,
+            authenticate: door.authenticate,
+            places: Places::new(Arc::clone(&settings), Arc::clone(&counters)),
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            most: settings.connections() as u64,
+            common: Arc::new(Common {
+                name: door.name,
+                routes: door.routes,
+                shortcut: door.shortcut,
+                bearer: door.bearer,
+                clock: door.clock,
+                settings,
+                streaming: door.streaming,
+                finishing: door.finishes.then(|| Arc::new(Semaphore::new(MAX_FINISHING))),
+                complete: door.complete,
+                drain,
+                counters,
+                log: Seldom::default(),
+            }),
+        }
+    }
+
+    async fn run(self) {
+        let name = self.common.name;
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = self.common.drain.begun() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.take(stream, peer),
+                Err(error) => {
+                    self.common
+                        .log
+                        .warn(|| tracing::warn!(door = name, %error, "a connection cannot be accepted"));
+                    if exhausted(&error) {
+                        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    }
                 }
-                continue;
             }
-        };
+        }
+    }
+
+    /// Serves it in a task of its own, or lets it go.
+    fn take(&self, stream: Stream, peer: Peer) {
+        let (counters, log, name) = (&self.common.counters, &self.common.log, self.common.name);
+        let most = self.most;
         if counters.open.load(Relaxed) >= most {
             counters.full.fetch_add(1, Relaxed);
-            log.warn(|| {
-                tracing::warn!(door = door.name, most, "all connections are in use; new ones are closed")
+            return log.warn(|| {
+                tracing::warn!(door = name, most, "all connections are in use; new ones are closed")
             });
-            continue;
         }
-        let principal = match door.authenticate.authenticate(&peer) {
+        let principal = match self.authenticate.as_ref().map(|it| it.authenticate(&peer)).transpose() {
             Ok(principal) => principal,
-            Err(refusal) => {
-                counters.refused.fetch_add(1, Relaxed);
-                log.warn(|| tracing::warn!(door = door.name, ?peer, %refusal, "a peer is not let in"));
-                continue;
-            }
+            Err(refusal) => return self.common.refused(&peer, &refusal),
         };
-        let Some(place) =
-            Place::take(&per_principal, &principal, settings.max_connections_per_principal, &counters)
-        else {
-            counters.full.fetch_add(1, Relaxed);
-            log.warn(|| tracing::warn!(door = door.name, %principal, "a principal has all its connections in use; new ones are closed"));
-            continue;
+        let Some(place) = self.places.take(&peer, principal.as_ref()) else {
+            return self.common.full(&peer, principal.as_ref());
         };
-        counters.accepted.fetch_add(1, Relaxed);
-        let shared = Arc::new(Shared {
-            caller: Arc::new(Caller { principal, peer }),
-            routes: door.routes.clone(),
-            shortcut: door.shortcut.clone(),
-            streaming: door.streaming,
-            finishing: finishing.clone(),
-            complete: door.complete,
-            drain: drain.clone(),
-            meter: Meter::new(settings.max_cancelled_requests, settings.max_idle_bytes_per_second),
-            settings: Arc::clone(&settings),
-            counters: Arc::clone(&counters),
-        });
-        let (own_drain, since) = (drain.clone(), Instant::now());
-        let tls = match &door.tls {
+        let handshake = match &self.tls {
             None => None,
-            Some(tls) => match Arc::clone(&handshakes).try_acquire_owned() {
-                Ok(handshaking) => Some((Arc::clone(tls), handshaking)),
+            Some(tls) => match Arc::clone(&self.handshakes).try_acquire_owned() {
+                Ok(under_way) => Some((Arc::clone(tls), under_way)),
                 Err(_) => {
                     counters.full.fetch_add(1, Relaxed);
-                    log.warn(|| {
-                        tracing::warn!(
-                            door = door.name,
-                            "too many handshakes at once; new connections are closed"
-                        )
+                    return log.warn(|| {
+                        tracing::warn!(door = name, "too many handshakes at once; new connections are closed")
                     });
-                    continue;
                 }
             },
         };
-        let serving = async move {
-            match stream {
-                Stream::Tcp(stream) => match tls {
-                    None => connection::serve(stream, shared, since, own_drain).await,
-                    Some((tls, handshaking)) => {
-                        if let Some(secured) = handshake(stream, tls, handshaking, &shared, since).await {
-                            connection::serve(secured, shared, since, own_drain).await;
-                        }
-                    }
-                },
-                Stream::Unix(stream) => {
-                    connection::serve(Hosted::new(stream), shared, since, own_drain).await
-                }
-            }
-            drop(place);
-        };
-        drop(drain.track(serving));
+        counters.accepted.fetch_add(1, Relaxed);
+        let arrival =
+            Arrival { common: Arc::clone(&self.common), peer, principal, place, since: Instant::now() };
+        drop(self.common.drain.track(arrival.serve(stream, handshake)));
     }
 }
 
-/// TLS, within the deadline of the first request. The place among the handshakes is free again when it is done.
-async fn handshake(
-    stream: TcpStream,
-    tls: Arc<ServerConfig>,
-    handshaking: OwnedSemaphorePermit,
-    shared: &Shared,
+/// A connection that has a place.
+struct Arrival {
+    common: Arc<Common>,
+    peer: Peer,
+    principal: Option<Principal>,
+    place: Place,
     since: Instant,
-) -> Option<TlsStream<TcpStream>> {
-    let deadline = since + shared.settings.first_request_deadline();
-    let secured = tokio::time::timeout_at(deadline, TlsAcceptor::from(tls).accept(stream)).await;
-    drop(handshaking);
-    match secured {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            shared.counters.refused.fetch_add(1, Relaxed);
-            tracing::debug!(%error, "a TLS handshake failed");
-            None
+}
+
+impl Arrival {
+    async fn serve(mut self, stream: Stream, handshake: Option<(Arc<Tls>, OwnedSemaphorePermit)>) {
+        match (stream, handshake) {
+            (Stream::Tcp(stream), None) => self.connected(stream, None).await,
+            (Stream::Unix(stream), _) => self.connected(Hosted::new(stream), None).await,
+            (Stream::Tcp(stream), Some((tls, under_way))) => {
+                let Some((secured, proof)) = self.handshake(stream, &tls, under_way).await else { return };
+                let Some(proof) = proof else { return self.connected(secured, None).await };
+                if !self.place.becomes(&proof.authenticated.principal) {
+                    return self.common.full(&self.peer, Some(&proof.authenticated.principal));
+                }
+                self.connected(secured, Some((tls, proof))).await;
+            }
         }
-        Err(_) => {
-            shared.counters.silent.fetch_add(1, Relaxed);
-            None
+    }
+
+    async fn connected<S>(self, stream: S, proof: Option<(Arc<Tls>, Proof)>)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { common, peer, principal, place, since } = self;
+        let shown = proof.as_ref().map(|(_, proof)| proof.authenticated.clone());
+        let shared = Arc::new(Shared::new(common, peer, principal, shown));
+        connection::serve(stream, shared, since, proof).await;
+        drop(place);
+    }
+
+    /// TLS, within the deadline of the first request. The place among the handshakes is free again when it is done.
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        tls: &Tls,
+        under_way: OwnedSemaphorePermit,
+    ) -> Option<(TlsStream<TcpStream>, Option<Proof>)> {
+        let deadline = self.since + self.common.settings.first_request_deadline();
+        let (config, verifier) = match tls.handshake() {
+            Ok(Some(begun)) => begun,
+            Ok(None) => {
+                self.common.refused(&self.peer, &"there is no server certificate yet");
+                return None;
+            }
+            Err(error) => {
+                self.common.refused(&self.peer, &error);
+                return None;
+            }
+        };
+        let secured = tokio::time::timeout_at(deadline, TlsAcceptor::from(config).accept(stream)).await;
+        drop(under_way);
+        match (secured, verifier.verdict().transpose()) {
+            (Ok(Ok(stream)), Ok(proof)) => return Some((stream, proof)),
+            (Ok(_), Err(reason)) => self.common.refused(&self.peer, &reason),
+            (Ok(Err(error)), Ok(_)) => self.common.refused(&self.peer, &error),
+            (Err(_), _) => _ = self.common.counters.silent.fetch_add(1, Relaxed),
         }
+        None
+    }
+}
+
+impl Common {
+    /// The reason is for the operator; the peer sees its connection closed.
+    fn refused(&self, peer: &Peer, reason: &dyn std::fmt::Display) {
+        self.counters.refused.fetch_add(1, Relaxed);
+        self.log.warn(|| tracing::warn!(door = self.name, ?peer, %reason, "a peer is not let in"));
+    }
+
+    fn full(&self, peer: &Peer, principal: Option<&Principal>) {
+        self.counters.full.fetch_add(1, Relaxed);
+        self.log.warn(|| match principal {
+            Some(principal) => {
+                tracing::warn!(door = self.name, %principal, "a principal has all its connections in use; new ones are closed");
+            }
+            None => tracing::warn!(door = self.name, ?peer, "an address has all its connections in use; new ones are closed"),
+        });
     }
 }
 
@@ -248,61 +322,4 @@ fn exhausted(error: &io::Error) -> bool {
                 | rustix::io::Errno::NOMEM
         )
     )
-}
-
-type PerPrincipal = Mutex<HashMap<Principal, usize>>;
-
-/// A connection's place in the counts, given back on drop.
-struct Place {
-    principal: Principal,
-    counts: Arc<PerPrincipal>,
-    counters: Arc<Counters>,
-}
-
-impl Place {
-    fn take(
-        counts: &Arc<PerPrincipal>,
-        principal: &Principal,
-        most: usize,
-        counters: &Arc<Counters>,
-    ) -> Option<Self> {
-        let mut held = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = held.entry(principal.clone()).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        counters.open.fetch_add(1, Relaxed);
-        Some(Self {
-            principal: principal.clone(),
-            counts: Arc::clone(counts),
-            counters: Arc::clone(counters),
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.counters.open.fetch_sub(1, Relaxed);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.principal) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.principal);
-            }
-        }
-    }
-}
-
-/// At most one line in a while.
-#[derive(Default)]
-struct Seldom(Option<Instant>);
-
-impl Seldom {
-    fn warn(&mut self, line: impl FnOnce()) {
-        if self.0.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
-            self.0 = Some(Instant::now());
-            line();
-        }
-    }
 }

@@ -17,9 +17,11 @@ use tokio::{
 };
 
 use super::{
-    DoorSettings, Drain,
+    DoorSettings, Tls,
     gather::Gather,
     request::Shared,
+    standing::{passed, renewal},
+    tls::Proof,
     turn::{Driven, Ended},
 };
 
@@ -37,6 +39,10 @@ enum Event {
     First,
     /// The connection is old.
     Age,
+    /// The connection's certificate ends soon.
+    Renew,
+    /// The connection's certificate has ended, or is not trusted any more.
+    Over,
     /// A drain began.
     Drain,
     /// The time is up, of the age or of the drain; or the peer is not there.
@@ -51,23 +57,24 @@ enum End {
     Cut,
 }
 
-/// Serves one connection until its peer, its age, its misuse or a drain ends it. `since`: when it was accepted.
-pub(crate) async fn serve<S>(stream: S, shared: Arc<Shared>, since: Instant, drain: Drain)
+/// Serves one connection until its peer, its age, its certificate, its misuse or a drain ends it. `since`: when it was accepted.
+pub(crate) async fn serve<S>(stream: S, shared: Arc<Shared>, since: Instant, proof: Option<(Arc<Tls>, Proof)>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = Gather::new(stream);
+    let (settings, drain) = (&shared.common.settings, &shared.common.drain);
     let shaken = tokio::select! {
         biased;
         () = drain.cut() => return,
-        shaken = timeout_at(since + shared.settings.first_request_deadline(), shake(&stream, &shared.settings)) => shaken,
+        shaken = timeout_at(since + settings.first_request_deadline(), shake(&stream, settings)) => shaken,
     };
     let Ok(shaken) = shaken else {
-        shared.counters.silent.fetch_add(1, Relaxed);
+        shared.common.counters.silent.fetch_add(1, Relaxed);
         return;
     };
     if let Ok(connection) = shaken
-        && let End::Cut = until_it_ends(connection, stream.clone(), &shared, since, drain).await
+        && let End::Cut = until_it_ends(connection, stream.clone(), &shared, since, proof).await
     {
         return;
     }
@@ -98,12 +105,12 @@ async fn until_it_ends<S>(
     stream: Gather<S>,
     shared: &Arc<Shared>,
     since: Instant,
-    drain: Drain,
+    proof: Option<(Arc<Tls>, Proof)>,
 ) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let settings = &shared.settings;
+    let (settings, drain) = (&shared.common.settings, &shared.common.drain);
     let pings = connection.ping_pong();
     let mut driven = Driven::new(connection, stream, Arc::clone(shared));
     let spread = 0.9 + 0.2 * rand::rng().random::<f64>();
@@ -114,7 +121,7 @@ where
     };
     driven.wait_for(after(Event::First, since + settings.first_request_deadline()));
     driven.wait_for(after(Event::Age, since + age));
-    let (begun, cut) = (drain.clone(), drain);
+    let (begun, cut) = (drain.clone(), drain.clone());
     driven.wait_for(async move {
         begun.begun().await;
         Event::Drain
@@ -125,6 +132,9 @@ where
     });
     if let Some(pings) = pings {
         driven.wait_for(gone(pings, driven.stream.clone()));
+    }
+    if let Some(proof) = proof {
+        bounded_by(proof, shared, &mut driven);
     }
     let mut ending = false;
     loop {
@@ -138,30 +148,57 @@ where
             Some(Ended::Event(Event::Cut)) => return End::Cut,
             Some(Ended::Event(Event::First)) => {
                 if !shared.meter.asked() {
-                    shared.counters.silent.fetch_add(1, Relaxed);
+                    shared.common.counters.silent.fetch_add(1, Relaxed);
                     return End::Cut;
                 }
             }
-            Some(Ended::Event(event @ (Event::Age | Event::Drain))) => {
+            Some(Ended::Event(event)) => {
                 if !ending {
                     driven.connection.graceful_shutdown();
                     ending = true;
                 }
-                if matches!(event, Event::Age) {
-                    let grace = Duration::from_millis(settings.age_grace_ms);
-                    driven.wait_for(async move {
-                        sleep(grace).await;
-                        Event::Cut
-                    });
+                let left = match event {
+                    Event::Age => Duration::from_millis(settings.age_grace_ms),
+                    Event::Over => LAST_BYTES,
+                    _ => continue,
+                };
+                if matches!(event, Event::Over) {
+                    shared.standing.end();
                 }
+                driven.wait_for(after(Event::Cut, Instant::now() + left));
             }
             // It misused its connection.
             None => {
-                shared.counters.misused.fetch_add(1, Relaxed);
+                shared.common.counters.misused.fetch_add(1, Relaxed);
                 return End::Cut;
             }
         }
     }
+}
+
+/// The peer is asked to come anew before its certificate ends; what it asks afterwards is not answered.
+fn bounded_by<S>((tls, proof): (Arc<Tls>, Proof), shared: &Arc<Shared>, driven: &mut Driven<S, Event>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let clock = &shared.common.clock;
+    let until = proof.authenticated.until;
+    if let Some(until) = until {
+        let lead = Duration::from_millis(shared.common.settings.age_grace_ms);
+        let soon = passed(Some(renewal(clock.now().wall, until, lead)), Arc::clone(clock));
+        driven.wait_for(async {
+            soon.await;
+            Event::Renew
+        });
+    }
+    let passed = passed(until, Arc::clone(clock));
+    driven.wait_for(async move {
+        tokio::select! {
+            () = passed => {}
+            () = tls.withdrawn(proof) => {}
+        }
+        Event::Over
+    });
 }
 
 /// Ends when the peer is silent and does not answer pings.
@@ -196,34 +233,36 @@ fn builder(settings: &DoorSettings) -> server::Builder {
 
 #[cfg(test)]
 mod tests {
-    use jeton_core::Principal;
+    use jeton_core::{Principal, SystemClock};
     use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
     use tonic::service::Routes;
 
     use super::*;
-    use crate::door::{Caller, Peer, meter::Meter};
+    use crate::door::{Drain, Peer, request::Common, seldom::Seldom};
 
-    fn shared(drain: &Drain) -> Arc<Shared> {
-        let settings = DoorSettings::default();
-        let peer = Peer::Tcp { remote: ([127, 0, 0, 1], 1).into() };
-        Arc::new(Shared {
-            caller: Arc::new(Caller { principal: Principal::loopback_dev(), peer }),
+    fn shared() -> Arc<Shared> {
+        let common = Common {
+            name: "test",
             routes: Routes::default(),
             shortcut: None,
+            bearer: None,
+            clock: Arc::new(SystemClock),
+            settings: Arc::default(),
             streaming: |_| false,
             finishing: None,
             complete: |response| response,
-            drain: drain.clone(),
-            meter: Meter::new(settings.max_cancelled_requests, settings.max_idle_bytes_per_second),
-            settings: Arc::new(settings),
+            drain: Drain::default(),
             counters: Arc::default(),
-        })
+            log: Seldom::default(),
+        };
+        let peer = Peer::Tcp { remote: ([127, 0, 0, 1], 1).into() };
+        Arc::new(Shared::new(Arc::new(common), peer, Some(Principal::loopback_dev()), None))
     }
 
     /// A peer that has asked once, and goes on reading until it is told to stop. The first of the two is the door's side.
     async fn peer() -> (JoinHandle<()>, oneshot::Sender<()>) {
-        let ((near, far), drain) = (duplex(64 * 1024), Drain::default());
-        let served = tokio::spawn(serve(near, shared(&drain), Instant::now(), drain));
+        let (near, far) = duplex(64 * 1024);
+        let served = tokio::spawn(serve(near, shared(), Instant::now(), None));
         let (mut send, mut connection) = h2::client::handshake(far).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(async move {

@@ -1,8 +1,8 @@
-//! Who is at the door. The principal is fixed for the life of the connection, from what the listener can prove.
+//! Who is at the door, by where it comes from. The principal is fixed for the life of the connection.
 
 use std::net::SocketAddr;
 
-use jeton_core::Principal;
+use jeton_core::{Principal, Wall};
 
 /// What the listener knows of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Caller {
     pub principal: Principal,
     /// How it came.
     pub peer: Peer,
+    /// When its credential ends; none: with the connection.
+    pub until: Option<Wall>,
 }
 
 /// A peer that is not let in. The peer hears nothing of it.

@@ -13,17 +13,25 @@ use std::{
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
-use tokio::{sync::Semaphore, time::timeout};
+use jeton_access::{Authenticated, BearerTokens};
+use jeton_core::{Clock, Principal};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use tonic::{body::Body, service::Routes};
 
 use super::{
-    Caller, DoorSettings, Drain, Moment,
+    Caller, DoorSettings, Drain, Moment, Peer,
     accept::Counters,
+    caller::{Asker, Named},
     deadline,
     ending::ending,
     incoming::{Incoming, Read, Reading},
     meter::Meter,
     outgoing,
+    seldom::Seldom,
+    standing::Standing,
 };
 
 /// A shorter way for one call, where the answer is in memory.
@@ -35,23 +43,51 @@ pub trait Shortcut: Send + Sync + 'static {
     fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Bytes>;
 }
 
-/// Everything that the requests of one connection share.
-pub(crate) struct Shared {
-    pub(crate) caller: Arc<Caller>,
+/// Everything that the connections of one door share.
+pub(crate) struct Common {
+    pub(crate) name: &'static str,
     pub(crate) routes: Routes,
     pub(crate) shortcut: Option<Arc<dyn Shortcut>>,
+    pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Arc<DoorSettings>,
     pub(crate) streaming: fn(&str) -> bool,
     pub(crate) finishing: Option<Arc<Semaphore>>,
     pub(crate) complete: fn(Response<Body>) -> Response<Body>,
     pub(crate) drain: Drain,
-    pub(crate) meter: Meter,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) log: Seldom,
+}
+
+/// Everything that the requests of one connection share.
+pub(crate) struct Shared {
+    pub(crate) common: Arc<Common>,
+    pub(crate) peer: Peer,
+    /// None: each request has to tell by a token.
+    pub(crate) caller: Option<Arc<Caller>>,
+    pub(crate) standing: Standing,
+    pub(crate) meter: Meter,
 }
 
 impl Shared {
-    fn short_answer(&self, message: &[u8], moment: &mut Moment) -> Option<Bytes> {
-        self.shortcut.as_ref()?.answer(&self.caller, message, moment)
+    /// What a certificate proved is over what the peer's place says.
+    pub(crate) fn new(
+        common: Arc<Common>,
+        peer: Peer,
+        principal: Option<Principal>,
+        proven: Option<Authenticated>,
+    ) -> Self {
+        let known = proven.or_else(|| principal.map(|principal| Authenticated { principal, until: None }));
+        let caller = known.map(|Authenticated { principal, until }| {
+            Arc::new(Caller { principal, peer: peer.clone(), until })
+        });
+        let settings = &common.settings;
+        let meter = Meter::new(settings.max_cancelled_requests, settings.max_idle_bytes_per_second);
+        Self { peer, caller, standing: Standing::default(), meter, common }
+    }
+
+    fn short_answer(&self, caller: &Caller, message: &[u8], moment: &mut Moment) -> Option<Bytes> {
+        self.common.shortcut.as_ref()?.answer(caller, message, moment)
     }
 }
 
@@ -64,14 +100,18 @@ pub(crate) fn take(
     cx: &mut Context<'_>,
 ) -> Option<impl Future<Output = ()> + Send + use<>> {
     shared.meter.request(header_bytes(&request));
-    let short = shared.shortcut.as_ref().is_some_and(|shortcut| takes_short_way(&request, shortcut.as_ref()));
+    let named = shared.named(&request, moment);
+    let shortcut = shared.common.shortcut.as_deref();
+    let short = shortcut.is_some_and(|shortcut| takes_short_way(&request, shortcut));
     let (head, stream) = request.into_parts();
     let mut reading = Reading::new(stream);
     let mut unread = false;
-    if short {
+    if short && !matches!(named, Named::Nobody(_)) {
         match reading.poll(cx, &shared.meter) {
             Poll::Ready(Read::Whole) => {
-                if let Some(answer) = shared.short_answer(&reading.head, moment) {
+                if let Some(caller) = named.caller()
+                    && let Some(answer) = shared.short_answer(caller, &reading.head, moment)
+                {
                     // An error: the peer is gone.
                     let _ = outgoing::message(respond, answer);
                     return None;
@@ -85,7 +125,9 @@ pub(crate) fn take(
             Poll::Pending => unread = true,
         }
     }
-    Some(exchange(Exchange::new(shared), Request::from_parts(head, reading), respond, unread))
+    let exchange =
+        Exchange { shared: Arc::clone(shared), asker: named.kept(), short, unread, answered: false };
+    Some(exchange.run(Request::from_parts(head, reading), respond))
 }
 
 fn takes_short_way<B>(request: &Request<B>, shortcut: &dyn Shortcut) -> bool {
@@ -104,13 +146,12 @@ fn header_bytes<B>(request: &Request<B>) -> u64 {
 /// A request under way. Dropped before there was an answer: its peer cancelled it.
 struct Exchange {
     shared: Arc<Shared>,
+    asker: Asker,
+    /// Whether it may take the short way.
+    short: bool,
+    /// Whether the message of the short way is not all here.
+    unread: bool,
     answered: bool,
-}
-
-impl Exchange {
-    fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), answered: false }
-    }
 }
 
 impl Drop for Exchange {
@@ -124,69 +165,100 @@ impl Drop for Exchange {
 impl Shared {
     fn cancelled(&self) {
         self.meter.cancel();
-        self.counters.cancelled.fetch_add(1, Relaxed);
+        self.common.counters.cancelled.fetch_add(1, Relaxed);
     }
+}
 
+impl Common {
     fn late(&self) -> Response<Body> {
         self.counters.late.fetch_add(1, Relaxed);
         deadline::exceeded()
     }
 }
 
-/// Everything that takes more than one poll. `unread`: the message of the short way is not all here.
-async fn exchange(
-    mut exchange: Exchange,
-    mut request: Request<Reading>,
-    mut respond: SendResponse<Bytes>,
-    unread: bool,
-) {
-    let shared = Arc::clone(&exchange.shared);
-    if unread {
-        let wait = deadline::of(&request, shared.settings.request_deadline());
-        let read = timeout(wait, poll_fn(|cx| request.body_mut().poll(cx, &shared.meter))).await;
-        match read {
-            Ok(Read::Whole) => {
-                if let Some(answer) = shared.short_answer(&request.body().head, &mut Moment::default()) {
-                    exchange.answered = true;
-                    let _ = outgoing::message(respond, answer);
-                    return;
-                }
-            }
-            Ok(Read::TooLong) => {}
-            Ok(Read::Broken) => return,
-            Err(_) => {
-                exchange.answered = true;
-                let _ = outgoing::response(respond, (shared.complete)(shared.late())).await;
-                return;
-            }
+/// What comes of a request on the way.
+enum Outcome {
+    /// The short way's bytes.
+    Short(Bytes),
+    /// Anything else.
+    Response(Response<Body>),
+    /// Nobody is there to hear it.
+    Gone,
+}
+
+impl Exchange {
+    /// Everything that takes more than one poll.
+    async fn run(mut self, request: Request<Reading>, mut respond: SendResponse<Bytes>) {
+        let outcome = tokio::select! {
+            biased;
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            outcome = self.outcome(request) => outcome,
+        };
+        self.answered = !matches!(outcome, Outcome::Gone);
+        let sent = match outcome {
+            Outcome::Short(answer) => outgoing::message(respond, answer),
+            Outcome::Response(response) => outgoing::response(respond, response).await,
+            Outcome::Gone => return,
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "an answer did not reach its caller");
         }
     }
-    let response = tokio::select! {
-        biased;
-        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-        response = long(&shared, request) => response,
-    };
-    exchange.answered = true;
-    if let Err(error) = outgoing::response(respond, response).await {
-        tracing::debug!(%error, "an answer did not reach its caller");
+
+    async fn outcome(&self, mut request: Request<Reading>) -> Outcome {
+        let (shared, common) = (&self.shared, &*self.shared.common);
+        let told = |response| Outcome::Response((common.complete)(response));
+        let end = Instant::now() + deadline::of(&request, common.settings.request_deadline());
+        let caller = match &self.asker {
+            Asker::Known(caller) => Arc::clone(caller),
+            Asker::Nobody(reason) => return told(common.unauthenticated(shared, reason)),
+            Asker::Unverified => match timeout_at(end, shared.verified(&request)).await {
+                Ok(Ok(caller)) => caller,
+                Ok(Err(response)) => return told(response),
+                Err(_) => return told(common.late()),
+            },
+        };
+        if self.unread {
+            let read = poll_fn(|cx| request.body_mut().poll(cx, &shared.meter));
+            match timeout_at(end, read).await {
+                Ok(Read::Whole | Read::TooLong) => {}
+                Ok(Read::Broken) => return Outcome::Gone,
+                Err(_) => return told(common.late()),
+            }
+        }
+        // What waited for nothing was tried at once.
+        let waited = self.unread || matches!(self.asker, Asker::Unverified);
+        if self.short && waited {
+            let message = &request.body().head;
+            if let Some(answer) = shared.short_answer(&caller, message, &mut Moment::default()) {
+                return Outcome::Short(answer);
+            }
+        }
+        Outcome::Response(long(shared, request, caller, end).await)
     }
 }
 
 /// tonic's way, with the caller at hand and a deadline for what is no stream.
-async fn long(shared: &Arc<Shared>, request: Request<Reading>) -> Response<Body> {
-    let wait = (!(shared.streaming)(request.uri().path()))
-        .then(|| deadline::of(&request, shared.settings.request_deadline()));
+async fn long(
+    shared: &Arc<Shared>,
+    request: Request<Reading>,
+    caller: Arc<Caller>,
+    end: Instant,
+) -> Response<Body> {
+    let (common, streams) = (&shared.common, (shared.common.streaming)(request.uri().path()));
     let mut request = request.map(|reading| Body::new(Incoming { reading, shared: Arc::clone(shared) }));
-    request.extensions_mut().insert(Arc::clone(&shared.caller));
-    let answered = match wait {
-        None => routed(shared, request).await.map(|body| ending(body, &shared.drain)),
-        Some(wait) => timeout(wait, unary(shared, request)).await.unwrap_or_else(|_| shared.late()),
+    let until = caller.until;
+    request.extensions_mut().insert(caller);
+    let answered = if streams {
+        routed(common, request).await.map(|body| ending(body, shared, until))
+    } else {
+        timeout_at(end, unary(shared, request)).await.unwrap_or_else(|_| common.late())
     };
-    (shared.complete)(answered)
+    (common.complete)(answered)
 }
 
-async fn routed(shared: &Shared, request: Request<Body>) -> Response<Body> {
-    let mut routes = shared.routes.clone();
+async fn routed(common: &Common, request: Request<Body>) -> Response<Body> {
+    let mut routes = common.routes.clone();
     // The routes are always ready, and cannot fail.
     let Ok(response) = tower::Service::call(&mut routes, request).await;
     response
@@ -194,10 +266,10 @@ async fn routed(shared: &Shared, request: Request<Body>) -> Response<Body> {
 
 /// In a task of its own where it has to come to its end.
 async fn unary(shared: &Arc<Shared>, request: Request<Body>) -> Response<Body> {
-    let Some(finishing) = &shared.finishing else { return routed(shared, request).await };
+    let Some(finishing) = &shared.common.finishing else { return routed(&shared.common, request).await };
     let Ok(place) = Arc::clone(finishing).acquire_owned().await else { return deadline::exceeded() };
-    let own = Arc::clone(shared);
-    let task = shared.drain.track(async move {
+    let own = Arc::clone(&shared.common);
+    let task = shared.common.drain.track(async move {
         let _place = place;
         routed(&own, request).await
     });

@@ -13,6 +13,8 @@ pub struct DoorSettings {
     pub max_connections: usize,
     /// Open connections of one principal.
     pub max_connections_per_principal: usize,
+    /// Open connections of one remote address whose principal is not known: in a handshake, or with bearer tokens alone. Not on loopback.
+    pub max_connections_per_address: usize,
     /// Requests under way on one connection.
     pub max_concurrent_streams: u32,
     /// Headers of one request.
@@ -40,6 +42,7 @@ impl Default for DoorSettings {
         Self {
             max_connections: 0,
             max_connections_per_principal: 1_024,
+            max_connections_per_address: 256,
             max_concurrent_streams: 100,
             max_header_bytes: 16 * 1024,
             first_request_deadline_ms: 5_000,
@@ -61,6 +64,7 @@ impl DoorSettings {
     pub fn validate(&self) -> Vec<Problem> {
         let rules = [
             ("max_connections_per_principal", self.max_connections_per_principal >= 1, "must be at least 1"),
+            ("max_connections_per_address", self.max_connections_per_address >= 1, "must be at least 1"),
             (
                 "max_concurrent_streams",
                 (1..=10_000).contains(&self.max_concurrent_streams),

@@ -67,6 +67,8 @@ pub enum Reason {
     Internal,
     /// The registry cannot be written.
     StoreUnavailable,
+    /// The audit log cannot be written.
+    AuditUnavailable,
     /// A sealed value does not open.
     SealedValueUnreadable,
 }
@@ -223,6 +225,13 @@ pub const REASONS: &[(Reason, &str, Code, bool, &str)] = &[
         Code::Unavailable,
         true,
         "The registry's disk is full, read-only or broken; nothing was changed. Tokens are still served.",
+    ),
+    (
+        Reason::AuditUnavailable,
+        "AUDIT_UNAVAILABLE",
+        Code::Unavailable,
+        true,
+        "The audit log cannot be written, so nothing is changed; the message says why. Tokens are still served, unless `audit.on_full` is `refuse`.",
     ),
     (
         Reason::SealedValueUnreadable,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jeton_access::Access;
-use jeton_core::{Clock, Principal};
+use jeton_core::{AuditTrail, Clock, Principal};
 use jeton_engine::Engine;
 use jeton_lifecycle::Lifecycle;
 use jeton_proto::{
@@ -20,8 +20,16 @@ use jeton_proto::{
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{AuthorityProbe, permit, shortcut::GetTokenShortcut};
-use crate::door::{Drain, Shortcut};
+use super::{
+    AuthorityProbe,
+    audit::{Auditor, audited},
+    permit,
+    shortcut::GetTokenShortcut,
+};
+use crate::{
+    Alarms,
+    door::{Drain, Shortcut},
+};
 
 /// Largest request of the data plane, and of a batch.
 const MAX_REQUEST_BYTES: usize = 512 * 1024;
@@ -74,6 +82,8 @@ pub struct Broker {
     pub lifecycle: Lifecycle,
     /// The outbound side, for authorities.
     pub probe: Arc<dyn AuthorityProbe>,
+    /// Where changes are written down before they are made.
+    pub trail: Arc<dyn AuditTrail>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// Tells watchers when to move.
@@ -90,6 +100,8 @@ pub struct Broker {
     pub quarantined: Arc<Vec<String>>,
     /// Why the last write of the registry failed, if it did.
     pub unwritable: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// What needs an operator.
+    pub alarms: Alarms,
 }
 
 impl std::fmt::Debug for Broker {
@@ -123,8 +135,8 @@ pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health)
         .add_service(AccessServiceServer::new(broker.clone()))
         .add_service(StatusServiceServer::new(broker.clone()))
         .add_service(health);
-    let routes = permit::guarded(broker, with_reflection(routes, reflection));
-    (routes, Health::serving(reporter, ADMIN_SERVICES).await)
+    let routes = audited(permit::guarded(broker, routes), Auditor::of(broker));
+    (with_reflection(routes, reflection), Health::serving(reporter, ADMIN_SERVICES).await)
 }
 
 fn with_reflection(routes: Routes, wanted: bool) -> Routes {

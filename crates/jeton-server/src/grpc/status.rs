@@ -127,6 +127,12 @@ impl Broker {
                     .into();
             problems.push(problem("registry".into(), format!("the last write failed: {error}"), remedy));
         }
+        let alarms = self.alarms.raised().into_iter();
+        problems.extend(alarms.map(|(subject, alarm)| problem(subject, alarm.message, alarm.remedy)));
+        for text in self.trail.problems() {
+            let remedy = "make room on the disk of the data directory, or make it writable; `jeton audit verify` says whether the log is whole";
+            problems.push(problem("audit log".into(), text, remedy.into()));
+        }
         for slot in self.engine.slots().into_iter().filter(|slot| sees(call, &directory, slot.key.identity)) {
             let (Some(error), true) = (slot.last_error, slot.state != SlotState::Fresh) else { continue };
             let name = directory.identity(slot.key.identity).map_or_else(String::new, |i| i.name.to_string());

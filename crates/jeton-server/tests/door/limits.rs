@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jeton_server::door::DoorSettings;
+use jeton_server::door::{ClientCertificates, DoorSettings, Tls};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -30,15 +30,10 @@ async fn behind_tls_stands_the_same_door_and_a_handshake_that_never_ends_is_clos
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    server.alpn_protocols = vec![b"h2".to_vec()];
+    let server = Tls::new(ClientCertificates::Ignored, 0);
+    server.show(vec![made.cert.der().clone()], key).unwrap();
     let settings = DoorSettings { first_request_deadline_ms: 1_500, ..DoorSettings::default() };
-    let door = open_that(settings, false, Some(Arc::new(server))).await;
+    let door = open_that(settings, false, Some(server)).await;
     let mut silent = TcpStream::connect(door.address).await.unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();

@@ -19,7 +19,11 @@ use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use jeton_server::door::{Door, DoorSettings, DoorStats, Drain, Listen, Listener, LoopbackDev, serve};
+use jeton_access::BearerTokens;
+use jeton_core::{Clock, SystemClock};
+use jeton_server::door::{
+    Authenticate, Caller, Door, DoorSettings, DoorStats, Drain, Listen, Listener, LoopbackDev, Tls, serve,
+};
 use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinHandle, time::timeout};
 use tonic::{Status, body::Body, server::NamedService, service::Routes};
 
@@ -31,7 +35,7 @@ const MESSAGE: &[u8] = &[7; 2_048];
 const LARGE: &[u8] = &[7; 256 * 1_024];
 
 /// Answers after as many milliseconds as the path says: `/test.Slow/250`. `message` in the path: with a message, and `large`
-/// with a long one; `endless`: with the headers, and then nothing.
+/// with a long one; `endless`: with the headers, and then nothing. `caller` in the headers of an answer is who asked.
 #[derive(Clone, Default)]
 struct Slow(Arc<AtomicU32>);
 
@@ -53,6 +57,7 @@ impl tower::Service<Request<Body>> for Slow {
         let [endless, message, large] =
             ["endless", "message", "large"].map(|word| request.uri().path().contains(word));
         let done = Arc::clone(&self.0);
+        let caller = request.extensions().get::<Arc<Caller>>().unwrap().principal.to_string();
         Box::pin(async move {
             if millis > 0 {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -68,7 +73,8 @@ impl tower::Service<Request<Body>> for Slow {
                 let frames = [Frame::data(message), Frame::trailers(success)];
                 return Ok(streamed(stream::iter(frames.map(Ok)).boxed()));
             }
-            Ok(Response::builder().header("grpc-status", "0").body(Body::empty()).unwrap())
+            let answer = Response::builder().header("grpc-status", "0").header("caller", caller);
+            Ok(answer.body(Body::empty()).unwrap())
         })
     }
 }
@@ -90,16 +96,32 @@ pub(crate) async fn open(settings: DoorSettings) -> Open {
     open_that(settings, false, None).await
 }
 
-pub(crate) async fn open_that(
-    settings: DoorSettings,
-    finishes: bool,
-    tls: Option<Arc<rustls::ServerConfig>>,
-) -> Open {
+pub(crate) async fn open_that(settings: DoorSettings, finishes: bool, tls: Option<Arc<Tls>>) -> Open {
+    let known: Arc<dyn Authenticate> = Arc::new(LoopbackDev);
+    open_for(settings, finishes, Callers { tls, authenticate: Some(known), ..Callers::default() }).await
+}
+
+/// Who may come, and how it is known.
+pub(crate) struct Callers {
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
+    pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        Self { tls: None, authenticate: None, bearer: None, clock: Arc::new(SystemClock) }
+    }
+}
+
+pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Callers) -> Open {
     let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
     let (address, drain) = (listener.tcp_address().unwrap(), Drain::default());
     let slow = Slow::default();
     let done = Arc::clone(&slow.0);
-    let (authenticate, routes) = (Arc::new(LoopbackDev), Routes::new(slow));
+    let routes = Routes::new(slow);
+    let Callers { tls, authenticate, bearer, clock } = callers;
     let streaming = |path: &str| path.ends_with("/stream");
     let (accepting, stats) = serve(
         Door {
@@ -108,6 +130,8 @@ pub(crate) async fn open_that(
             settings,
             tls,
             authenticate,
+            bearer,
+            clock,
             routes,
             shortcut: None,
             streaming,

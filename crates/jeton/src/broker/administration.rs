@@ -41,7 +41,10 @@ impl World {
     async fn plane(&self, principal: &Principal) -> Plane {
         let (routes, _) = grpc::admin_routes(&self.running.broker, false).await;
         let peer = Peer::Unix { uid: 7001, gid: 7001, pid: None };
-        InterceptedService::new(routes, As(Arc::new(Caller { principal: principal.clone(), peer })))
+        InterceptedService::new(
+            routes,
+            As(Arc::new(Caller { principal: principal.clone(), peer, until: None })),
+        )
     }
 
     async fn give(&self, member: &str, role: &str, identity: &str) -> Result<String, String> {

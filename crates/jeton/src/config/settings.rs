@@ -3,12 +3,13 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use jeton_access::AccessSettings;
+use jeton_audit::AuditSettings;
 use jeton_core::{Principal, Problem};
 use jeton_engine::EngineSettings;
 use jeton_keys::KeysSettings;
 use jeton_lifecycle::LifecycleSettings;
 use jeton_sandbox::SandboxOptions;
-use jeton_server::door::DoorSettings;
+use jeton_server::door::{DoorSettings, TlsSettings};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -34,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) lifecycle: LifecycleSettings,
     pub(crate) access: AccessSettings,
     pub(crate) keys: KeysSettings,
+    pub(crate) audit: AuditSettings,
     pub(crate) log: LogSettings,
 }
 
@@ -63,8 +65,10 @@ pub(crate) struct DataSettings {
     pub(crate) socket_mode: String,
     /// TCP address; empty: none. `dev` only, on loopback: TCP callers are not authenticated.
     pub(crate) listen: String,
-    /// TCP address for `dev --tls`; on loopback too, because callers are not authenticated by it.
+    /// TCP address with TLS; empty: none. In `serve` with what `tls` says; in `dev`, on loopback, for `--tls` and `--mtls`.
     pub(crate) tls_listen: String,
+    /// The certificate that is shown there, and who is let in.
+    pub(crate) tls: TlsSettings,
 }
 
 /// `[admin]`: the admin plane.
@@ -112,6 +116,7 @@ impl Default for Settings {
             lifecycle: LifecycleSettings::default(),
             access: AccessSettings::default(),
             keys: KeysSettings::default(),
+            audit: AuditSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -124,6 +129,7 @@ impl Default for DataSettings {
             socket_mode: "0660".into(),
             listen: String::new(),
             tls_listen: String::new(),
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -173,6 +179,7 @@ impl Settings {
             ("lifecycle", self.lifecycle.validate()),
             ("access", self.access.validate()),
             ("keys", self.keys.validate()),
+            ("audit", self.audit.validate()),
             ("log", self.log.validate()),
         ];
         let own = self.data_dir.is_empty().then(|| Problem::new("data_dir", "must not be empty"));
@@ -255,6 +262,7 @@ impl DataSettings {
         if !self.listen.is_empty() && self.address().is_none() {
             problems.push(Problem::new("listen", "must be an address and a port such as 127.0.0.1:7411"));
         }
+        problems.extend(self.tls.validate().into_iter().map(|problem| problem.within("tls")));
         problems
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use http::Method;
-use jeton_authority::{Answer, Http, trust};
+use jeton_authority::{Answer, Http, bounds, trust};
 use jeton_core::profile::AuthorityLimits;
 use jeton_sandbox::Description;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub(super) struct Administrator<'a> {
 impl<'a> Administrator<'a> {
     pub(super) async fn sign_in(sandbox: &'a Description) -> anyhow::Result<Self> {
         let ca_file = sandbox.ca_file.display().to_string();
-        let http = Http::new(trust(Some(&ca_file))?, &AuthorityLimits::default());
+        let http = Http::new(trust(Some(&ca_file))?, bounds(&AuthorityLimits::default()));
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", &sandbox.administrator.client_id),
@@ -135,7 +135,7 @@ impl<'a> Administrator<'a> {
     /// Reads the demo secret with a token. Status and value.
     pub(super) async fn vault(sandbox: &Description, token: &str) -> anyhow::Result<(u16, String)> {
         let ca_file = sandbox.ca_file.display().to_string();
-        let http = Http::new(trust(Some(&ca_file))?, &AuthorityLimits::default());
+        let http = Http::new(trust(Some(&ca_file))?, bounds(&AuthorityLimits::default()));
         let url = format!("{}/secrets/{}?api-version=7.4", sandbox.vault.url, sandbox.vault.secret);
         let answer = http.read(&url, Some(token)).await?;
         Ok((answer.status, answer.text("value").to_owned()))

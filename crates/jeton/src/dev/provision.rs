@@ -18,7 +18,7 @@ use jeton_core::{
 };
 use jeton_engine::{Ask, Hit};
 use jeton_lifecycle::{
-    CreateAuthority, CreateIdentity, CreateWorkload, KeyRequest, KeyRing, RegistrarMaterial,
+    CreateAuthority, CreateIdentity, CreateWorkload, KeyRequest, KeyRing, RegistrarMaterial, WorkloadPatch,
 };
 use jeton_sandbox::Description;
 use secrecy::{ExposeSecret, SecretString};
@@ -47,11 +47,12 @@ pub(super) struct Demo {
     pub(super) identities: Vec<DevIdentity>,
 }
 
-/// Makes what is missing.
+/// Makes what is missing. `also`: what else the demo workload is known as.
 pub(super) async fn provision(
     running: &Running,
     data_dir: &DataDir,
     sandbox: &Description,
+    also: &[Principal],
     tour: &mut Tour,
 ) -> anyhow::Result<Demo> {
     let directory = running.broker.lifecycle.directory();
@@ -71,7 +72,20 @@ pub(super) async fn provision(
         Provisioner { running, sandbox, tour }.all().await?;
         write_private(&data_dir.join(MARK), b"")?;
     }
+    known_as(running, also).await?;
     described(running)
+}
+
+async fn known_as(running: &Running, also: &[Principal]) -> anyhow::Result<()> {
+    let (lifecycle, name) = (&running.broker.lifecycle, WORKLOAD.parse()?);
+    let Some(workload) = lifecycle.directory().workload_named(&name).cloned() else { return Ok(()) };
+    let mut principals = workload.principals.clone();
+    principals.extend(also.iter().filter(|new| !workload.principals.contains(new)).cloned());
+    if principals != workload.principals {
+        let patch = WorkloadPatch { principals: Some(principals), ..WorkloadPatch::default() };
+        lifecycle.update_workload(&name, patch, "").await?;
+    }
+    Ok(())
 }
 
 fn described(running: &Running) -> anyhow::Result<Demo> {

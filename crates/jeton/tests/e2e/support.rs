@@ -9,7 +9,7 @@ use std::{
 
 use http::Method;
 use hyper_util::rt::TokioIo;
-use jeton_authority::{Http, trust};
+use jeton_authority::{Http, bounds, trust};
 use jeton_core::profile::AuthorityLimits;
 use jeton_proto::v1::{
     self, access_service_client::AccessServiceClient, identity_service_client::IdentityServiceClient,
@@ -215,7 +215,7 @@ impl Sandbox {
 }
 
 pub(crate) fn client(ca_file: &Value) -> Http {
-    Http::new(trust(ca_file.as_str()).unwrap(), &AuthorityLimits::default())
+    Http::new(trust(ca_file.as_str()).unwrap(), bounds(&AuthorityLimits::default()))
 }
 
 /// `jeton dev` with a sandbox that outlives it.

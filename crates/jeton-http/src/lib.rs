@@ -1,6 +1,6 @@
-//! HTTPS to one authority: bounded in time and size, no redirects, no proxy, no silent repetition.
+//! HTTPS to one server: bounded in time and size, no redirects, no proxy, no silent repetition.
 
-use std::{error::Error, fmt, io::Cursor, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io::Cursor, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -10,7 +10,6 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use jeton_core::profile::AuthorityLimits;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -20,20 +19,34 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 
-/// Longest answer that is read.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
-
 /// TCP and TLS, together within the time for connecting: whoever hangs in the handshake was sent nothing.
 type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
 
-/// A client for one authority.
+/// A client for one server.
 #[derive(Clone)]
 pub struct Http {
     client: Client<Connector, Full<Bytes>>,
-    call_timeout: Duration,
+    bounds: Bounds,
 }
 
-/// What an authority answered.
+/// The bounds of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The longest time for connecting, TLS included.
+    pub connect: Duration,
+    /// The longest time for one call in all.
+    pub call: Duration,
+    /// A connection that is idle for longer is not used again.
+    pub idle: Duration,
+    /// Idle connections that are kept.
+    pub max_idle: usize,
+    /// The longest answer that is read.
+    pub max_answer_bytes: usize,
+    /// Whether URLs such as `http://127.0.0.1:8080/`, which leave the machine nowhere, may do without TLS.
+    pub plain_loopback: bool,
+}
+
+/// What a server answered.
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
@@ -43,9 +56,8 @@ pub struct Answer {
     pub json: Value,
 }
 
-/// Why there is no answer.
+/// Why there is no answer. Exhaustive: whoever may have changed something by a request has to decide for each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum HttpError {
     /// Nothing was sent: no connection, or no TLS.
     #[error("{host} cannot be reached: {cause}")]
@@ -95,32 +107,29 @@ pub fn trust(ca_file: Option<&str>) -> Result<ClientConfig, HttpError> {
 
 impl Http {
     /// A client with this trust and these limits.
-    pub fn new(tls: ClientConfig, limits: &AuthorityLimits) -> Self {
+    pub fn new(tls: ClientConfig, bounds: Bounds) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        let connect_timeout = Duration::from_secs(u64::from(limits.connect_timeout_seconds));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(tcp)
-            .map_future(move |connecting| async move {
-                match tokio::time::timeout(connect_timeout, connecting).await {
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
+        let builder = if bounds.plain_loopback { builder.https_or_http() } else { builder.https_only() };
+        let connector = builder.enable_http1().enable_http2().wrap_connector(tcp).map_future(
+            move |connecting| async move {
+                match tokio::time::timeout(bounds.connect, connecting).await {
                     Ok(connected) => connected,
-                    Err(_) => Err(format!("no connection within {} s", connect_timeout.as_secs()).into()),
+                    Err(_) => Err(format!("no connection within {} s", bounds.connect.as_secs()).into()),
                 }
-            });
+            },
+        );
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(u64::from(limits.connection_idle_seconds)))
-            .pool_max_idle_per_host(limits.max_concurrent as usize)
+            .pool_idle_timeout(bounds.idle)
+            .pool_max_idle_per_host(bounds.max_idle)
             // A repeated request would carry the same assertion, which is spent.
             .retry_canceled_requests(false)
             .build(BoxCloneSyncService::new(connector));
-        Self { client, call_timeout: limits.call_timeout() }
+        Self { client, bounds }
     }
 
     /// GET, with a bearer token if there is one.
@@ -163,9 +172,9 @@ impl Http {
         body: Bytes,
     ) -> Result<Answer, HttpError> {
         let host = url::Url::parse(url).map(|u| host_and_port(&u)).unwrap_or_default();
-        if !url.starts_with("https://") {
+        if !(url.starts_with("https://") || self.bounds.plain_loopback && is_plain_loopback(url)) {
             return Err(HttpError::Invalid(format!(
-                "{url:?} is not an https URL; authorities are spoken to over TLS alone"
+                "{url:?} is not an https URL; other machines are spoken to over TLS alone"
             )));
         }
         let mut request =
@@ -177,11 +186,11 @@ impl Http {
         let request = request
             .body(Full::new(body))
             .map_err(|_| HttpError::Invalid(format!("the request to {host} has a malformed header")))?;
-        match tokio::time::timeout(self.call_timeout, self.exchange(request, &host)).await {
+        match tokio::time::timeout(self.bounds.call, self.exchange(request, &host)).await {
             Ok(answer) => answer,
             Err(_) => Err(HttpError::Interrupted {
                 host,
-                cause: format!("no answer within {} s", self.call_timeout.as_secs()),
+                cause: format!("no answer within {} s", self.bounds.call.as_secs()),
             }),
         }
     }
@@ -196,7 +205,7 @@ impl Http {
             }
         })?;
         let (parts, body) = response.into_parts();
-        let read = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+        let read = Limited::new(body, self.bounds.max_answer_bytes).collect().await;
         let bytes = read
             .map_err(|e| HttpError::Interrupted { host: host.to_owned(), cause: root_cause(&*e) })?
             .to_bytes();
@@ -216,14 +225,23 @@ impl Answer {
         self.json[member].as_str().unwrap_or_default()
     }
 
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// A header of the answer, if it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
 /// A header with a bearer token, or none.
-pub(crate) fn with_bearer(token: Option<&str>) -> Vec<(&'static str, String)> {
+fn with_bearer(token: Option<&str>) -> Vec<(&'static str, String)> {
     token.map(|token| ("authorization", format!("Bearer {token}"))).into_iter().collect()
+}
+
+/// Whether a URL goes to this very machine without TLS, by an address that no name service has a say in.
+pub fn is_plain_loopback(url: &str) -> bool {
+    let Ok(url) = url::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    url.scheme() == "http" && address.is_ok_and(|a| a.is_loopback())
 }
 
 /// Without a user and a password, which the URL may hold.
@@ -258,12 +276,38 @@ mod tests {
 
     use super::*;
 
+    fn bounds(plain_loopback: bool) -> Bounds {
+        let (connect, call) = (Duration::from_secs(1), Duration::from_secs(30));
+        Bounds { connect, call, idle: connect, max_idle: 1, max_answer_bytes: 1 << 10, plain_loopback }
+    }
+
+    #[tokio::test]
+    async fn only_an_address_of_this_machine_may_do_without_tls_and_only_where_that_is_said() {
+        for (url, is) in [
+            ("http://127.0.0.1:8080/keys", true),
+            ("http://[::1]/keys", true),
+            ("http://localhost/keys", false),
+            ("http://127.0.0.1.example/keys", false),
+            ("http://127.0.0.1@issuer.example/keys", false),
+            ("http://10.0.0.1/keys", false),
+            ("https://127.0.0.1/keys", false),
+        ] {
+            assert_eq!(is_plain_loopback(url), is, "{url}");
+        }
+        let refusing = Http::new(trust(None).unwrap(), bounds(false));
+        for (http, url) in [
+            (&refusing, "http://127.0.0.1:1/"),
+            (&Http::new(trust(None).unwrap(), bounds(true)), "http://issuer.example/"),
+        ] {
+            assert!(matches!(http.read(url, None).await, Err(HttpError::Invalid(_))), "{url}");
+        }
+    }
+
     #[tokio::test]
     async fn a_host_that_hangs_in_the_handshake_was_sent_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/reg", listener.local_addr().unwrap());
-        let limits = AuthorityLimits { connect_timeout_seconds: 1, ..AuthorityLimits::default() };
-        let failed = Http::new(trust(None).unwrap(), &limits).read(&url, None).await.unwrap_err();
+        let failed = Http::new(trust(None).unwrap(), bounds(false)).read(&url, None).await.unwrap_err();
         assert!(matches!(failed, HttpError::Unreachable { .. }), "{failed}");
         assert!(failed.to_string().contains("within 1 s"), "{failed}");
     }
