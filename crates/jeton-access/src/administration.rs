@@ -17,6 +17,7 @@ pub struct AdminCall {
     administrator: Administrator,
     method: &'static str,
     permission: Permission,
+    correlation_id: Option<String>,
 }
 
 /// A refusal, as the caller hears of it.
@@ -43,7 +44,7 @@ impl Access {
         let (directory, now) = (self.shared.directory(), self.shared.clock.now().wall);
         let workload = directory.workload_of(principal);
         let administrator = Administrator::new(principal, workload, root, &self.snapshot(), now);
-        AdminCall { access: self.clone(), administrator, method, permission }
+        AdminCall { access: self.clone(), administrator, method, permission, correlation_id: None }
     }
 
     /// Held over the check and the change of who has what, role assignments and the principals of workloads: otherwise two changes, each
@@ -54,6 +55,11 @@ impl Access {
 }
 
 impl AdminCall {
+    /// The same call, with the id under which it is known elsewhere; none: each refusal gets its own.
+    pub fn under(self, correlation_id: Option<String>) -> Self {
+        Self { correlation_id, ..self }
+    }
+
     /// Whether the caller may do there what the method does.
     pub fn may(&self, object: Object<'_>) -> bool {
         self.administrator.may(self.permission, object)
@@ -214,7 +220,8 @@ impl AdminCall {
             denial,
             at: shared.clock.now().wall,
         };
-        let correlation_id = shared.new_uid().to_string();
+        let own = || shared.new_uid().to_string();
+        let correlation_id = self.correlation_id.clone().unwrap_or_else(own);
         shared.denials.remember(correlation_id.clone(), denied);
         NotPermitted { reason, correlation_id }
     }

@@ -214,7 +214,10 @@ impl Access {
         }
         let now = self.shared.clock.now().wall;
         if let Some(at) = request.expires_at.filter(|at| *at <= now) {
-            return invalid("expire_time", format!("{at} lies in the past: it is {now}"));
+            return invalid(
+                "expire_time",
+                format!("{} lies in the past: it is {}", at.rfc3339(), now.rfc3339()),
+            );
         }
         Ok(RoleAssignment {
             uid,

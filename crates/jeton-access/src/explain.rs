@@ -209,7 +209,7 @@ fn in_words(denial: &Denial, identity: &str) -> String {
     match denial {
         Denial::NoAssignment => format!("no role assignment lets this caller use {identity}"),
         Denial::TargetNotGranted { nearest } => format!("{nearest} lets this caller use {identity}, but not for this target"),
-        Denial::Expired { assignment, at } => format!("{assignment} would allow it, but expired at {at}"),
+        Denial::Expired { assignment, at } => format!("{assignment} would allow it, but expired at {}", at.rfc3339()),
         Denial::UnknownIdentity => format!("{identity} does not exist: `jeton identity list` shows what does"),
         Denial::NoSystemIdentity => {
             "the request names no identity, and the caller's principal belongs to no workload with a system-assigned identity: name one, or see `jeton workload enable-system-identity --help`".into()

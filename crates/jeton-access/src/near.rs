@@ -69,7 +69,7 @@ impl Surroundings<'_> {
     }
 
     fn expiry(&self, assignment: &RoleAssignment) -> Option<String> {
-        assignment.expires_at.filter(|at| *at <= self.now).map(|at| format!("expired at {at}"))
+        assignment.expires_at.filter(|at| *at <= self.now).map(|at| format!("expired at {}", at.rfc3339()))
     }
 
     fn other_member(&self, member: &Member) -> Option<(usize, String)> {

@@ -277,7 +277,7 @@ async fn an_explanation_lists_what_nearly_allows_it_the_nearest_first_and_says_w
     assert_eq!(
         nearest,
         [
-            &*format!("expired at {at}"),
+            &*format!("expired at {}", at.rfc3339()),
             "is for scope:other",
             "is for the one principal unix://n/uid; a pattern for all below it is written unix://n/uid/",
             "is on identities/payments.*",

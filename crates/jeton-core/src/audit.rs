@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::{BoxFuture, Principal, Uid, Wall};
+use crate::{BoxFuture, Principal, Role, Uid, Wall};
 
 /// One event. What does not apply is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,6 +34,9 @@ pub struct AuditEvent {
     /// The credential that was made, used or removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Uid>,
+    /// The role that was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
     /// What a token was for, canonical where it could be resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Box<str>>,
@@ -150,6 +153,7 @@ impl AuditEvent {
             method: None,
             resources: Vec::new(),
             credential: None,
+            role: None,
             target: None,
             reason: None,
             correlation_id: None,

@@ -26,7 +26,8 @@ use jeton_lifecycle::{
 use jeton_server::{
     Alarms,
     door::{
-        Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls, UnixPeer, serve,
+        Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls, UnixPeer,
+        serve,
     },
     grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
 };

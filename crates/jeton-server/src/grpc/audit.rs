@@ -14,7 +14,7 @@ use axum::{
 use http_body_util::{BodyExt, Full, Limited};
 use jeton_core::{
     AssignmentName, AuditEvent, AuditKind, AuditOutcome, AuditResource, AuditTrail, AuditUnavailable,
-    AuthorityName, Clock, IdentityName, Principal, PrincipalPattern, Uid, Workload, WorkloadName,
+    AuthorityName, Clock, Principal, PrincipalPattern, Role, ScopeName, Uid, Workload, WorkloadName,
 };
 use jeton_proto::v1;
 use prost::{
@@ -39,6 +39,10 @@ const MAX_BYTES: usize = 4 * 1024 * 1024 + PREFIX;
 const PREFIX: usize = 5;
 
 type Lookup<K, V> = Arc<dyn Fn(&K) -> Option<V> + Send + Sync>;
+
+/// By which a change is found on the trail; in the request's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct CorrelationId(pub(super) Box<str>);
 
 /// What it takes to write down a change.
 #[derive(Clone)]
@@ -81,7 +85,7 @@ async fn audit(State(auditor): State<Auditor>, request: Request, next: Next) -> 
     if !is_change(request.uri().path()) {
         return next.run(request).await;
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BYTES).collect().await.map(|body| body.to_bytes()) else {
         return refusal(Failure::too_large("the message is longer than 4 MiB, or its sender went away"));
     };
@@ -90,6 +94,8 @@ async fn audit(State(auditor): State<Auditor>, request: Request, next: Next) -> 
     if let Err(error) = auditor.trail.record(event.clone()).await {
         return refusal(error.into());
     }
+    // A refusal has the id by which the event is found.
+    parts.extensions.insert(CorrelationId(event.correlation_id.clone().unwrap_or_default()));
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     let (parts, body) = response.into_parts();
     // The answer of a service in this process: whole, or its error is in the headers.
@@ -125,9 +131,12 @@ impl Auditor {
         }
         let message = body.get(PREFIX..).unwrap_or_default();
         event.resources = named(path, message).map(|name| self.resource(&name)).collect();
-        if path.ends_with("/CreateRoleAssignment") {
-            let targets = v1::CreateRoleAssignmentRequest::decode(message).map(|r| r.targets.join(" "));
-            event.target = targets.ok().filter(|targets| !targets.is_empty()).map(Into::into);
+        if path.ends_with("/CreateRoleAssignment")
+            && let Ok(wanted) = v1::CreateRoleAssignmentRequest::decode(message)
+        {
+            event.role =
+                if wanted.role.is_empty() { Some(Role::TokenUser) } else { wanted.role.parse().ok() };
+            event.target = Some(wanted.targets.join(" ")).filter(|t| !t.is_empty()).map(Into::into);
         }
         event
     }
@@ -203,8 +212,7 @@ fn named(path: &str, message: &[u8]) -> impl Iterator<Item = Box<str>> {
 
 fn resource_name(bytes: &[u8]) -> Option<Box<str>> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let group = text.strip_suffix(".*").unwrap_or(text);
-    let is_name = group.parse::<IdentityName>().is_ok()
+    let is_name = text.parse::<ScopeName>().is_ok()
         || text.parse::<WorkloadName>().is_ok()
         || text.parse::<AuthorityName>().is_ok()
         || text.parse::<AssignmentName>().is_ok();
@@ -269,6 +277,17 @@ mod tests {
         }
     }
 
+    fn auditor(trail: &MemoryTrail) -> Auditor {
+        Auditor {
+            trail: Arc::new(trail.clone()),
+            clock: Arc::new(SystemClock),
+            uid: Arc::new(|name| {
+                (name == "authorities/entra").then(|| Uid::new(Wall::from_secs(1), [1; 10]))
+            }),
+            workload: Arc::new(|_| None),
+        }
+    }
+
     /// A service that answers so, behind the audit; how often it was called.
     async fn call(trail: &MemoryTrail, path: &str, answer: Result<Vec<u8>, Status>) -> (Response, usize) {
         let calls = Arc::new(AtomicUsize::new(0));
@@ -278,17 +297,11 @@ mod tests {
             answer.map_or_else(|status| status.into_http(), |body| Response::new(Body::from(body)))
         };
         let router = Router::new().route(path, post(service));
-        let auditor = Auditor {
-            trail: Arc::new(trail.clone()),
-            clock: Arc::new(SystemClock),
-            uid: Arc::new(|name| {
-                (name == "authorities/entra").then(|| Uid::new(Wall::from_secs(1), [1; 10]))
-            }),
-            workload: Arc::new(|_| None),
-        };
+        let auditor = auditor(trail);
         let caller = Caller {
             principal: Principal::loopback_dev(),
             peer: Peer::Tcp { remote: ([127, 0, 0, 1], 9).into() },
+            until: None,
         };
         let request = Request::post(path).extension(Arc::new(caller)).body(Body::from(framed(&request())));
         let routes = audited(router.into(), auditor).into_axum_router();
@@ -337,6 +350,33 @@ mod tests {
             trail.events().into_iter().skip(1).step_by(2).map(|e| (e.outcome, e.reason)).collect();
         let (failed, denied) = (Some("NOT_FOUND".into()), Some("ACCESS_DENIED".into()));
         assert_eq!(ends, [(AuditOutcome::Failed, failed), (AuditOutcome::Denied, denied)]);
+    }
+
+    #[tokio::test]
+    async fn who_was_given_which_role_on_what_is_on_the_trail_and_no_text_that_is_none() {
+        let given = |member: &str, role: &str, identity: &str| v1::CreateRoleAssignmentRequest {
+            member: member.into(),
+            role: role.into(),
+            identity: identity.into(),
+            ..Default::default()
+        };
+        let auditor = auditor(&MemoryTrail::default());
+        for (request, role, names) in [
+            (given("spiffe://a/b/", "reader", "*"), Some(Role::Reader), &["spiffe://a/b/", "*"][..]),
+            (
+                given("workloads/w", "", "identities/x.*"),
+                Some(Role::TokenUser),
+                &["workloads/w", "identities/x.*"],
+            ),
+            (given("canary", "canary", "canary*"), None, &[]),
+        ] {
+            let path = "/jeton.v1.AccessService/CreateRoleAssignment";
+            let event = auditor.event(None, path, &framed(&request));
+            assert_eq!(event.role, role);
+            let shown: Vec<_> = event.resources.iter().map(|r| &*r.name).collect();
+            assert_eq!(shown, names);
+            assert!(!serde_json::to_string(&event).unwrap().contains("canary"), "{event:?}");
+        }
     }
 
     #[test]

@@ -10,13 +10,14 @@ use std::{
 };
 
 use futures_util::future::{Either, Ready, ready};
-use http::Response;
+use http::{Extensions, Response};
 use jeton_access::AdminCall;
 use jeton_core::{Identity, IdentityName, Object, Permission, ScopeName, WorkloadName};
 use tonic::{Request, Status, service::Routes};
 use tower::{Layer, Service};
 
 use super::{
+    audit::CorrelationId,
     error::{Failure, Reason},
     routes::Broker,
 };
@@ -100,11 +101,11 @@ pub(super) fn guarded(broker: &Broker, routes: Routes) -> Routes {
 
 impl Broker {
     /// A call that goes on to its service, which gets the method again by [`Broker::admin_call`].
-    fn admit(&self, path: &str, caller: Option<&Arc<Caller>>) -> Result<&'static Method, Failure> {
+    fn admit(&self, path: &str, extensions: &Extensions) -> Result<&'static Method, Failure> {
         let named = |method: &&Method| path.strip_prefix(PACKAGE) == Some(method.name);
         // One that is there and not in the table would be a bug, and stays shut.
         let method = METHODS.iter().find(named).ok_or_else(Failure::unknown_method)?;
-        let call = self.call(caller, method)?;
+        let call = self.call(extensions, method)?;
         match method.on {
             On::Something => call.must(Object::Something, "*")?,
             On::All => call.must(Object::All, "*")?,
@@ -120,16 +121,17 @@ impl Broker {
         let method = extensions.get::<&'static Method>().copied();
         let method =
             method.ok_or_else(|| Failure::new(Reason::Internal, "the request came past the guard"))?;
-        self.call(extensions.get(), method)
+        self.call(extensions, method)
     }
 
-    fn call(&self, caller: Option<&Arc<Caller>>, method: &'static Method) -> Result<AdminCall, Failure> {
-        let principal = caller.map(|caller| &caller.principal);
+    fn call(&self, extensions: &Extensions, method: &'static Method) -> Result<AdminCall, Failure> {
+        let principal = extensions.get::<Arc<Caller>>().map(|caller| &caller.principal);
         let principal = principal.ok_or_else(|| {
             Failure::new(Reason::Unauthenticated, "the connection has no authenticated caller")
         })?;
         let root = self.root.as_ref() == Some(principal);
-        Ok(self.access.admin_call(principal, root, method.name, method.permission))
+        let id = extensions.get::<CorrelationId>().map(|id| id.0.to_string());
+        Ok(self.access.admin_call(principal, root, method.name, method.permission).under(id))
     }
 
     /// The caller must be allowed this with an identity, whether it is there or not.
@@ -195,7 +197,7 @@ where
         if !request.uri().path().starts_with(PACKAGE) {
             return Either::Left(self.inner.call(request));
         }
-        match self.broker.admit(request.uri().path(), request.extensions().get()) {
+        match self.broker.admit(request.uri().path(), request.extensions()) {
             Ok(method) => {
                 request.extensions_mut().insert(method);
                 Either::Left(self.inner.call(request))

@@ -135,9 +135,8 @@ pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health)
         .add_service(AccessServiceServer::new(broker.clone()))
         .add_service(StatusServiceServer::new(broker.clone()))
         .add_service(health);
-    // Outermost: what is refused was tried all the same.
-    let routes = audited(permit::guarded(broker, with_reflection(routes, reflection)), Auditor::of(broker));
-    (routes, Health::serving(reporter, ADMIN_SERVICES).await)
+    let routes = audited(permit::guarded(broker, routes), Auditor::of(broker));
+    (with_reflection(routes, reflection), Health::serving(reporter, ADMIN_SERVICES).await)
 }
 
 fn with_reflection(routes: Routes, wanted: bool) -> Routes {

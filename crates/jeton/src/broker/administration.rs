@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jeton_access::CreateAssignment;
-use jeton_core::Role;
+use jeton_core::{Role, audit::testing::MemoryTrail};
 use jeton_proto::v1::{
     self, access_service_client::AccessServiceClient, authority_service_client::AuthorityServiceClient,
     identity_service_client::IdentityServiceClient, status_service_client::StatusServiceClient,
@@ -41,7 +41,10 @@ impl World {
     async fn plane(&self, principal: &Principal) -> Plane {
         let (routes, _) = grpc::admin_routes(&self.running.broker, false).await;
         let peer = Peer::Unix { uid: 7001, gid: 7001, pid: None };
-        InterceptedService::new(routes, As(Arc::new(Caller { principal: principal.clone(), peer })))
+        InterceptedService::new(
+            routes,
+            As(Arc::new(Caller { principal: principal.clone(), peer, until: None })),
+        )
     }
 
     async fn give(&self, member: &str, role: &str, identity: &str) -> Result<String, String> {
@@ -245,6 +248,25 @@ async fn what_is_not_there_and_what_may_not_be_seen_look_the_same_outside_of_one
     assert_eq!(said[0], said[1]);
     let inside = v1::GetIdentityRequest { name: text("identities/elsewhere.x") };
     assert_eq!(identities.get_identity(inside).await.unwrap_err().code(), Code::NotFound);
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_refused_change_is_on_the_audit_trail_under_the_id_that_its_caller_was_told() {
+    let mut world = World::start().await;
+    let trail = MemoryTrail::default();
+    world.running.broker.trail = Arc::new(trail.clone());
+    let mut identities = IdentityServiceClient::new(world.plane(&OTHER.parse().unwrap()).await);
+    let delete = v1::DeleteIdentityRequest { name: text("identities/billing"), ..Default::default() };
+    let refused = identities.delete_identity(delete).await.unwrap_err();
+    let told = refused.get_details_error_info().unwrap().metadata["correlation_id"].clone();
+    let events = trail.events();
+    let outcome = events.last().unwrap();
+    assert_eq!(
+        (outcome.correlation_id.as_deref(), outcome.reason.as_deref()),
+        (Some(&*told), Some("NOT_PERMITTED"))
+    );
+    assert!(world.running.broker.access.explain_denial(&told).is_some());
     world.running.shutdown().await;
 }
 

@@ -221,7 +221,7 @@ fn row(record: &Value) -> Vec<String> {
     let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
     let resources = record["resources"].as_array().into_iter().flatten();
     let about: Vec<_> = resources.filter_map(|resource| resource["name"].as_str()).collect();
-    let more = ["target", "reason", "token", "detail", "correlation_id", "peer"];
+    let more = ["role", "target", "reason", "token", "detail", "correlation_id", "peer"];
     let more =
         more.iter().filter(|name| record[**name].is_string()).map(|name| format!("{name}={}", text(name)));
     let counts = ["count", "lost", "through", "bytes_cut"];

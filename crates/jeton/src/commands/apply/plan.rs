@@ -42,6 +42,9 @@ impl fmt::Display for Step {
             }
             Self::DisableSystemIdentity(name) => write!(f, "- system identity of {name}"),
             Self::CreateIdentity(i) => write!(f, "+ {} at {}", i.name, i.authority),
+            Self::CreateAssignment(a) if a.targets.is_empty() => {
+                write!(f, "+ {}: {} is {} on {}", a.name, a.member, a.role, a.identity)
+            }
             Self::CreateAssignment(a) => {
                 write!(f, "+ {}: {} may use {} for {}", a.name, a.member, a.identity, a.targets.join(", "))
             }
