@@ -10,7 +10,10 @@ mod caller;
 mod denials;
 mod explain;
 mod ports;
+mod refusals;
 mod settings;
+mod tally;
+mod usage;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -22,3 +25,5 @@ pub use denials::Denied;
 pub use explain::Explanation;
 pub use ports::*;
 pub use settings::AccessSettings;
+pub use tally::{Tally, TallyBounds, TallyPorts, TallyTask};
+pub use usage::{Usage, Used};

@@ -29,5 +29,5 @@ pub use gate::BudgetInfo;
 pub use ports::*;
 pub use report::{EngineStats, Rejected, SlotInfo, SlotState};
 pub use settings::EngineSettings;
-pub use start::{Encoder, EngineTasks, Ports};
+pub use start::{Encoded, Encoder, EngineTasks, Ports};
 pub use watch::{Watch, WatchEvent};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use jeton_access::Access;
+use jeton_access::{Access, Tally, TallyBounds, TallyPorts, TallyTask};
 use jeton_audit::{AuditKey, Audited, Trail, TrailTask};
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
@@ -54,6 +54,7 @@ pub(crate) struct Running {
     settings: Settings,
     store: Store,
     audit: TrailTask,
+    tally: TallyTask,
     engine: EngineTasks,
     lifecycle: LifecycleTasks,
     events: JoinHandle<()>,
@@ -123,6 +124,20 @@ impl Running {
             rand::random(),
         )
         .await?;
+        let ports = TallyPorts {
+            trail: Arc::clone(&trail),
+            store: stored.clone(),
+            clock: Arc::clone(&clock),
+            directory: directory.clone(),
+        };
+        let bounds = TallyBounds {
+            batch: settings.audit.batch(),
+            refusals_per_minute: settings.audit.max_denials_per_minute,
+            // As many as there are tokens at once: a use that is forgotten was long ago.
+            most_uses: usize::try_from(settings.engine.max_entries).unwrap_or(usize::MAX),
+        };
+        let tally = Tally::new(ports, bounds);
+        let tally_task = tally.start();
         let ports = jeton_engine::Ports {
             source: Arc::new(authorities.clone()),
             store: stored,
@@ -135,6 +150,7 @@ impl Running {
         let broker = Broker {
             engine,
             access,
+            tally,
             lifecycle,
             probe: Arc::new(Probe(authorities)),
             trail,
@@ -159,6 +175,7 @@ impl Running {
             settings,
             store,
             audit,
+            tally: tally_task,
             engine: engine_tasks,
             lifecycle: lifecycle_tasks,
             events,
@@ -236,6 +253,7 @@ impl Running {
         tokio::select! {
             what = self.engine.ended() => what,
             what = self.lifecycle.ended() => what,
+            what = self.tally.ended() => what,
             what = self.audit.ended() => what,
             _ = &mut self.events => "the passing on of events",
             _ = doors => "an accept loop",
@@ -251,6 +269,7 @@ impl Running {
         self.lifecycle.shutdown().await;
         self.engine.shutdown().await;
         self.events.abort();
+        self.tally.shutdown().await;
         // After everything that writes to it.
         self.audit.shutdown().await;
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.store.close()).await;

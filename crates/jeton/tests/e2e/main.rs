@@ -5,6 +5,7 @@
 mod access;
 mod apply;
 mod attach;
+mod audit;
 mod command_line;
 mod descriptors;
 mod faults;
