@@ -9,11 +9,14 @@ mod stock;
 
 use std::{sync::Arc, time::Duration};
 
-use jeton_access::{Access, AccessSettings, AccessStore, AccessWrite, testing::MemoryAccessStore};
+use jeton_access::{
+    Access, AccessSettings, AccessStore, AccessWrite, Tally, TallyBounds, TallyPorts,
+    testing::{MemoryAccessStore, MemoryUseStore},
+};
 use jeton_core::{
     AssignmentName, AssignmentScope, Authority, Clock, Directory, Identity, IdentityKind, IdentityState,
     Member, Now, Principal, Role, RoleAssignment, SharedDirectory, TargetRequest, TargetRule, TokenKey, Uid,
-    Wall, profile::AuthorityLimits,
+    Wall, audit::testing::MemoryTrail, profile::AuthorityLimits,
 };
 use jeton_engine::{Engine, EngineSettings, EngineTasks, Ports, StoredToken, TokenSource};
 use jeton_proto::v1;
@@ -59,6 +62,8 @@ pub struct World {
     pub access: Access,
     /// Slots alone.
     pub engine: Engine,
+    /// What is handed out.
+    pub tally: Tally,
     /// What the engine goes by.
     pub clock: Arc<dyn Clock>,
     _tasks: EngineTasks,
@@ -135,9 +140,15 @@ impl World {
         };
         let (engine, tasks) = Engine::start(settings, ports).await.expect("the engine starts");
         assert_eq!(engine.stats().slots, size.slots, "every slot is taken over");
-        let shortcut =
-            Arc::new(GetTokenShortcut::new(engine.clone(), access.clone(), Arc::clone(&clock), most));
-        Self { principal, requests, keys, shortcut, access, engine, clock, _tasks: tasks }
+        let tally = tally(&clock, most);
+        let shortcut = Arc::new(GetTokenShortcut::new(
+            engine.clone(),
+            access.clone(),
+            tally.clone(),
+            Arc::clone(&clock),
+            most,
+        ));
+        Self { principal, requests, keys, shortcut, access, engine, tally, clock, _tasks: tasks }
     }
 
     /// One decision and one look-up; the answer's length.
@@ -225,4 +236,17 @@ async fn access(principal: &Principal, directory: &SharedDirectory, clock: &Arc<
     let settings = AccessSettings::default();
     let started = Access::start(&settings, Arc::new(store), Arc::clone(clock), directory.clone(), 1).await;
     started.expect("access starts")
+}
+
+/// Counts as in a broker. Nobody writes down what it counts, so that hits alone are measured.
+fn tally(clock: &Arc<dyn Clock>, most: u64) -> Tally {
+    let ports = TallyPorts {
+        trail: Arc::new(MemoryTrail::default()),
+        store: Arc::new(MemoryUseStore::default()),
+        clock: Arc::clone(clock),
+        directory: SharedDirectory::default(),
+    };
+    let batch = Duration::from_secs(1);
+    let most_uses = usize::try_from(most).unwrap_or(usize::MAX);
+    Tally::new(ports, TallyBounds { batch, refusals_per_minute: 60, most_uses })
 }

@@ -18,8 +18,13 @@ fn remembered(shortcut: &GetTokenShortcut) -> usize {
 fn more_decisions_than_may_be_remembered_are_all_served_and_the_memory_stays_bounded() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let world = World::new(5_000, &runtime);
-    let shortcut =
-        GetTokenShortcut::new(world.engine.clone(), world.access.clone(), world.clock.clone(), MOST as u64);
+    let shortcut = GetTokenShortcut::new(
+        world.engine.clone(),
+        world.access.clone(),
+        world.tally.clone(),
+        world.clock.clone(),
+        MOST as u64,
+    );
     let served = |n: usize| {
         let (request, now) = (&world.requests[n], world.clock.now());
         shortcut.serve(&world.principal, request, now, |answer, _| answer.clone()).unwrap()

@@ -16,8 +16,11 @@ mod denials;
 mod explain;
 mod near;
 mod ports;
+mod refusals;
 mod settings;
+mod tally;
 mod tokens;
+mod usage;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -33,4 +36,6 @@ pub use explain::Explanation;
 pub use near::NearMiss;
 pub use ports::*;
 pub use settings::AccessSettings;
+pub use tally::{Tally, TallyBounds, TallyPorts, TallyTask};
 pub use tokens::{IssuerKind, IssuerPorts, IssuerSettings, KeysAt, TokenReviewSettings, TokenTasks, Tokens};
+pub use usage::{Usage, Used};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jeton_core::{BoxFuture, RoleAssignment, Uid, Wall};
+use jeton_core::{BoxFuture, Principal, RoleAssignment, Uid, Wall};
 
 /// Durable role assignments.
 pub trait AccessStore: Send + Sync + 'static {
@@ -75,4 +75,31 @@ pub struct Reviewed {
     pub audiences: Vec<String>,
     /// The pod that it is bound to.
     pub pod_uid: Option<String>,
+}
+
+/// When an identity was first and last used, by whom and for what. Losing it loses that and nothing else.
+pub trait UseStore: Send + Sync + 'static {
+    /// Keeps the earliest first and the latest last use of each; of more than `most`, those that were used last.
+    fn merge_uses(&self, uses: Vec<UseRecord>, most: usize) -> BoxFuture<'_, Result<(), AccessStoreError>>;
+
+    /// The uses of an identity, the latest first; at most [`MOST_USES_TOLD`].
+    fn uses_of(&self, identity: Uid) -> BoxFuture<'_, Result<Vec<UseRecord>, AccessStoreError>>;
+}
+
+/// Most uses of one identity that are told.
+pub const MOST_USES_TOLD: usize = 1_000;
+
+/// One use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UseRecord {
+    /// By whom.
+    pub principal: Principal,
+    /// Of which identity.
+    pub identity: Uid,
+    /// For what, canonical.
+    pub target: Box<str>,
+    /// When first.
+    pub first: Wall,
+    /// When last.
+    pub last: Wall,
 }

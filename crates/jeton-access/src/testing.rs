@@ -12,7 +12,9 @@ use jeton_core::{
     Wall,
 };
 
-use crate::{AccessRecorded, AccessStore, AccessStoreError, AccessWrite};
+use crate::{
+    AccessRecorded, AccessStore, AccessStoreError, AccessWrite, MOST_USES_TOLD, UseRecord, UseStore,
+};
 
 pub use issuers::{MemoryKeySet, MemoryTokenReview, key_set_source_contract};
 
@@ -53,6 +55,62 @@ impl AccessStore for MemoryAccessStore {
         let found = locked(&self.0).recorded.get(&request_id).cloned();
         Box::pin(async move { Ok(found) })
     }
+}
+
+/// Keeps uses in memory. Clones share what they keep.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryUseStore(Arc<Mutex<Vec<UseRecord>>>);
+
+impl UseStore for MemoryUseStore {
+    fn merge_uses(&self, uses: Vec<UseRecord>, most: usize) -> BoxFuture<'_, Result<(), AccessStoreError>> {
+        let mut all = locked(&self.0);
+        for new in uses {
+            let key = |u: &UseRecord| (u.principal.clone(), u.identity, u.target.clone());
+            match all.iter_mut().find(|known| key(known) == key(&new)) {
+                Some(known) => {
+                    (known.first, known.last) = (known.first.min(new.first), known.last.max(new.last))
+                }
+                None => all.push(new),
+            }
+        }
+        all.sort_by_key(|used| std::cmp::Reverse(used.last));
+        all.truncate(most);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn uses_of(&self, identity: Uid) -> BoxFuture<'_, Result<Vec<UseRecord>, AccessStoreError>> {
+        let all = locked(&self.0);
+        let found =
+            all.iter().filter(|used| used.identity == identity).take(MOST_USES_TOLD).cloned().collect();
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+/// What every store of uses keeps, over a reopening too. `open` is called again on the same place.
+pub async fn use_store_contract<S, F>(open: F)
+where
+    S: UseStore,
+    F: AsyncFn() -> S,
+{
+    let (at, uid) = (Wall::from_secs, |n| Uid::new(Wall::from_secs(1), [n; 10]));
+    let used = |n: u8, target: &str, first: i64, last: i64| UseRecord {
+        principal: Principal::loopback_dev(),
+        identity: uid(n),
+        target: target.into(),
+        first: at(first),
+        last: at(last),
+    };
+    {
+        let store = open().await;
+        store.merge_uses(vec![used(1, "a", 10, 20), used(1, "b", 11, 40)], 3).await.expect("a merge");
+        store.merge_uses(vec![used(1, "a", 15, 30), used(2, "a", 50, 50)], 3).await.expect("a merge");
+    }
+    let store = open().await;
+    let of = async |n| store.uses_of(uid(n)).await.expect("a look-up");
+    assert_eq!(of(1).await, [used(1, "b", 11, 40), used(1, "a", 10, 30)]);
+    store.merge_uses(vec![used(1, "a", 5, 6), used(3, "a", 60, 60)], 3).await.expect("a merge");
+    assert_eq!(of(1).await, [used(1, "b", 11, 40)], "the one that was used longest ago had to go");
+    assert_eq!((of(2).await.len(), of(3).await.len(), of(4).await.len()), (1, 1, 0));
 }
 
 /// What every store of assignments keeps, over a reopening too. `open` is called again on the same place.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use jeton_access::{
     Access, AccessError, AccessSettings, CreateAssignment, Refused,
-    testing::{MemoryAccessStore, access_store_contract},
+    testing::{MemoryAccessStore, MemoryUseStore, access_store_contract, use_store_contract},
 };
 use jeton_core::{
     Directory, Identity, IdentityKind, IdentityState, Principal, SharedDirectory, TargetRequest, Uid,
@@ -336,4 +336,10 @@ async fn a_request_id_repeats_an_assignment_and_never_makes_another() {
 async fn the_store_in_memory_keeps_the_contract() {
     let store = MemoryAccessStore::default();
     access_store_contract(async || store.clone()).await;
+}
+
+#[tokio::test]
+async fn the_uses_in_memory_keep_the_contract() {
+    let store = MemoryUseStore::default();
+    use_store_contract(async || store.clone()).await;
 }

@@ -122,7 +122,9 @@ pub struct TokenHash(u32);
 
 /// The trail cannot be written, so what must be on it is not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the audit log cannot be written, so nothing is changed: {0}")]
+#[error(
+    "the audit log cannot be written, so nothing is changed: {0}; make room on the disk of the data directory, or make it writable"
+)]
 pub struct AuditUnavailable(pub String);
 
 /// Keeps events.

@@ -9,14 +9,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use jeton_core::{
     Clock, Freshness, Now, Principal, Priority, Token, TokenKey, Wall, refresh::LONGEST_MIN_VALIDITY,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    EngineSettings, IssueError, TokenError, TokenSource, Watch,
+    Encoded, EngineSettings, IssueError, TokenError, TokenSource, Watch,
     gate::Gate,
     index::Index,
     line::Lines,
@@ -32,8 +31,8 @@ use crate::{
 pub struct Hit {
     /// The token.
     pub token: Arc<Token>,
-    /// Its wire bytes, made once for all callers.
-    pub encoded: Bytes,
+    /// What is handed out of it, made once for all callers.
+    pub encoded: Encoded,
     /// Fresh or stale.
     pub state: Freshness,
 }
@@ -139,8 +138,8 @@ impl Engine {
         self.shared.index.find(key).map(Seat)
     }
 
-    /// The same as [`Engine::cached`] for a place that is known: shows the wire bytes to `serve`, and counts no reference.
-    pub fn serve<R>(&self, seat: &Seat, now: Now, serve: impl FnOnce(&Bytes, Freshness) -> R) -> Option<R> {
+    /// The same as [`Engine::cached`] for a place that is known: shows what is handed out to `serve`, and counts no reference.
+    pub fn serve<R>(&self, seat: &Seat, now: Now, serve: impl FnOnce(&Encoded, Freshness) -> R) -> Option<R> {
         self.hit(&seat.0, now, |cached, state| serve(&cached.encoded, state))
     }
 

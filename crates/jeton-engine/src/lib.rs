@@ -32,5 +32,5 @@ pub use ports::*;
 pub use report::{EngineStats, Rejected, SlotInfo, SlotState};
 pub use revoke::{Leaving, Revocation};
 pub use settings::EngineSettings;
-pub use start::{Encoder, EngineTasks, Ports};
+pub use start::{Encoded, Encoder, EngineTasks, Ports};
 pub use watch::{Watch, WatchEvent};

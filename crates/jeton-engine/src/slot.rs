@@ -12,11 +12,10 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use jeton_core::{Freshness, Mono, Now, Phases, Principal, Token, TokenKey, Wall, refresh::UNUSED_REFRESHES};
 use tokio::sync::watch;
 
-use crate::{Hit, IssueError};
+use crate::{Encoded, Hit, IssueError};
 
 /// The time of use is written down when the one before is this old: a slot that all threads read should not be written by each.
 const USED_MILLIS: u64 = 1_000;
@@ -27,7 +26,7 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) struct Cached {
     pub(crate) phases: Phases,
-    pub(crate) encoded: Bytes,
+    pub(crate) encoded: Encoded,
     pub(crate) token: Arc<Token>,
     /// Whoever waited for it and has not got it yet gets another one.
     pub(crate) revoked: AtomicBool,
@@ -269,7 +268,7 @@ impl Slot {
         let key = self.key.target.as_str().len() * 2
             + self.key.claims.as_ref().map_or(0, |c| c.as_str().len())
             + 4_400;
-        let token = self.token.load().as_ref().map_or(0, |c| c.encoded.len() * 2 + 320);
+        let token = self.token.load().as_ref().map_or(0, |c| c.encoded.bytes.len() * 2 + 320);
         (key + token) as u64
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use jeton_core::{Clock, Freshness, Principal, SharedDirectory, Token};
+use jeton_core::{Clock, Freshness, Principal, SharedDirectory, Token, TokenHash};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::task::JoinHandle;
 
@@ -19,8 +19,17 @@ use crate::{
     writer::{self, Pending, Writer},
 };
 
-/// Makes a token's wire bytes, once per swap.
-pub type Encoder = Arc<dyn Fn(&Token) -> Bytes + Send + Sync>;
+/// Makes what is handed out of a token, once per swap.
+pub type Encoder = Arc<dyn Fn(&Token) -> Encoded + Send + Sync>;
+
+/// What is handed out of a token.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// Its wire bytes.
+    pub bytes: Bytes,
+    /// By which the audit log knows it.
+    pub hash: TokenHash,
+}
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -5,9 +5,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use jeton_core::{BoxFuture, Directory, IssuedToken, SharedDirectory, SystemClock, TokenKey};
+use jeton_core::{BoxFuture, Directory, IssuedToken, SharedDirectory, SystemClock, TokenHash, TokenKey};
 use jeton_engine::{
-    Ask, Engine, EngineSettings, IssueError, Kept, Ports, TokenSource, TokenStore, TokenStoreError,
+    Ask, Encoded, Engine, EngineSettings, IssueError, Kept, Ports, TokenSource, TokenStore, TokenStoreError,
     TokenWrite,
     testing::{caller, issued, key},
 };
@@ -78,7 +78,10 @@ async fn endless_keys_of_one_caller_cost_no_more_memory_than_the_cap() {
         store: Arc::new(Nowhere),
         clock: Arc::new(SystemClock),
         directory: directory(),
-        encoder: Arc::new(|token| Bytes::from(token.issued.access_token.expose_secret().as_bytes().to_vec())),
+        encoder: Arc::new(|token| Encoded {
+            bytes: Bytes::from(token.issued.access_token.expose_secret().as_bytes().to_vec()),
+            hash: TokenHash::new(&[]),
+        }),
         seed: 1,
     };
     let (engine, tasks) = Engine::start(settings, ports).await.unwrap();

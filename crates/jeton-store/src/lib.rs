@@ -1,7 +1,8 @@
 //! SQLite, the embedded default.
 //!
-//! Two files. `registry.db` holds who exists and the sealed secrets: every commit is on disk before it is acknowledged. `tokens.db`
-//! holds sealed tokens, written behind in batches: losing its tail costs refreshes. Nothing secret stands in either in clear.
+//! Three files. `registry.db` holds who exists and the sealed secrets: every commit is on disk before it is acknowledged. `tokens.db`
+//! holds sealed tokens, written behind in batches: losing its tail costs refreshes. `uses.db` tells who used what. Nothing secret
+//! stands in any of them in clear.
 
 mod access;
 mod database;
@@ -11,6 +12,7 @@ mod sealing;
 mod secrets;
 mod store;
 mod tokens;
+mod uses;
 
 pub use sealing::{SealingKey, SealingKeyError};
 pub use store::{OpenError, Store};

@@ -1,4 +1,4 @@
-//! The handle that fills the three store ports.
+//! The handle that fills the store ports.
 
 use std::{
     fmt,
@@ -18,6 +18,7 @@ pub struct Store(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) registry: Database,
     pub(crate) tokens: Database,
+    pub(crate) uses: Database,
     pub(crate) sealing: SealingKey,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) day_keys: Mutex<std::collections::HashMap<i64, Arc<crate::sealing::DataKey>>>,
@@ -71,7 +72,7 @@ pub enum OpenError {
 }
 
 impl Store {
-    /// Opens `registry.db` and `tokens.db` in a directory; makes them if they are not there.
+    /// Opens `registry.db`, `tokens.db` and `uses.db` in a directory; makes them if they are not there.
     pub async fn open(
         data_dir: &Path,
         sealing: SealingKey,
@@ -99,9 +100,12 @@ impl Store {
             &[include_str!("../migrations/tokens_1.sql"), include_str!("../migrations/tokens_2.sql")],
         )
         .await?;
+        let uses_path = data_dir.join("uses.db");
+        let uses_migrations = &[include_str!("../migrations/uses_1.sql")];
+        let uses = Database::open(&uses_path, SqliteSynchronous::Normal, uses_migrations).await?;
         let (day_keys, quarantined) = (Mutex::default(), Mutex::default());
         let unwritable = Mutex::default();
-        let inner = Inner { registry, tokens, sealing, clock, day_keys, quarantined, unwritable };
+        let inner = Inner { registry, tokens, uses, sealing, clock, day_keys, quarantined, unwritable };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -118,6 +122,7 @@ impl Store {
     /// Closes the files.
     pub async fn close(&self) {
         self.0.tokens.close().await;
+        self.0.uses.close().await;
         self.0.registry.close().await;
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use jeton_access::{Access, BearerTokens, TokenTasks};
+use jeton_access::{Access, BearerTokens, Tally, TallyBounds, TallyPorts, TallyTask, TokenTasks};
 use jeton_audit::{AuditKey, Audited, Trail, TrailTask};
 use jeton_authority::{AuthorityClient, Discovery, Shape};
 use jeton_core::{
@@ -60,6 +60,7 @@ pub(crate) struct Running {
     settings: Settings,
     store: Store,
     audit: TrailTask,
+    tally: TallyTask,
     engine: EngineTasks,
     lifecycle: LifecycleTasks,
     events: JoinHandle<()>,
@@ -160,6 +161,20 @@ impl Running {
             rand::random(),
         )
         .await?;
+        let ports = TallyPorts {
+            trail: Arc::clone(&trail),
+            store: stored.clone(),
+            clock: Arc::clone(&clock),
+            directory: directory.clone(),
+        };
+        let bounds = TallyBounds {
+            batch: settings.audit.batch(),
+            refusals_per_minute: settings.audit.max_denials_per_minute,
+            // As many as there are tokens at once: a use that is forgotten was long ago.
+            most_uses: usize::try_from(settings.engine.max_entries).unwrap_or(usize::MAX),
+        };
+        let tally = Tally::new(ports, bounds);
+        let tally_task = tally.start();
         let ports = jeton_engine::Ports {
             source: Arc::new(authorities.clone()),
             store: stored,
@@ -172,6 +187,7 @@ impl Running {
         let broker = Broker {
             engine,
             access,
+            tally,
             lifecycle,
             probe: Arc::new(Probe(authorities)),
             trail,
@@ -198,6 +214,7 @@ impl Running {
             settings,
             store,
             audit,
+            tally: tally_task,
             engine: engine_tasks,
             lifecycle: lifecycle_tasks,
             events,
@@ -281,6 +298,7 @@ impl Running {
         tokio::select! {
             what = self.engine.ended() => what,
             what = self.lifecycle.ended() => what,
+            what = self.tally.ended() => what,
             what = self.audit.ended() => what,
             what = self.issuers.ended() => what,
             _ = &mut self.events => "the passing on of events",
@@ -299,6 +317,7 @@ impl Running {
         self.lifecycle.shutdown().await;
         self.engine.shutdown().await;
         self.events.abort();
+        self.tally.shutdown().await;
         // After everything that writes to it.
         self.audit.shutdown().await;
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.store.close()).await;

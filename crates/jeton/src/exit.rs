@@ -24,6 +24,11 @@ pub(crate) const DEGRADED: u8 = 1;
 #[error("{0}")]
 pub(crate) struct Misuse(pub(crate) String);
 
+/// Somebody uses what is to be deleted.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct InUse(pub(crate) String);
+
 /// It may be done later, or is still being done.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -43,6 +48,9 @@ fn known(cause: &(dyn Error + 'static)) -> Option<u8> {
     }
     if cause.is::<crate::reach::Refused>() {
         return Some(4);
+    }
+    if cause.is::<InUse>() {
+        return Some(6);
     }
     if cause.is::<NotYet>() {
         return Some(7);

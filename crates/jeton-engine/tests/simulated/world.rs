@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use jeton_core::{Clock, Directory, SharedDirectory, TokenKey, profile::AuthorityLimits, serve_floor};
+use jeton_core::{
+    Clock, Directory, SharedDirectory, TokenHash, TokenKey, profile::AuthorityLimits, serve_floor,
+};
 use jeton_engine::{
-    Ask, Engine, EngineSettings, EngineTasks, Hit, IssueErrorClass, Ports, TokenError,
+    Ask, Encoded, Engine, EngineSettings, EngineTasks, Hit, IssueErrorClass, Ports, TokenError,
     testing::{MemoryTokenStore, Script, ScriptedSource, caller, failure, key},
 };
 use jeton_testkit::ManualClock;
@@ -151,8 +153,9 @@ async fn start(
         store: Arc::new(store.clone()),
         clock: Arc::new(clock.clone()),
         directory: SharedDirectory::new(directory),
-        encoder: Arc::new(|token| {
-            Bytes::copy_from_slice(token.issued.access_token.expose_secret().as_bytes())
+        encoder: Arc::new(|token| Encoded {
+            bytes: Bytes::copy_from_slice(token.issued.access_token.expose_secret().as_bytes()),
+            hash: TokenHash::new(&[]),
         }),
         seed,
     };

@@ -23,6 +23,9 @@ use super::{
 
 type Answer<T> = Result<Response<T>, Status>;
 
+/// Most uses in one answer, the latest.
+const MAX_USES_SHOWN: usize = 1_000;
+
 impl Broker {
     pub(super) fn shown(
         &self,
@@ -108,12 +111,24 @@ impl IdentityService for Broker {
         let told = call.has(Permission::ReadAssignments, object(found));
         let consumers: BTreeSet<_> =
             assignments.covering(found).filter(|_| told).map(|a| a.member.shown(&directory)).collect();
+        // What cannot be read is told as far as it is known: the identity itself is not in doubt.
+        let uses = self.tally.uses_of(found.uid).await.unwrap_or_else(|error| {
+            tracing::warn!(identity = %name, %error, "first and last uses cannot be read");
+            vec![]
+        });
+        let used = slots.map(|slot| slot.last_used).chain(uses.iter().map(|used| used.last));
         let shown = v1::Identity {
-            last_use_time: slots.map(|slot| slot.last_used).max().map(timestamp),
+            last_use_time: used.max().map(timestamp),
             consumers: consumers.into_iter().collect(),
             ..identity(found, &directory)
         };
-        Ok(Response::new(v1::GetIdentityResponse { identity: Some(shown) }))
+        let uses = uses.into_iter().take(MAX_USES_SHOWN).map(|used| v1::IdentityUse {
+            principal: used.principal.to_string(),
+            target: used.target.into(),
+            first_use_time: Some(timestamp(used.first)),
+            last_use_time: Some(timestamp(used.last)),
+        });
+        Ok(Response::new(v1::GetIdentityResponse { identity: Some(shown), uses: uses.collect() }))
     }
 
     async fn list_identities(

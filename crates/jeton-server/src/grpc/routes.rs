@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jeton_access::Access;
+use jeton_access::{Access, Tally};
 use jeton_core::{AuditTrail, Clock, Principal};
 use jeton_engine::Engine;
 use jeton_lifecycle::Lifecycle;
@@ -78,6 +78,8 @@ pub struct Broker {
     pub engine: Engine,
     /// Decisions.
     pub access: Access,
+    /// Who was handed what.
+    pub tally: Tally,
     /// The registry.
     pub lifecycle: Lifecycle,
     /// The outbound side, for authorities.
@@ -122,8 +124,8 @@ pub async fn data_routes(broker: &Broker, reflection: bool) -> (Routes, Health) 
 
 /// The short way of the data plane's one hot call.
 pub fn data_shortcut(broker: &Broker, most: u64) -> Arc<dyn Shortcut> {
-    let (engine, access, clock) = (broker.engine.clone(), broker.access.clone(), Arc::clone(&broker.clock));
-    Arc::new(GetTokenShortcut::new(engine, access, clock, most))
+    let (engine, access, tally) = (broker.engine.clone(), broker.access.clone(), broker.tally.clone());
+    Arc::new(GetTokenShortcut::new(engine, access, tally, Arc::clone(&broker.clock), most))
 }
 
 /// The admin plane: everything else, for whom [`METHODS`](super::METHODS) lets in.

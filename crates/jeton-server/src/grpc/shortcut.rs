@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use jeton_access::{Access, Authorized};
+use jeton_access::{Access, Authorized, Tally, Usage};
 use jeton_core::{Clock, Freshness, Now, Principal, Wall};
 use jeton_engine::{Engine, Seat};
 use jeton_proto::v1;
@@ -60,6 +60,7 @@ struct Grant {
     revision: (u64, u64),
     until: Option<Wall>,
     seat: Seat,
+    usage: Arc<Usage>,
 }
 
 impl Request {
@@ -141,6 +142,7 @@ pub struct GetTokenShortcut {
     engine: Engine,
     access: Access,
     clock: Arc<dyn Clock>,
+    tally: Tally,
     remembered: Remembered,
 }
 
@@ -175,8 +177,8 @@ fn message(body: &[u8]) -> Option<&[u8]> {
 
 impl GetTokenShortcut {
     /// Remembers about as many decisions as there are slots.
-    pub fn new(engine: Engine, access: Access, clock: Arc<dyn Clock>, most: u64) -> Self {
-        Self { engine, access, clock, remembered: Remembered::new(most) }
+    pub fn new(engine: Engine, access: Access, tally: Tally, clock: Arc<dyn Clock>, most: u64) -> Self {
+        Self { engine, access, clock, tally, remembered: Remembered::new(most) }
     }
 
     /// Shows the framed answer to an encoded GetTokenRequest to `serve`, if the caller may have the token and it is in memory.
@@ -187,23 +189,41 @@ impl GetTokenShortcut {
         now: Now,
         serve: impl Fn(&Bytes, Freshness) -> R,
     ) -> Option<R> {
+        if !self.tally.has_room() {
+            return None;
+        }
         let asking = Asking { principal, request };
         let revision = self.access.revision();
         let remembered = self.remembered.find(&asking, |grant| {
             let holds = grant.revision == revision && grant.until.is_none_or(|until| now.wall < until);
-            if holds { self.engine.serve(&grant.seat, now, &serve) } else { None }
+            if holds { self.hand_out(&grant.seat, &grant.usage, now, &serve) } else { None }
         });
         if let Some(Some(answer)) = remembered {
             return Some(answer);
         }
         let authorized = self.decide(principal, request)?;
         let seat = self.engine.seat(&authorized.key)?;
-        let answer = self.engine.serve(&seat, now, &serve)?;
+        let usage = self.tally.usage(principal, &authorized.key);
+        let answer = self.hand_out(&seat, &usage, now, &serve)?;
         if request.len() <= LONGEST {
             let until = authorized.assignment.expires_at;
-            self.remembered.remember(&asking, Grant { revision, until, seat });
+            self.remembered.remember(&asking, Grant { revision, until, seat, usage });
         }
         Some(answer)
+    }
+
+    /// What is in memory, counted for the audit log.
+    fn hand_out<R>(
+        &self,
+        seat: &Seat,
+        usage: &Arc<Usage>,
+        now: Now,
+        serve: impl FnOnce(&Bytes, Freshness) -> R,
+    ) -> Option<R> {
+        self.engine.serve(seat, now, |encoded, state| {
+            usage.served(encoded.hash, now.wall);
+            serve(&encoded.bytes, state)
+        })
     }
 
     /// The decision that is remembered; none where more is to be looked at than the token's place.

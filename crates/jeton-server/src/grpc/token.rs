@@ -5,18 +5,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Digest, SHA256, digest};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use jeton_access::Authorized;
-use jeton_core::{Claims, Freshness, IdentityName, TargetRequest, Token};
-use jeton_engine::{Ask, Hit, Rejected};
+use jeton_core::{
+    AuditEvent, AuditKind, AuditOutcome, AuditResource, Claims, Freshness, IdentityName, TargetRequest,
+    Token, TokenHash,
+};
+use jeton_engine::{Ask, Encoded, Hit, Rejected};
 use jeton_proto::v1::{self, token_service_server::TokenService};
 use prost::Message;
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    audit::peer,
     convert::{duration, timestamp, wire_duration},
     error::{Failure, Reason},
     routes::Broker,
@@ -25,6 +29,8 @@ use super::{
 use crate::door::{Caller, deadline};
 
 const MAX_BATCH: usize = 100;
+/// Longest target as it was asked, in an audit record, in characters.
+const MAX_ASKED: usize = 300;
 /// Largest message that is no batch, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 /// Under the longest wait of the door, so that a caller gets our words and not only a deadline.
@@ -35,7 +41,8 @@ const PREFIX: usize = 5;
 
 /// The wire bytes of a fresh token's GetTokenResponse, framed as a gRPC message: the engine keeps them beside the token. Only the last
 /// byte changes in the token's life.
-pub fn encode_token(token: &Token) -> Bytes {
+pub fn encode_token(token: &Token) -> Encoded {
+    let hash = TokenHash::new(sha256(token).as_ref());
     let token = v1::Token {
         access_token: token.issued.access_token.expose_secret().to_owned(),
         token_type: token.issued.token_type.to_string(),
@@ -53,7 +60,11 @@ pub fn encode_token(token: &Token) -> Bytes {
     // A token has kilobytes; what an authority may answer is bounded.
     framed.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     framed.extend_from_slice(&response.encode_to_vec());
-    framed.into()
+    Encoded { bytes: framed.into(), hash }
+}
+
+fn sha256(token: &Token) -> Digest {
+    digest(&SHA256, token.issued.access_token.expose_secret().as_bytes())
 }
 
 /// The same for the token when it is stale: the state is the last field, and one byte.
@@ -106,7 +117,7 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
 }
 
 pub(super) fn response(hit: &Hit) -> Result<v1::GetTokenResponse, Failure> {
-    let mut response = v1::GetTokenResponse::decode(hit.encoded.slice(PREFIX..))
+    let mut response = v1::GetTokenResponse::decode(hit.encoded.bytes.slice(PREFIX..))
         .map_err(|_| Failure::new(Reason::AuthorityUnavailable, "the token cannot be read back"))?;
     if hit.state != Freshness::Fresh {
         response.set_state(v1::TokenState::Stale);
@@ -142,7 +153,44 @@ impl Broker {
         request: &v1::GetTokenRequest,
     ) -> Result<Authorized, Failure> {
         let Wanted { identity, target, claims } = Wanted::parse(request)?;
-        Ok(self.access.authorize(&caller.principal, identity.as_ref(), &target, claims)?)
+        let authorized = self.access.authorize(&caller.principal, identity.as_ref(), &target, claims);
+        authorized.map_err(|refused| {
+            let failure = Failure::from(refused);
+            self.audit_refusal(caller, request, AuditKind::AccessDenied, AuditOutcome::Denied, &failure);
+            failure
+        })
+    }
+
+    /// What was asked for as it was asked: in a refusal nothing of it may be true.
+    fn audit_refusal(
+        &self,
+        caller: &Caller,
+        request: &v1::GetTokenRequest,
+        kind: AuditKind,
+        outcome: AuditOutcome,
+        failure: &Failure,
+    ) {
+        let mut event = AuditEvent::new(kind, outcome);
+        event.principal = Some(caller.principal.clone());
+        event.peer = Some(peer(&caller.peer).into());
+        let directory = self.lifecycle.directory();
+        let workload = directory.workload_of(&caller.principal);
+        event.workload = workload.map(|w| AuditResource::new(w.name.as_str(), Some(w.uid)));
+        if let Ok(name) = request.identity.parse::<IdentityName>() {
+            let uid = directory.identity_named(&name).map(|identity| identity.uid);
+            event.resources.push(AuditResource::new(name.as_str(), uid));
+        }
+        let asked = [&request.scopes[..], &request.resources[..]].concat().join(" ");
+        event.target = Some(asked.chars().take(MAX_ASKED).collect());
+        event.reason = Some(failure.name().into());
+        event.correlation_id = failure.metadata.get("correlation_id").map(|id| id.as_str().into());
+        self.tally.refused(event);
+    }
+
+    /// A token that the caller may have, and what it is counted as.
+    pub(super) fn count(&self, caller: &Caller, authorized: &Authorized, hit: &Hit) {
+        let usage = self.tally.usage(&caller.principal, &authorized.key);
+        usage.served(hit.encoded.hash, self.clock.now().wall);
     }
 
     async fn token(
@@ -151,6 +199,9 @@ impl Broker {
         request: &v1::GetTokenRequest,
         wait: Option<Duration>,
     ) -> Result<v1::GetTokenResponse, Failure> {
+        if !self.tally.has_room() {
+            return Err(no_room());
+        }
         let authorized = self.authorize(caller, request)?;
         let min_validity = request.min_validity.as_ref().map(|d| duration("min_validity", d)).transpose()?;
         let in_memory = if min_validity.is_none() { self.engine.cached(&authorized.key) } else { None };
@@ -159,15 +210,32 @@ impl Broker {
             None => {
                 let wait = Some(wait.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT));
                 let ask = Ask { caller: caller.principal.clone(), wait, min_validity };
-                let hit = self.engine.token(&authorized.key, ask).await?;
+                let hit = self.engine.token(&authorized.key, ask).await.map_err(|error| {
+                    let failure = Failure::from(error).told();
+                    self.audit_refusal(
+                        caller,
+                        request,
+                        AuditKind::TokenServed,
+                        AuditOutcome::Failed,
+                        &failure,
+                    );
+                    failure
+                })?;
                 // What was allowed when it was asked may have been taken back while it was waited for.
                 self.authorize(caller, request)?;
                 hit
             }
         };
         short_enough(authorized.max_lifetime(), hit.token.lifetime())?;
+        self.count(caller, &authorized, &hit);
         response(&hit)
     }
+}
+
+/// What a caller is told while `audit.on_full` is `refuse` and the log is full.
+pub(super) fn no_room() -> Failure {
+    let text = "the audit log does not take more, and this broker hands out nothing that is not on it";
+    Failure::new(Reason::AuditUnavailable, text)
 }
 
 #[tonic::async_trait]
@@ -236,10 +304,7 @@ impl TokenService for Broker {
             min_validity: None,
         };
         let authorized = self.authorize(&caller, &wanted)?;
-        let is_refused = |token: &Token| {
-            digest(&SHA256, token.issued.access_token.expose_secret().as_bytes()).as_ref()
-                == request.token_sha256.as_slice()
-        };
+        let is_refused = |token: &Token| sha256(token).as_ref() == request.token_sha256.as_slice();
         let outcome = match self.engine.report_rejected(&authorized.key, is_refused).map_err(Failure::from)? {
             Rejected::Refreshing => v1::ReportOutcome::Refreshing,
             Rejected::Superseded => v1::ReportOutcome::Superseded,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt};
-use jeton_access::Authorized;
+use jeton_access::{Authorized, Usage};
 use jeton_core::{TokenKey, Wall};
 use jeton_engine::{TokenError, WatchEvent};
 use jeton_proto::v1::{self, watch_tokens_request::Action, watch_tokens_response::Event};
@@ -26,7 +26,7 @@ use super::{
     convert::wire_duration,
     error::{Failure, Reason},
     routes::Broker,
-    token::{response, short_enough},
+    token::{no_room, response, short_enough},
 };
 use crate::door::Caller;
 
@@ -46,6 +46,7 @@ type Events = Pin<Box<dyn Stream<Item = Option<WatchEvent>> + Send>>;
 struct Watched {
     request: v1::GetTokenRequest,
     key: TokenKey,
+    usage: Arc<Usage>,
     expires_at: Option<Wall>,
     lifetime: Duration,
 }
@@ -161,8 +162,9 @@ impl Watcher {
             Some((event, rest))
         });
         let expires_at = authorized.assignment.expires_at;
-        let lifetime = Duration::ZERO;
-        self.watched.insert(id.clone(), Watched { request, key: authorized.key, expires_at, lifetime });
+        let usage = self.broker.tally.usage(&self.caller.principal, &authorized.key);
+        let watched = Watched { request, key: authorized.key, usage, expires_at, lifetime: Duration::ZERO };
+        self.watched.insert(id.clone(), watched);
         self.events.insert(id, Box::pin(events));
         Ok(())
     }
@@ -179,9 +181,13 @@ impl Watcher {
                 if let Some(watched) = self.watched.get_mut(&id) {
                     watched.lifetime = hit.token.lifetime();
                 }
-                if let Err(failure) = self.still_allowed(&id) {
+                let room = || if self.broker.tally.has_room() { Ok(()) } else { Err(no_room()) };
+                if let Err(failure) = room().and_then(|()| self.still_allowed(&id)) {
                     self.deny(id, failure);
                     return None;
+                }
+                if let Some(usage) = self.watched.get(&id).map(|watched| &watched.usage) {
+                    usage.served(hit.encoded.hash, self.broker.clock.now().wall);
                 }
                 response(&hit).map_or_else(|f| Event::Failure(f.into()), Event::Token)
             }

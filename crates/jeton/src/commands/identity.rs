@@ -11,10 +11,12 @@ use secrecy::ExposeSecret;
 use tonic::{Code, transport::Channel};
 
 use super::{Common, PAGE, full, id_of, label, labels, read_secret, read_text, shown};
-use crate::exit::{Misuse, NotYet};
+use crate::exit::{InUse, Misuse, NotYet};
 
 const COLLECTION: &str = "identities/";
 const POLL: Duration = Duration::from_millis(100);
+/// Most users that are named before a deletion.
+const MOST_USERS_SHOWN: usize = 10;
 
 /// `jeton identity`
 #[derive(Debug, clap::Args)]
@@ -93,10 +95,16 @@ enum Verb {
         #[command(flatten)]
         change: Change,
     },
-    /// Remove it, at its authority too if it was created here
+    /// Remove it, at its authority too if it was created here. One that was used lately needs --yes
     Delete {
         /// The identity
         name: String,
+        /// Also if somebody used it lately
+        #[arg(long, alias = "force")]
+        yes: bool,
+        /// How many days ago is lately
+        #[arg(long, value_name = "DAYS", default_value_t = 7)]
+        used_within: u32,
         #[command(flatten)]
         change: Change,
     },
@@ -191,7 +199,9 @@ pub(crate) async fn run(arguments: IdentityArguments) -> anyhow::Result<()> {
         }
         Verb::Get { name } => {
             let request = v1::GetIdentityRequest { name: full(&name, COLLECTION) };
-            (client.get_identity(request).await?.into_inner().identity, None)
+            let found = client.get_identity(request).await?.into_inner();
+            let shown = shown::identity_with_uses(&found.identity.unwrap_or_default(), &found.uses);
+            return output.one(&shown, facts);
         }
         Verb::Create { name, authority, people, change } => {
             let request = v1::CreateIdentityRequest {
@@ -251,7 +261,10 @@ pub(crate) async fn run(arguments: IdentityArguments) -> anyhow::Result<()> {
             };
             (client.update_identity(request).await?.into_inner().identity, None)
         }
-        Verb::Delete { name, change } => {
+        Verb::Delete { name, yes, used_within, change } => {
+            if !yes {
+                not_in_use(&mut client, &name, used_within).await?;
+            }
             let request = v1::DeleteIdentityRequest {
                 name: full(&name, COLLECTION),
                 request_id: change.request_id.clone(),
@@ -292,6 +305,36 @@ pub(crate) async fn run(arguments: IdentityArguments) -> anyhow::Result<()> {
     };
     let Some(settled) = settled else { return Ok(()) };
     output.one(&shown::identity(&settled), facts)
+}
+
+/// Whoever uses it would be without tokens.
+async fn not_in_use(client: &mut Client, name: &str, days: u32) -> anyhow::Result<()> {
+    let request = v1::GetIdentityRequest { name: full(name, COLLECTION) };
+    let found = match client.get_identity(request).await {
+        Ok(found) => found.into_inner(),
+        // The deletion itself says so; one that is repeated finds nothing, and is done.
+        Err(status) if status.code() == Code::NotFound => return Ok(()),
+        Err(status) => return Err(status.into()),
+    };
+    let now = jeton_core::Clock::now(&jeton_core::SystemClock).wall.as_secs();
+    let since = now - i64::from(days) * 86_400;
+    let lately = |used: &&v1::IdentityUse| used.last_use_time.is_some_and(|at| at.seconds >= since);
+    let users: Vec<_> = found.uses.iter().filter(lately).collect();
+    if users.is_empty() {
+        return Ok(());
+    }
+    let lines = users.iter().take(MOST_USERS_SHOWN).map(|used| {
+        let at = shown::time(used.last_use_time.as_ref()).unwrap_or_default();
+        format!("\n  {} for {}, last at {at}", used.principal, used.target)
+    });
+    let more = users.len().saturating_sub(MOST_USERS_SHOWN);
+    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+    let text = format!(
+        "{} was used within the last {days} day(s):{}{more}\nrepeat with --yes to delete it all the same",
+        full(name, COLLECTION),
+        lines.collect::<String>()
+    );
+    Err(InUse(text).into())
 }
 
 /// Every page.
@@ -373,6 +416,11 @@ fn facts(identity: &serde_json::Value) -> Vec<(&'static str, String)> {
     ];
     let consumers = identity["consumers"].as_array().into_iter().flatten();
     facts.extend(consumers.map(|c| ("consumer", c.as_str().unwrap_or_default().to_owned())));
+    for used in identity["uses"].as_array().into_iter().flatten() {
+        let part = |name: &str| used[name].as_str().unwrap_or_default();
+        let times = format!("first {}, last {}", part("first_use_time"), part("last_use_time"));
+        facts.push(("used", format!("by {} for {}: {times}", part("principal"), part("target"))));
+    }
     let operation = &identity["operation"];
     if let Some(kind) = operation["kind"].as_str() {
         let step = operation["step"].as_str().unwrap_or_default();

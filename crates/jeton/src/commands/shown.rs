@@ -42,6 +42,20 @@ pub(super) fn identity(identity: &v1::Identity) -> Value {
     })
 }
 
+pub(super) fn identity_with_uses(of: &v1::Identity, uses: &[v1::IdentityUse]) -> Value {
+    let used = |used: &v1::IdentityUse| {
+        json!({
+            "principal": used.principal,
+            "target": used.target,
+            "first_use_time": time(used.first_use_time.as_ref()),
+            "last_use_time": time(used.last_use_time.as_ref()),
+        })
+    };
+    let mut shown = identity(of);
+    shown["uses"] = uses.iter().map(used).collect();
+    shown
+}
+
 fn operation(operation: &v1::Operation) -> Value {
     json!({
         "kind": operation.kind,

@@ -99,7 +99,7 @@ async fn a_name_that_is_made_again_inherits_nothing() {
     ]);
     let mut client = broker.tokens().await;
     token(&mut client, "identities/payroll", VAULT).await.unwrap();
-    assert!(broker.jeton(&["identity", "delete", "payroll"]).status.success());
+    assert!(broker.jeton(&["identity", "delete", "payroll", "--yes"]).status.success());
     broker.json(&["identity", "create", "payroll", "--authority", "entra"]);
     let refused = token(&mut client, "identities/payroll", VAULT).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);

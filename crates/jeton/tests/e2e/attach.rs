@@ -64,7 +64,7 @@ async fn a_client_with_its_certificate_is_taken_over() {
     let token = usable(&world, "identities/taken", VAULT).await;
     assert_eq!(claims(&token)["azp"], client_id);
     // Deleting it here leaves the client there: it was not made here.
-    assert!(world.broker.jeton(&["identity", "delete", "taken"]).status.success());
+    assert!(world.broker.jeton(&["identity", "delete", "taken", "--yes"]).status.success());
     assert_eq!(world.sandbox.stats().await["by_client"][client_id]["keys"].as_array().unwrap().len(), 1);
 }
 

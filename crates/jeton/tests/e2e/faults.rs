@@ -115,17 +115,17 @@ async fn a_full_disk_stops_changes_alone_and_only_for_as_long_as_it_is_full() {
     for _ in 0..3 {
         let refused = broker.jeton(&create);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(!refused.status.success() && said.contains("STORE_UNAVAILABLE"), "{said}");
+        assert!(!refused.status.success() && said.contains("AUDIT_UNAVAILABLE"), "{said}");
         assert!(said.contains("disk"), "each time for the disk: {said}");
         token(&mut client, "identities/billing", VAULT).await.unwrap();
     }
     let screen = status();
-    assert!(screen.contains("the last write failed") && screen.contains("make room"), "{screen}");
+    assert!(screen.contains("cannot be written") && screen.contains("make room"), "{screen}");
     assert!(!broker.jeton(&["workload", "get", "late"]).status.success(), "nothing was half written");
     broker.process.may_write(true);
     assert_eq!(broker.json(&create)["name"], "workloads/late");
     let screen = status();
-    assert!(!screen.contains("the last write failed"), "{screen}");
+    assert!(!screen.contains("cannot be written"), "{screen}");
     let log = broker.process.log();
-    assert!(log.contains("the registry can be written again"), "{log}");
+    assert!(log.contains("the audit log can be written again"), "{log}");
 }

@@ -6,6 +6,7 @@ mod access;
 mod administration;
 mod apply;
 mod attach;
+mod audit;
 mod command_line;
 mod descriptors;
 mod faults;

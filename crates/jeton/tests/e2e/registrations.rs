@@ -67,7 +67,7 @@ async fn a_lost_registration_access_token_is_mended_by_a_rotation_and_hides_no_c
     until(&world, "orders", |i| i["operation"].is_null()).await;
     assert_ne!(client_of("orders"), orders, "it is registered anew");
     token(&mut world.broker.tokens().await, "identities/orders", "orders.read").await.unwrap();
-    assert!(world.broker.jeton(&["identity", "delete", "leaves"]).status.success());
+    assert!(world.broker.jeton(&["identity", "delete", "leaves", "--yes"]).status.success());
 
     let status = status(&world);
     assert_eq!(status["suspected_orphans"].as_array().unwrap().len(), 2, "{status}");
