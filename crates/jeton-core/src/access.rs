@@ -30,8 +30,34 @@ pub struct RoleAssignment {
     pub expires_at: Option<Wall>,
     /// No token is handed out with more life left.
     pub max_token_lifetime: Option<Duration>,
+    /// What each caller may ask by this assignment beside hits, in place of the broker's settings.
+    #[serde(default, skip_serializing_if = "CallerLimits::are_usual")]
+    pub limits: CallerLimits,
     /// When it was created.
     pub created_at: Wall,
+}
+
+/// What one caller may ask beside hits; what is absent is as the settings say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CallerLimits {
+    /// Misses and new keys, a second.
+    pub misses_per_second: Option<u32>,
+    /// Misses and new keys at once.
+    pub miss_burst: Option<u32>,
+    /// Refreshes forced by reports of rejected tokens, a minute.
+    pub forced_refreshes_per_minute: Option<u32>,
+    /// Tokens watched.
+    pub max_watches: Option<u32>,
+    /// Requests that wait for an authority.
+    pub max_waiting: Option<u32>,
+}
+
+impl CallerLimits {
+    /// Whether the settings alone say what a caller may.
+    pub fn are_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Who has a role.
@@ -138,7 +164,42 @@ pub struct Subject<'a> {
     pub workload: Option<Uid>,
 }
 
-type Bucket = Arc<[Arc<RoleAssignment>]>;
+/// The assignments of one member in one scope, in the order of their making: usually one. Many share structure, so that one more among
+/// thousands copies a few nodes and not all of them.
+#[derive(Clone, Debug)]
+enum Bucket {
+    One(Arc<RoleAssignment>),
+    Many(imbl::OrdMap<Uid, Arc<RoleAssignment>>),
+}
+
+impl Bucket {
+    fn iter(&self) -> impl Iterator<Item = &Arc<RoleAssignment>> {
+        let (one, many) = match self {
+            Self::One(one) => (Some(one), None),
+            Self::Many(many) => (None, Some(many.values())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn with(self, assignment: Arc<RoleAssignment>) -> Self {
+        let mut many = match self {
+            Self::One(one) => imbl::OrdMap::unit(one.uid, one),
+            Self::Many(many) => many,
+        };
+        many.insert(assignment.uid, assignment);
+        Self::Many(many)
+    }
+
+    fn without(self, uid: Uid) -> Option<Self> {
+        match self {
+            Self::One(one) => (one.uid != uid).then_some(Self::One(one)),
+            Self::Many(mut many) => {
+                many.remove(&uid);
+                (!many.is_empty()).then_some(Self::Many(many))
+            }
+        }
+    }
+}
 
 /// All role assignments, indexed for decisions. Replaced whole on change; the index shares structure.
 #[derive(Clone, Debug, Default)]
@@ -218,8 +279,10 @@ impl AccessSnapshot {
     pub fn put(&mut self, assignment: Arc<RoleAssignment>) {
         self.remove(&assignment.name);
         let key = (assignment.member.clone(), assignment.scope.clone());
-        let bucket = self.by_member.get(&key).map_or(&[][..], |b| b);
-        let grown: Bucket = bucket.iter().cloned().chain([Arc::clone(&assignment)]).collect();
+        let grown = match self.by_member.remove(&key) {
+            Some(bucket) => bucket.with(Arc::clone(&assignment)),
+            None => Bucket::One(Arc::clone(&assignment)),
+        };
         self.by_member.insert(key, grown);
         self.by_scope.insert((assignment.scope.clone(), assignment.uid), Arc::clone(&assignment));
         if let Member::Workload(workload) = assignment.member {
@@ -236,17 +299,7 @@ impl AccessSnapshot {
             self.by_workload.remove(&(workload, assignment.uid));
         }
         let key = (assignment.member.clone(), assignment.scope.clone());
-        let left: Bucket = self
-            .by_member
-            .get(&key)
-            .into_iter()
-            .flat_map(|b| b.iter())
-            .filter(|a| a.uid != assignment.uid)
-            .cloned()
-            .collect();
-        if left.is_empty() {
-            self.by_member.remove(&key);
-        } else {
+        if let Some(left) = self.by_member.remove(&key).and_then(|bucket| bucket.without(assignment.uid)) {
             self.by_member.insert(key, left);
         }
         Some(assignment)
@@ -320,6 +373,7 @@ mod tests {
             keep_warm: false,
             expires_at: None,
             max_token_lifetime: None,
+            limits: Default::default(),
             created_at: Wall::default(),
         })
     }

@@ -27,7 +27,8 @@ pub mod uid;
 pub mod workload;
 
 pub use access::{
-    AccessSnapshot, AssignmentScope, Decision, Denial, Member, Role, RoleAssignment, Subject, TargetRule,
+    AccessSnapshot, AssignmentScope, CallerLimits, Decision, Denial, Member, Role, RoleAssignment, Subject,
+    TargetRule,
 };
 pub use assertions::{Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, ProofRequest};
 pub use authority::{Authority, AuthorityState, Registrar};

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::Shared,
+    flight::Wish,
     gate::Permit,
     slot::{Cached, Slot},
 };
@@ -145,10 +146,10 @@ impl Shared {
     }
 
     fn start_refresh(self: &Arc<Self>, slot: &Arc<Slot>, priority: Priority, now: Now) -> Option<Duration> {
-        match self.gate.permit(&slot.key, priority, now) {
+        match self.gate.permit(&slot.key, priority, None, now) {
             Permit::Granted => {
                 slot.state().by_itself = true;
-                drop(self.fly(slot, priority, true, now));
+                drop(self.fly(slot, Wish::ours(priority), true, now));
                 None
             }
             Permit::Busy => Some(Duration::from_millis(self.settings.tick_ms)),

@@ -41,7 +41,7 @@ impl World {
         Self::at(limits, generous(), seed).await
     }
 
-    async fn at(limits: AuthorityLimits, settings: EngineSettings, seed: u64) -> Self {
+    pub(crate) async fn at(limits: AuthorityLimits, settings: EngineSettings, seed: u64) -> Self {
         let clock = ManualClock::default();
         let source = ScriptedSource::new(Arc::new(clock.clone()));
         let store = MemoryTokenStore::default();
@@ -75,7 +75,7 @@ impl World {
     }
 
     pub(crate) fn ask(&self, n: u32) -> Ask {
-        Ask { caller: caller(n), wait: None, min_validity: None }
+        Ask { caller: caller(n).into(), wait: None, min_validity: None }
     }
 
     /// Asks while time goes on, as every caller does.
