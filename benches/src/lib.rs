@@ -230,6 +230,7 @@ async fn access(principal: &Principal, directory: &SharedDirectory, clock: &Arc<
         keep_warm: false,
         expires_at: None,
         max_token_lifetime: None,
+        limits: Default::default(),
         created_at: Wall::default(),
     };
     store.commit(vec![AccessWrite::Put(Box::new(assignment))]).await.expect("kept");

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use jeton_core::{
-    AssignmentName, AssignmentScope, Identity, Member, Principal, PrincipalPattern, Role, RoleAssignment,
-    RoleError, ScopeError, ScopeName, Target, TargetRule, Uid, Wall, WorkloadName,
+    AssignmentName, AssignmentScope, CallerLimits, Identity, Member, Principal, PrincipalPattern, Role,
+    RoleAssignment, RoleError, ScopeError, ScopeName, Target, TargetRule, Uid, Wall, WorkloadName,
 };
 
 use crate::{Access, AccessError, AccessRecorded, AccessWrite};
@@ -28,6 +28,8 @@ pub struct CreateAssignment {
     pub expires_at: Option<Wall>,
     /// No token is handed out that lives longer.
     pub max_token_lifetime: Option<Duration>,
+    /// What each caller may ask by it beside hits.
+    pub limits: CallerLimits,
     /// For idempotency; empty: none.
     pub request_id: String,
 }
@@ -55,7 +57,24 @@ fn uses_no_tokens(role: Role, request: &CreateAssignment) -> Result<TargetRule, 
     if request.max_token_lifetime.is_some() {
         return invalid("max_token_lifetime", problem);
     }
+    if !request.limits.are_usual() {
+        return invalid("limits", problem);
+    }
     Ok(TargetRule::Only(vec![]))
+}
+
+/// A rate of nothing has no time at which to come again; who may not ask has no assignment.
+fn checked(limits: CallerLimits) -> Result<CallerLimits, AccessError> {
+    let named = [
+        ("misses_per_second", limits.misses_per_second),
+        ("miss_burst", limits.miss_burst),
+        ("forced_refreshes_per_minute", limits.forced_refreshes_per_minute),
+        ("max_waiting", limits.max_waiting),
+    ];
+    match named.iter().find(|(_, limit)| *limit == Some(0)) {
+        Some((name, _)) => invalid("limits", format!("{name} must be at least 1")),
+        None => Ok(limits),
+    }
 }
 
 impl CreateAssignment {
@@ -229,6 +248,7 @@ impl Access {
             keep_warm: request.keep_warm,
             expires_at: request.expires_at,
             max_token_lifetime: request.max_token_lifetime,
+            limits: checked(request.limits)?,
             created_at: now,
         })
     }

@@ -130,6 +130,7 @@ where
         keep_warm: n == 1,
         expires_at: Some(at),
         max_token_lifetime: None,
+        limits: Default::default(),
         created_at: at,
     };
     let recorded = AccessRecorded {

@@ -10,6 +10,7 @@ use crate::{
     AssignmentName, Directory, Identity, Permission, Principal, PrincipalPattern, Role, Target, Uid, Wall,
 };
 
+mod bucket;
 mod scope;
 mod snapshot;
 
@@ -37,8 +38,34 @@ pub struct RoleAssignment {
     pub expires_at: Option<Wall>,
     /// No token is handed out with more life left.
     pub max_token_lifetime: Option<Duration>,
+    /// What each caller may ask by this assignment beside hits, in place of the broker's settings.
+    #[serde(default, skip_serializing_if = "CallerLimits::are_usual")]
+    pub limits: CallerLimits,
     /// When it was created.
     pub created_at: Wall,
+}
+
+/// What one caller may ask beside hits; what is absent is as the settings say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CallerLimits {
+    /// Misses and new keys, a second.
+    pub misses_per_second: Option<u32>,
+    /// Misses and new keys at once.
+    pub miss_burst: Option<u32>,
+    /// Refreshes forced by reports of rejected tokens, a minute.
+    pub forced_refreshes_per_minute: Option<u32>,
+    /// Tokens watched.
+    pub max_watches: Option<u32>,
+    /// Requests that wait for an authority.
+    pub max_waiting: Option<u32>,
+}
+
+impl CallerLimits {
+    /// Whether the settings alone say what a caller may.
+    pub fn are_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Who has a role.

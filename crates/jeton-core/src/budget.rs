@@ -14,6 +14,9 @@ use crate::{Mono, profile::AuthorityLimits};
 pub enum Priority {
     /// A start that fills the cache.
     WarmUp,
+    /// Somebody waits who had more than its part of late. Half of everything is kept from all such callers together, so whoever comes
+    /// beside them finds room at once.
+    Excess,
     /// A refresh that has time.
     Due,
     /// A refresh whose token is about to reach its floor.
@@ -71,7 +74,7 @@ impl Budget {
             Priority::Waiting => (0.0, 1.0),
             Priority::Expiring => (burst * 0.1, 0.9),
             Priority::Due => (burst * 0.3, 0.75),
-            Priority::WarmUp => (burst * 0.5, 0.5),
+            Priority::Excess | Priority::WarmUp => (burst * 0.5, 0.5),
         };
         let slots = (f64::from(self.max_concurrent) * share).ceil().max(1.0);
         let warm = priority != Priority::WarmUp || self.warm_up_level >= 1.0;
@@ -115,6 +118,15 @@ impl Budget {
     /// Requests a second, now.
     pub fn rate(&self) -> f64 {
         self.rate
+    }
+
+    /// The part of one caller among so many, and one more that may come: requests a second, requests at once after a pause, and requests
+    /// under way.
+    pub fn part(&self, callers: usize) -> (f64, f64, u32) {
+        let parts = callers.saturating_add(1);
+        let rate = self.rate * (1.0 - RESERVE) / parts as f64;
+        let concurrent = self.max_concurrent / u32::try_from(parts).unwrap_or(u32::MAX);
+        (rate, (rate * BURST_SECONDS).max(1.0), concurrent.max(1))
     }
 
     /// Requests under way.
@@ -191,6 +203,19 @@ mod tests {
     }
 
     #[test]
+    fn callers_in_excess_leave_half_of_the_bucket_and_of_the_slots_to_whoever_comes() {
+        let mut budget = Budget::new(&AuthorityLimits::default(), at(0));
+        while budget.take(Priority::Excess, at(0)) {}
+        assert_eq!(budget.in_flight(), 32);
+        let room = (0..1_000).filter(|_| budget.take(Priority::Waiting, at(0))).count();
+        assert_eq!(room, 32);
+        let mut budget = Budget::new(&limits(), at(0));
+        while budget.take(Priority::Excess, at(0)) {}
+        let room = (0..1_000).filter(|_| budget.take(Priority::Waiting, at(0))).count();
+        assert_eq!(room, 150, "of 300 at once");
+    }
+
+    #[test]
     fn throttling_halves_the_rate_once_a_second_and_it_grows_back() {
         let mut budget = Budget::new(&limits(), at(0));
         for _ in 0..50 {
@@ -210,7 +235,9 @@ mod tests {
     fn even_the_lowest_rate_lets_every_priority_through_in_time() {
         let limits =
             AuthorityLimits { requests_per_second: 1, warm_up_per_second: 1, max_concurrent: 1, ..limits() };
-        for priority in [Priority::WarmUp, Priority::Due, Priority::Expiring, Priority::Waiting] {
+        for priority in
+            [Priority::WarmUp, Priority::Excess, Priority::Due, Priority::Expiring, Priority::Waiting]
+        {
             let mut budget = Budget::new(&limits, at(0));
             let total: u32 =
                 (0..10_000).step_by(250).map(|ms| granted(&mut budget, priority, at(ms), 1)).sum();

@@ -30,8 +30,8 @@ pub mod uid;
 pub mod workload;
 
 pub use access::{
-    AccessSnapshot, AssignmentScope, Decision, Denial, Member, RoleAssignment, ScopeError, ScopeName,
-    Subject, TargetRule,
+    AccessSnapshot, AssignmentScope, CallerLimits, Decision, Denial, Member, RoleAssignment, ScopeError,
+    ScopeName, Subject, TargetRule,
 };
 pub use administration::{Administrator, Object};
 pub use assertions::{Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, ProofRequest};

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use jeton_core::{
-    Clock, Freshness, Now, Principal, Priority, Token, TokenKey, Wall, refresh::LONGEST_MIN_VALIDITY,
-};
+use jeton_core::{Clock, Freshness, Now, Principal, Token, TokenKey, Wall, refresh::LONGEST_MIN_VALIDITY};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Encoded, EngineSettings, IssueError, TokenError, TokenSource, Watch,
+    Account, Encoded, EngineSettings, IssueError, TokenError, TokenSource, Watch,
+    callers::{Callers, Lasting},
+    flight::Wish,
     gate::Gate,
     index::Index,
     line::Lines,
@@ -58,7 +58,7 @@ impl fmt::Debug for Seat {
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// Who: what is counted and limited.
-    pub caller: Principal,
+    pub caller: Account,
     /// The caller's own deadline, from now; none: the engine's longest wait.
     pub wait: Option<Duration>,
     /// The least life that the token must have left.
@@ -75,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) settings: EngineSettings,
     pub(crate) index: Index,
     pub(crate) gate: Gate,
+    pub(crate) callers: Callers,
     pub(crate) queue: Queue,
     pub(crate) lines: Lines,
     pub(crate) writer: Writer,
@@ -109,6 +110,7 @@ impl Shared {
         Self {
             index: Index::new(&settings, writer.clone()),
             gate,
+            callers: Callers::new(&settings),
             queue: Queue::default(),
             lines: Lines::default(),
             writer,
@@ -169,6 +171,7 @@ impl Engine {
                 what: "too many callers wait for authorities",
                 retry_after: Duration::from_secs(1),
             })?;
+        let _its_own = shared.callers.enter(&ask.caller, Lasting::Waiting, shared.clock.now())?;
         let wait = ask.wait.unwrap_or_else(|| shared.settings.max_wait()).min(shared.settings.max_wait());
         let landed = tokio::time::timeout(wait, self.landed(key, &ask.caller));
         let hit = landed.await.map_err(|_| TokenError::Deadline)??;
@@ -187,7 +190,7 @@ impl Engine {
     }
 
     /// What the key's flight brings; of one that was taken back between its landing and now, the next.
-    async fn landed(&self, key: &TokenKey, caller: &Principal) -> Result<Arc<Cached>, TokenError> {
+    async fn landed(&self, key: &TokenKey, caller: &Account) -> Result<Arc<Cached>, TokenError> {
         loop {
             let cached = landed(self.ask_for(key, caller)?).await?;
             if !cached.revoked.load(Relaxed) {
@@ -197,8 +200,8 @@ impl Engine {
     }
 
     /// Follows a token. Watching counts as use.
-    pub fn watch(&self, key: &TokenKey, caller: &Principal) -> Result<Watch, TokenError> {
-        let shared = &self.shared;
+    pub fn watch(&self, key: &TokenKey, caller: impl Into<Account>) -> Result<Watch, TokenError> {
+        let (shared, caller) = (&self.shared, &caller.into());
         let now = shared.clock.now();
         // What is in memory costs nobody anything.
         let known = shared.index.find(key).filter(|slot| slot.hit(now).is_some());
@@ -212,6 +215,7 @@ impl Engine {
                 retry_after: Duration::from_secs(30),
             },
         )?;
+        let its_own = shared.callers.enter(caller, Lasting::Watch, now)?;
         let seen = slot.seen.subscribe();
         slot.mark_used(now);
         let (failures, revocations) = {
@@ -226,7 +230,7 @@ impl Engine {
             revocations,
             over: false,
             first: None,
-            _counted: counted,
+            _counted: (counted, its_own),
         };
         if slot.hit(now).is_some() {
             shared.queue.push(&slot, now.boot);
@@ -234,7 +238,7 @@ impl Engine {
             // The watch goes on: the queue asks again when it may.
             shared.queue.push(&slot, now.boot + error.retry_after.unwrap_or_default());
             watch.first = Some(error);
-        } else if shared.fly(&slot, Priority::Waiting, false, now).is_none() {
+        } else if shared.fly(&slot, Wish::of(&caller.principal), false, now).is_none() {
             return Err(MADE_ROOM);
         }
         Ok(watch)
@@ -266,7 +270,7 @@ impl Engine {
     }
 
     /// The slot of a key that cannot be served from memory; charges the caller.
-    fn slot_for(&self, key: &TokenKey, caller: &Principal) -> Result<Arc<Slot>, TokenError> {
+    fn slot_for(&self, key: &TokenKey, caller: &Account) -> Result<Arc<Slot>, TokenError> {
         let shared = &self.shared;
         let now = shared.clock.now();
         // Joining a flight that somebody else started costs nobody anything.
@@ -276,23 +280,20 @@ impl Engine {
             slot.mark_used(now);
             return Ok(slot);
         }
-        shared.gate.charge(caller, now).map_err(|retry_after| TokenError::Overloaded {
-            what: "this caller asks for too many tokens that are not in memory",
-            retry_after,
-        })?;
-        let slot = shared.index.ensure(key, caller, now).map_err(|_| FULL)?;
+        shared.callers.miss(caller, now)?;
+        let slot = shared.index.ensure(key, &caller.principal, now).map_err(|_| FULL)?;
         slot.mark_used(now);
         Ok(slot)
     }
 
     /// The flight for a key: the one under way, or a new one.
-    fn ask_for(&self, key: &TokenKey, caller: &Principal) -> Result<Landing, TokenError> {
+    fn ask_for(&self, key: &TokenKey, caller: &Account) -> Result<Landing, TokenError> {
         let slot = self.slot_for(key, caller)?;
         if let Some(error) = self.refusal(&slot) {
             return Err(TokenError::Authority(error));
         }
         // Pushed out between being found and being used: there is hardly room, and a little later there may be.
-        self.shared.fly(&slot, Priority::Waiting, false, self.shared.clock.now()).ok_or(MADE_ROOM)
+        self.shared.fly(&slot, Wish::of(&caller.principal), false, self.shared.clock.now()).ok_or(MADE_ROOM)
     }
 
     /// What a caller gets at once while no try is allowed.

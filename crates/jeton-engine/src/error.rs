@@ -22,6 +22,18 @@ pub enum TokenError {
         /// When to come again.
         retry_after: Duration,
     },
+    /// A limit of this caller's own.
+    #[error(
+        "this caller is over its own limit of {what} ({limit}): ask for fewer, or have the limit raised on its role assignment"
+    )]
+    OverLimit {
+        /// Of what.
+        what: &'static str,
+        /// The setting.
+        limit: &'static str,
+        /// When to come again.
+        retry_after: Duration,
+    },
     /// More remaining life was asked for than a refresh can promise.
     #[error("min_validity of {asked:?} is more than 40 % of the token's life of {lifetime:?}: ask for less")]
     MinValidity {

@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use jeton_core::{IssuedToken, Now, Priority, RefreshOutcome, RefreshPlan, Token, refresh::refresh_after};
+use jeton_core::{
+    IssuedToken, Now, Principal, Priority, RefreshOutcome, RefreshPlan, Token, refresh::refresh_after,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -34,6 +36,25 @@ pub(crate) fn held_back(left: Duration) -> IssueError {
 fn used_up() -> IssueError {
     let error = own(IssueErrorClass::Transient, "the budget of requests to this authority is used up");
     IssueError { retry_after: Some(BUSY_PAUSE), ..error }
+}
+
+/// How much a token is wanted, and who is charged for the request where a caller is.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) priority: Priority,
+    pub(crate) caller: Option<Principal>,
+}
+
+impl Wish {
+    /// Of somebody who waits.
+    pub(crate) fn of(caller: &Principal) -> Self {
+        Self { priority: Priority::Waiting, caller: Some(caller.clone()) }
+    }
+
+    /// Of nobody in particular.
+    pub(crate) fn ours(priority: Priority) -> Self {
+        Self { priority, caller: None }
+    }
 }
 
 /// When a request went out.
@@ -78,7 +99,7 @@ impl Shared {
     pub(crate) fn fly(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
-        priority: Priority,
+        wish: Wish,
         permitted: bool,
         now: Now,
     ) -> Option<Landing> {
@@ -87,7 +108,7 @@ impl Shared {
         if landing.is_some() || state.gone {
             drop(state);
             if permitted {
-                self.gate.done(&slot.key, false, now);
+                self.gate.done(&slot.key, wish.caller.as_ref(), false, now);
             }
             return landing;
         }
@@ -97,7 +118,7 @@ impl Shared {
         let (shared, slot) = (Arc::clone(self), Arc::clone(slot));
         self.flights.spawn(async move {
             let mut died = Died { shared: &shared, slot: &slot, armed: true };
-            let outcome = shared.flight(&slot, priority, permitted).await;
+            let outcome = shared.flight(&slot, &wish, permitted).await;
             died.armed = false;
             land.send_replace(Some(outcome));
             shared.take_turns(slot.key.authority, shared.clock.now());
@@ -108,28 +129,23 @@ impl Shared {
     async fn flight(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
-        priority: Priority,
+        wish: &Wish,
         permitted: bool,
     ) -> Result<Arc<Cached>, TokenError> {
         let mut permitted = permitted;
         loop {
-            self.permitted(slot, priority, permitted).await?;
+            self.permitted(slot, wish, permitted).await?;
             // A revocation meanwhile makes what comes back nobody's, so it is asked for anew.
-            if let Some(outcome) = self.ask_once(slot).await {
+            if let Some(outcome) = self.ask_once(slot, wish).await {
                 return outcome;
             }
             permitted = false;
         }
     }
 
-    async fn permitted(
-        &self,
-        slot: &Arc<Slot>,
-        priority: Priority,
-        permitted: bool,
-    ) -> Result<(), TokenError> {
+    async fn permitted(&self, slot: &Arc<Slot>, wish: &Wish, permitted: bool) -> Result<(), TokenError> {
         if !permitted {
-            match self.await_permit(slot, priority).await {
+            match self.await_permit(slot, wish).await {
                 Ok(Permit::Granted) => {}
                 Ok(Permit::Held(left)) => return Err(self.put_off(slot, held_back(left))),
                 Ok(Permit::Busy) | Err(_) => {
@@ -150,7 +166,11 @@ impl Shared {
     }
 
     /// One request, under a permit. None: a revocation overtook it.
-    async fn ask_once(self: &Arc<Self>, slot: &Arc<Slot>) -> Option<Result<Arc<Cached>, TokenError>> {
+    async fn ask_once(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        wish: &Wish,
+    ) -> Option<Result<Arc<Cached>, TokenError>> {
         let asked = Asked { revocations: slot.state().revocations, started: self.clock.now() };
         // A task of its own: a panic in a source must not leave callers waiting.
         let call = tokio::spawn(self.source.issue(slot.key.clone()));
@@ -168,7 +188,7 @@ impl Shared {
         };
         let now = self.clock.now();
         let throttled = answer.as_ref().err().is_some_and(|e| e.class == IssueErrorClass::Throttled);
-        self.gate.done(&slot.key, throttled, now);
+        self.gate.done(&slot.key, wish.caller.as_ref(), throttled, now);
         self.settle(slot, answer, asked, now)
     }
 
@@ -176,11 +196,11 @@ impl Shared {
     pub(crate) async fn await_permit(
         &self,
         slot: &Slot,
-        priority: Priority,
+        wish: &Wish,
     ) -> Result<Permit, tokio::time::error::Elapsed> {
         let waiting = async {
             loop {
-                match self.gate.permit(&slot.key, priority, self.clock.now()) {
+                match self.gate.permit(&slot.key, wish.priority, wish.caller.as_ref(), self.clock.now()) {
                     Permit::Busy => tokio::time::sleep(PERMIT_POLL).await,
                     decided => return decided,
                 }

@@ -1,4 +1,4 @@
-//! What stands between a miss and an authority: the caller's own bucket, the authority's budget, and Retry-After.
+//! What stands between a miss and an authority: the authority's budget, each caller's part of it, and Retry-After.
 
 use std::{
     collections::HashMap,
@@ -11,25 +11,33 @@ use jeton_core::{
     retry_after::MAX_RETRY_AFTER,
 };
 
-use crate::{EngineSettings, Hold};
+use crate::Hold;
 
-/// Callers whose buckets are remembered; a full bucket says nothing and is forgotten first.
-const MAX_CALLERS: usize = 100_000;
+/// Callers told apart at one authority. Those beyond share its budget as they come.
+const MAX_PARTS: usize = 10_000;
+const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Gate {
     directory: SharedDirectory,
-    per_second: f64,
-    burst: f64,
-    callers: Mutex<HashMap<Principal, Bucket>>,
-    budgets: Mutex<HashMap<Uid, Budget>>,
+    purses: Mutex<HashMap<Uid, Purse>>,
     holds: Mutex<HashMap<(Uid, Uid), Mono>>,
 }
 
+/// The budget of one authority, and who had how much of it of late.
+#[derive(Debug)]
+struct Purse {
+    budget: Budget,
+    parts: HashMap<Principal, Part>,
+    swept_at: Mono,
+}
+
+/// What one caller may still take before it is in excess.
 #[derive(Debug, Clone, Copy)]
-struct Bucket {
+struct Part {
     level: f64,
     at: Mono,
+    in_flight: u32,
 }
 
 /// Whether a request may go out now.
@@ -56,62 +64,45 @@ pub struct BudgetInfo {
 }
 
 impl Gate {
-    pub(crate) fn new(settings: &EngineSettings, directory: SharedDirectory) -> Self {
-        Self {
-            directory,
-            per_second: f64::from(settings.misses_per_second),
-            burst: f64::from(settings.miss_burst),
-            callers: Mutex::default(),
-            budgets: Mutex::default(),
-            holds: Mutex::default(),
-        }
+    pub(crate) fn new(directory: SharedDirectory) -> Self {
+        Self { directory, purses: Mutex::default(), holds: Mutex::default() }
     }
 
-    /// Charges a caller for a miss or a new key; over its limit the error says when to come again.
-    pub(crate) fn charge(&self, caller: &Principal, now: Now) -> Result<(), Duration> {
-        let mut callers = locked(&self.callers);
-        if callers.len() >= MAX_CALLERS && !callers.contains_key(caller) {
-            let (per_second, burst) = (self.per_second, self.burst);
-            callers
-                .retain(|_, b| b.level + now.mono.saturating_since(b.at).as_secs_f64() * per_second < burst);
-            if callers.len() >= MAX_CALLERS {
-                return Err(Duration::from_secs(1));
-            }
-        }
-        let bucket = callers.entry(caller.clone()).or_insert(Bucket { level: self.burst, at: now.mono });
-        let passed = now.mono.saturating_since(bucket.at).as_secs_f64();
-        bucket.level = (bucket.level + passed * self.per_second).min(self.burst);
-        bucket.at = now.mono;
-        if bucket.level >= 1.0 {
-            bucket.level -= 1.0;
-            return Ok(());
-        }
-        Err(Duration::from_secs_f64((1.0 - bucket.level) / self.per_second).max(Duration::from_millis(1)))
-    }
-
-    /// A permit for one request to the key's authority. None is given inside a Retry-After.
-    pub(crate) fn permit(&self, key: &TokenKey, priority: Priority, now: Now) -> Permit {
+    /// A permit for one request to the key's authority. None is given inside a Retry-After. A caller that had more than its part of late
+    /// comes after the others.
+    pub(crate) fn permit(
+        &self,
+        key: &TokenKey,
+        priority: Priority,
+        caller: Option<&Principal>,
+        now: Now,
+    ) -> Permit {
         if let Some(left) = self.held(key, now) {
             return Permit::Held(left);
         }
-        let mut budgets = locked(&self.budgets);
-        let budget = budgets
-            .entry(key.authority)
-            .or_insert_with(|| Budget::new(&self.limits(key.authority), now.mono));
-        if budget.take(priority, now.mono) { Permit::Granted } else { Permit::Busy }
+        let mut purses = locked(&self.purses);
+        let purse = purses.entry(key.authority).or_insert_with(|| Purse {
+            budget: Budget::new(&self.limits(key.authority), now.mono),
+            parts: HashMap::new(),
+            swept_at: now.mono,
+        });
+        if purse.take(priority, caller, now.mono) { Permit::Granted } else { Permit::Busy }
     }
 
     /// Gives a permit back.
-    pub(crate) fn done(&self, key: &TokenKey, throttled: bool, now: Now) {
-        if let Some(budget) = locked(&self.budgets).get_mut(&key.authority) {
-            budget.done(throttled, now.mono);
+    pub(crate) fn done(&self, key: &TokenKey, caller: Option<&Principal>, throttled: bool, now: Now) {
+        if let Some(purse) = locked(&self.purses).get_mut(&key.authority) {
+            purse.budget.done(throttled, now.mono);
+            if let Some(part) = caller.and_then(|caller| purse.parts.get_mut(caller)) {
+                part.in_flight = part.in_flight.saturating_sub(1);
+            }
         }
     }
 
     /// The authority's profile changed, or it is gone. A Retry-After holds all the same.
     pub(crate) fn authority_changed(&self, authority: Uid, now: Now) {
-        if let Some(budget) = locked(&self.budgets).get_mut(&authority) {
-            budget.adjust(&self.limits(authority), now.mono);
+        if let Some(purse) = locked(&self.purses).get_mut(&authority) {
+            purse.budget.adjust(&self.limits(authority), now.mono);
         }
     }
 
@@ -145,17 +136,56 @@ impl Gate {
         let holds = locked(&self.holds);
         let held =
             |authority| holds.iter().filter(|((a, _), end)| *a == authority && **end > now.boot).count();
-        let info = |(authority, budget): (&Uid, &Budget)| BudgetInfo {
+        let info = |(authority, purse): (&Uid, &Purse)| BudgetInfo {
             authority: *authority,
-            requests_per_second: budget.rate(),
-            in_flight: budget.in_flight(),
+            requests_per_second: purse.budget.rate(),
+            in_flight: purse.budget.in_flight(),
             held_identities: u32::try_from(held(*authority)).unwrap_or(u32::MAX),
         };
-        locked(&self.budgets).iter().map(info).collect()
+        locked(&self.purses).iter().map(info).collect()
     }
 
     fn limits(&self, authority: Uid) -> AuthorityLimits {
         self.directory.load().authority(authority).map(|a| a.profile.limits).unwrap_or_default()
+    }
+}
+
+impl Purse {
+    fn take(&mut self, priority: Priority, caller: Option<&Principal>, now: Mono) -> bool {
+        self.sweep(now);
+        let known = |caller: &&Principal| self.parts.len() < MAX_PARTS || self.parts.contains_key(*caller);
+        let Some(caller) = caller.filter(known) else { return self.budget.take(priority, now) };
+        let new = !self.parts.contains_key(caller);
+        let (rate, burst, concurrent) = self.budget.part(self.parts.len() + usize::from(new));
+        let fresh = Part { level: burst, at: now, in_flight: 0 };
+        let mut part = self.parts.get(caller).map_or(fresh, |part| part.filled(rate, burst, now));
+        let excess = part.level < 1.0 || part.in_flight >= concurrent;
+        let taken = self.budget.take(if excess { Priority::Excess } else { priority }, now);
+        if taken {
+            part.level = (part.level - 1.0).max(0.0);
+            part.in_flight += 1;
+        }
+        if taken || !new {
+            self.parts.insert(caller.clone(), part);
+        }
+        taken
+    }
+
+    /// Once a second, whoever has its whole part again is forgotten: it is not among those who share.
+    fn sweep(&mut self, now: Mono) {
+        if now.saturating_since(self.swept_at) < SWEEP || self.parts.is_empty() {
+            return;
+        }
+        self.swept_at = now;
+        let (rate, burst, _) = self.budget.part(self.parts.len());
+        self.parts.retain(|_, part| part.in_flight > 0 || part.filled(rate, burst, now).level < burst);
+    }
+}
+
+impl Part {
+    fn filled(self, rate: f64, burst: f64, now: Mono) -> Self {
+        let level = self.level + now.saturating_since(self.at).as_secs_f64() * rate;
+        Self { level: level.min(burst), at: now, ..self }
     }
 }
 

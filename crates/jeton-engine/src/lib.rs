@@ -5,6 +5,7 @@
 //! ahead of its expiry; what is not used is forgotten. The engine knows nothing of identities' lives, of access, of the wire: it
 //! asks a [`TokenSource`] and keeps with a [`TokenStore`].
 
+mod callers;
 mod engine;
 mod error;
 mod flight;
@@ -25,6 +26,7 @@ mod writer;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use callers::Account;
 pub use engine::{Ask, Engine, Hit, Seat};
 pub use error::TokenError;
 pub use gate::BudgetInfo;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::Shared,
+    flight::Wish,
     gate::Permit,
     line::{Lines, Standing},
     slot::{Cached, Slot},
@@ -196,10 +197,10 @@ impl Shared {
         if self.flights.is_closed() {
             return Next::Nothing;
         }
-        match self.gate.permit(&slot.key, priority, now) {
+        match self.gate.permit(&slot.key, priority, None, now) {
             Permit::Granted => {
                 slot.state().by_itself = true;
-                drop(self.fly(slot, priority, true, now));
+                drop(self.fly(slot, Wish::ours(priority), true, now));
                 Next::Nothing
             }
             Permit::Busy => Next::Turn(standing),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use jeton_core::{Freshness, Priority, Token, TokenKey, Uid, Wall};
+use jeton_core::{Freshness, Token, TokenKey, Uid, Wall};
 
-use crate::{BudgetInfo, Engine, TokenError, slot::Slot};
+use crate::{Account, BudgetInfo, Engine, TokenError, flight::Wish, slot::Slot};
 
 /// At most one forced refresh per key in this time.
 const FORCED_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
@@ -82,9 +82,10 @@ impl Engine {
     pub fn report_rejected(
         &self,
         key: &TokenKey,
+        caller: impl Into<Account>,
         is_refused: impl FnOnce(&Token) -> bool,
     ) -> Result<Rejected, TokenError> {
-        let shared = &self.shared;
+        let (shared, account) = (&self.shared, caller.into());
         let now = shared.clock.now();
         let Some(slot) = shared.index.find(key) else { return Ok(Rejected::Superseded) };
         let cached = slot.token.load_full();
@@ -102,9 +103,10 @@ impl Engine {
             if state.forced_at.is_some_and(|at| now.boot.saturating_since(at) < FORCED_INTERVAL) {
                 return Ok(Rejected::TooSoon);
             }
+            shared.callers.forced(&account, now)?;
             state.forced_at = Some(now.boot);
         }
-        drop(shared.fly(&slot, Priority::Waiting, false, now));
+        drop(shared.fly(&slot, Wish::of(&account.principal), false, now));
         Ok(Rejected::Refreshing)
     }
 

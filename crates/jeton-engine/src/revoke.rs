@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::{
     Engine, IssueError, IssueErrorClass, Scope, TokenStoreError,
     engine::Shared,
+    flight::Wish,
     gate::Permit,
     slot::{Cached, Slot},
     writer::Pending,
@@ -180,7 +181,7 @@ impl Shared {
         call: jeton_core::BoxFuture<'static, Result<(), IssueError>>,
     ) -> Result<(), ()> {
         // Ahead of what is due, and from the part of the budget that callers of cold tokens cannot use up.
-        let permit = self.await_permit(slot, Priority::Expiring).await;
+        let permit = self.await_permit(slot, &Wish::ours(Priority::Expiring)).await;
         if !matches!(permit, Ok(Permit::Granted)) {
             return Err(());
         }
@@ -190,7 +191,7 @@ impl Shared {
         };
         let now = self.clock.now();
         let throttled = outcome.as_ref().err().is_some_and(|e| e.class == IssueErrorClass::Throttled);
-        self.gate.done(&slot.key, throttled, now);
+        self.gate.done(&slot.key, None, throttled, now);
         outcome.map_err(|error| {
             if let Some(delay) = error.retry_after {
                 self.writer.put(Pending::Hold(self.gate.hold(&slot.key, delay, now)));

@@ -19,6 +19,12 @@ pub struct EngineSettings {
     pub misses_per_second: u32,
     /// Misses and new keys of one caller at once.
     pub miss_burst: u32,
+    /// Refreshes that one caller forces by reports of rejected tokens, a minute.
+    pub forced_refreshes_per_minute: u32,
+    /// Most requests of one caller that wait for authorities at once.
+    pub max_waiting_per_caller: u32,
+    /// Most slots that one caller watches.
+    pub max_watches_per_caller: u32,
     /// Longest wait of a caller for an authority, in milliseconds.
     pub max_wait_ms: u64,
     /// Most callers that wait at once.
@@ -41,6 +47,9 @@ impl Default for EngineSettings {
             caller_share_percent: 50,
             misses_per_second: 50,
             miss_burst: 500,
+            forced_refreshes_per_minute: 60,
+            max_waiting_per_caller: 20_000,
+            max_watches_per_caller: 20_000,
             max_wait_ms: 10_000,
             max_waiters: 100_000,
             max_watches: 100_000,
@@ -64,6 +73,8 @@ impl EngineSettings {
             ),
             ("misses_per_second", self.misses_per_second >= 1, "must be at least 1"),
             ("miss_burst", self.miss_burst >= 1, "must be at least 1"),
+            ("forced_refreshes_per_minute", self.forced_refreshes_per_minute >= 1, "must be at least 1"),
+            ("max_waiting_per_caller", self.max_waiting_per_caller >= 1, "must be at least 1"),
             ("max_wait_ms", (1..=60_000).contains(&self.max_wait_ms), "must be between 1 and 60000"),
             ("max_waiters", self.max_waiters >= 1, "must be at least 1"),
             ("tick_ms", (10..=5_000).contains(&self.tick_ms), "must be between 10 and 5000"),

@@ -80,7 +80,7 @@ impl Engine {
     ) -> Result<(Engine, EngineTasks), TokenStoreError> {
         let kept = ports.store.load().await?;
         let (writer, writes) = Writer::new(settings.max_pending_writes);
-        let gate = Gate::new(&settings, ports.directory);
+        let gate = Gate::new(ports.directory);
         let draw = Draw(Mutex::new(SmallRng::seed_from_u64(ports.seed)));
         let shared = Shared::new(settings, gate, writer, ports.source, ports.clock, ports.encoder, draw);
         let engine = Engine { shared: Arc::new(shared) };

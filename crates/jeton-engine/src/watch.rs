@@ -29,7 +29,7 @@ pub struct Watch {
     pub(crate) over: bool,
     /// Why there is no token at the start.
     pub(crate) first: Option<IssueError>,
-    pub(crate) _counted: crate::engine::WatchCount,
+    pub(crate) _counted: (crate::engine::WatchCount, crate::callers::Held),
 }
 
 impl std::fmt::Debug for Watch {

@@ -86,7 +86,7 @@ async fn endless_keys_of_one_caller_cost_no_more_memory_than_the_cap() {
     };
     let (engine, tasks) = Engine::start(settings, ports).await.unwrap();
     let keys = std::env::var("JETON_KEYS").ok().and_then(|n| n.parse().ok()).unwrap_or(KEYS);
-    let ask = |n| Ask { caller: caller(n), wait: None, min_validity: None };
+    let ask = |n| Ask { caller: caller(n).into(), wait: None, min_validity: None };
     let hot = key(keys + 1, "hot");
     engine.token(&hot, ask(9)).await.unwrap();
     let before = resident();

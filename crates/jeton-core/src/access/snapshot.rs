@@ -5,10 +5,8 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use super::{AssignmentScope, Decision, Denial, Member, RoleAssignment, Subject};
+use super::{AssignmentScope, Decision, Denial, Member, RoleAssignment, Subject, bucket::Bucket};
 use crate::{AssignmentName, Identity, Role, Target, Uid, Wall};
-
-type Bucket = Arc<[Arc<RoleAssignment>]>;
 
 /// All role assignments, indexed for decisions. Replaced whole on change; the index shares structure.
 #[derive(Clone, Debug, Default)]
@@ -138,7 +136,14 @@ impl AccessSnapshot {
     /// Adds or replaces.
     pub fn put(&mut self, assignment: Arc<RoleAssignment>) {
         self.remove(&assignment.name);
-        self.change_bucket(&assignment, |bucket| bucket.push(Arc::clone(&assignment)));
+        if assignment.role == Role::TokenUser {
+            let key = (assignment.member.clone(), assignment.scope.clone());
+            let grown = match self.token_users.remove(&key) {
+                Some(bucket) => bucket.with(Arc::clone(&assignment)),
+                None => Bucket::One(Arc::clone(&assignment)),
+            };
+            self.token_users.insert(key, grown);
+        }
         self.by_scope.insert((assignment.scope.clone(), assignment.uid), Arc::clone(&assignment));
         self.by_member.insert(by_member(&assignment), Arc::clone(&assignment));
         self.by_name.insert(assignment.name.clone(), assignment);
@@ -149,22 +154,13 @@ impl AccessSnapshot {
         let assignment = self.by_name.remove(name)?;
         self.by_scope.remove(&(assignment.scope.clone(), assignment.uid));
         self.by_member.remove(&by_member(&assignment));
-        self.change_bucket(&assignment, |bucket| bucket.retain(|a| a.uid != assignment.uid));
+        let key = (assignment.member.clone(), assignment.scope.clone());
+        if assignment.role == Role::TokenUser
+            && let Some(left) = self.token_users.remove(&key).and_then(|bucket| bucket.without(assignment.uid))
+        {
+            self.token_users.insert(key, left);
+        }
         Some(assignment)
-    }
-
-    fn change_bucket(&mut self, of: &RoleAssignment, change: impl FnOnce(&mut Vec<Arc<RoleAssignment>>)) {
-        if of.role != Role::TokenUser {
-            return;
-        }
-        let key = (of.member.clone(), of.scope.clone());
-        let mut bucket = self.token_users.get(&key).map_or_else(Vec::new, |b| b.to_vec());
-        change(&mut bucket);
-        if bucket.is_empty() {
-            self.token_users.remove(&key);
-        } else {
-            self.token_users.insert(key, bucket.into());
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use jeton_core::{Clock, Freshness, serve_floor};
 use jeton_engine::{
     EngineSettings, Hit, IssueErrorClass, Rejected, TokenError,
-    testing::{Script, failure, key},
+    testing::{Script, caller, failure, key},
 };
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
@@ -112,8 +112,10 @@ async fn a_thousand_reports_force_one_refresh_and_nobody_loses_the_old_token() {
     let text = |hit: &Hit| hit.token.issued.access_token.expose_secret().to_owned();
     let refused = text(&old);
     for _ in 0..1_000 {
-        let outcome =
-            world.engine.report_rejected(&it, |t| t.issued.access_token.expose_secret() == refused).unwrap();
+        let outcome = world
+            .engine
+            .report_rejected(&it, caller(1), |t| t.issued.access_token.expose_secret() == refused)
+            .unwrap();
         assert_eq!(outcome, Rejected::Refreshing);
     }
     assert_eq!(text(&world.engine.cached(&it).unwrap()), refused, "others keep the old one meanwhile");
@@ -123,10 +125,12 @@ async fn a_thousand_reports_force_one_refresh_and_nobody_loses_the_old_token() {
     assert!(new.token.issued_at >= old.token.issued_at);
     assert_eq!(world.source.requests(&it).len(), 2);
     let again = text(&new);
-    let outcome =
-        world.engine.report_rejected(&it, |t| t.issued.access_token.expose_secret() == again).unwrap();
+    let outcome = world
+        .engine
+        .report_rejected(&it, caller(1), |t| t.issued.access_token.expose_secret() == again)
+        .unwrap();
     assert_eq!(outcome, Rejected::TooSoon);
-    assert_eq!(world.engine.report_rejected(&it, |_| false).unwrap(), Rejected::Superseded);
+    assert_eq!(world.engine.report_rejected(&it, caller(1), |_| false).unwrap(), Rejected::Superseded);
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,10 +140,10 @@ async fn a_report_inside_a_pause_is_told_so_and_does_not_count() {
     world.token(&it).await.unwrap();
     world.fail(IssueErrorClass::Throttled, Some(S(20)));
     assert!(world.token(&key(1, "b")).await.is_err());
-    assert!(matches!(world.engine.report_rejected(&it, |_| true), Err(TokenError::Authority(_))));
+    assert!(matches!(world.engine.report_rejected(&it, caller(1), |_| true), Err(TokenError::Authority(_))));
     world.source.script_all(Script::default());
     world.clock.advance(S(21)).await;
-    assert_eq!(world.engine.report_rejected(&it, |_| true).unwrap(), Rejected::Refreshing);
+    assert_eq!(world.engine.report_rejected(&it, caller(1), |_| true).unwrap(), Rejected::Refreshing);
 }
 
 /// Any answer of an authority. That we ourselves refuse is none of its.

@@ -55,7 +55,7 @@ async fn callers_of_a_cold_key_share_one_flight_and_a_cancelled_one_harms_nobody
     let calls: Vec<_> = (0..10_000_u32)
         .map(|n| {
             let (engine, wanted) = (world.engine.clone(), it.clone());
-            let ask = Ask { caller: caller(n % 7), wait: None, min_validity: None };
+            let ask = Ask { caller: caller(n % 7).into(), wait: None, min_validity: None };
             tokio::spawn(async move { engine.token(&wanted, ask).await })
         })
         .collect();
@@ -135,7 +135,7 @@ async fn a_caller_over_its_bucket_is_told_when_to_come_again_and_others_notice_n
     let mut refused = 0;
     for n in 0..100 {
         match world.engine.watch(&key(n, "a"), &caller(1)) {
-            Err(TokenError::Overloaded { retry_after, .. }) => {
+            Err(TokenError::OverLimit { retry_after, .. }) => {
                 assert!(retry_after <= MS(101) && !retry_after.is_zero());
                 refused += 1;
             }

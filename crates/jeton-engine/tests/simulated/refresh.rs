@@ -40,7 +40,7 @@ async fn a_token_that_is_shorter_than_the_one_before_is_refreshed_in_its_own_tim
     let it = key(1, "a");
     world.token(&it).await.unwrap();
     world.source.script_all(Script { lifetime: S(12), ..Script::default() });
-    assert_eq!(world.engine.report_rejected(&it, |_| true).unwrap(), Rejected::Refreshing);
+    assert_eq!(world.engine.report_rejected(&it, caller(1), |_| true).unwrap(), Rejected::Refreshing);
     world.clock.advance(S(1)).await;
     for second in 0..120 {
         assert!(world.engine.cached(&it).is_some(), "after {second} s");

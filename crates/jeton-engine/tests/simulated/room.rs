@@ -21,7 +21,7 @@ async fn one_caller_with_endless_keys_pushes_out_only_its_own() {
     let engine = world.engine.clone();
     let wanted = hot.clone();
     let first = tokio::spawn(async move {
-        engine.token(&wanted, Ask { caller: caller(9), wait: None, min_validity: None }).await
+        engine.token(&wanted, Ask { caller: caller(9).into(), wait: None, min_validity: None }).await
     });
     world.clock.advance(S(1)).await;
     first.await.unwrap().unwrap();

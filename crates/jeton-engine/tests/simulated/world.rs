@@ -77,7 +77,7 @@ impl World {
     }
 
     pub(crate) fn ask(&self, n: u32) -> Ask {
-        Ask { caller: caller(n), wait: None, min_validity: None }
+        Ask { caller: caller(n).into(), wait: None, min_validity: None }
     }
 
     /// Asks while time goes on, as every caller does.

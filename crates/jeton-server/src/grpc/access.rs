@@ -12,7 +12,7 @@ use jeton_proto::v1::{self, access_service_server::AccessService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{assignment, duration, page_size, timestamp, wall},
+    convert::{assignment, duration, limits, page_size, timestamp, wall},
     error::Failure,
     routes::Broker,
 };
@@ -42,6 +42,7 @@ impl AccessService for Broker {
                 .as_ref()
                 .map(|d| duration("max_token_lifetime", d))
                 .transpose()?,
+            limits: r.limits.map(limits).unwrap_or_default(),
             request_id: r.request_id,
         };
         let made = self.access.create_assignment_if(wanted, |new| call.may_make(new)).await;

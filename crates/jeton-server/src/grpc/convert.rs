@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jeton_core::{
-    Authority, CertificateFacts, Credential, CredentialKind, CredentialState, Directory, Identity,
+    Authority, CallerLimits, CertificateFacts, Credential, CredentialKind, CredentialState, Directory, Identity,
     IdentityKind, IdentityState, KeyKind, Operation, OperationKind, Registrar, RoleAssignment, TargetRule,
     Wall, Workload, WorkloadSecret,
 };
@@ -191,7 +191,28 @@ pub(crate) fn assignment(assignment: &RoleAssignment, directory: &Directory) -> 
         keep_warm: assignment.keep_warm,
         expire_time: assignment.expires_at.map(timestamp),
         max_token_lifetime: assignment.max_token_lifetime.map(wire_duration),
+        limits: Some(assignment.limits).filter(|limits| !limits.are_usual()).map(wire_limits),
         create_time: Some(timestamp(assignment.created_at)),
+    }
+}
+
+pub(crate) fn limits(given: v1::CallerLimits) -> CallerLimits {
+    CallerLimits {
+        misses_per_second: given.misses_per_second,
+        miss_burst: given.miss_burst,
+        forced_refreshes_per_minute: given.forced_refreshes_per_minute,
+        max_watches: given.max_watches,
+        max_waiting: given.max_waiting,
+    }
+}
+
+fn wire_limits(own: CallerLimits) -> v1::CallerLimits {
+    v1::CallerLimits {
+        misses_per_second: own.misses_per_second,
+        miss_burst: own.miss_burst,
+        forced_refreshes_per_minute: own.forced_refreshes_per_minute,
+        max_watches: own.max_watches,
+        max_waiting: own.max_waiting,
     }
 }
 

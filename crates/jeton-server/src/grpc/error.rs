@@ -41,6 +41,8 @@ pub enum Reason {
     AuthorityThrottled,
     /// A bound of this broker.
     Overloaded,
+    /// A limit of this caller's own.
+    CallerOverLimit,
     /// A watched token was taken back.
     TokensRevoked,
     /// The deadline passed while the authority was asked.
@@ -189,6 +191,13 @@ pub const REASONS: &[(Reason, &str, Code, bool, &str)] = &[
         Code::ResourceExhausted,
         true,
         "Wait as RetryInfo says and try again; the message names the bound.",
+    ),
+    (
+        Reason::CallerOverLimit,
+        "CALLER_OVER_LIMIT",
+        Code::ResourceExhausted,
+        true,
+        "Wait as RetryInfo says. The metadata's `limit` names the setting: ask for fewer different tokens, or have it raised for this caller with `jeton access assign --limit`.",
     ),
     (
         Reason::TokensRevoked,
@@ -402,6 +411,11 @@ impl From<TokenError> for Failure {
             }
             TokenError::Overloaded { what, retry_after } => {
                 Self::new(Reason::Overloaded, what).retry_in(Some(retry_after))
+            }
+            TokenError::OverLimit { limit, retry_after, .. } => {
+                Self::new(Reason::CallerOverLimit, error.to_string())
+                    .with("limit", limit)
+                    .retry_in(Some(retry_after))
             }
             TokenError::MinValidity { .. } => Self::new(Reason::InvalidMinValidity, error.to_string()),
             TokenError::Denied => Self::new(Reason::AccessDenied, "access denied"),

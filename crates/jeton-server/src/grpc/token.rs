@@ -10,10 +10,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use jeton_access::Authorized;
 use jeton_core::{
-    AuditEvent, AuditKind, AuditOutcome, AuditResource, Claims, Freshness, IdentityName, TargetRequest,
-    Token, TokenHash,
+    AuditEvent, AuditKind, AuditOutcome, AuditResource, Claims, Freshness, IdentityName, RoleAssignment,
+    TargetRequest, Token, TokenHash,
 };
-use jeton_engine::{Ask, Encoded, Hit, Rejected};
+use jeton_engine::{Account, Ask, Encoded, Hit, Rejected};
 use jeton_proto::v1::{self, token_service_server::TokenService};
 use prost::Message;
 use secrecy::ExposeSecret;
@@ -116,6 +116,12 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
     found.ok_or_else(|| Status::unauthenticated("this connection has no authenticated caller"))
 }
 
+/// Whose limits count for what was authorized.
+pub(super) fn account(caller: &Caller, authorized: &Authorized) -> Account {
+    let RoleAssignment { uid, limits, .. } = *authorized.assignment;
+    Account { principal: caller.principal.clone(), terms: (!limits.are_usual()).then_some((uid, limits)) }
+}
+
 pub(super) fn response(hit: &Hit) -> Result<v1::GetTokenResponse, Failure> {
     let mut response = v1::GetTokenResponse::decode(hit.encoded.bytes.slice(PREFIX..))
         .map_err(|_| Failure::new(Reason::AuthorityUnavailable, "the token cannot be read back"))?;
@@ -209,7 +215,7 @@ impl Broker {
             Some(hit) => hit,
             None => {
                 let wait = Some(wait.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT));
-                let ask = Ask { caller: caller.principal.clone(), wait, min_validity };
+                let ask = Ask { caller: account(caller, &authorized), wait, min_validity };
                 let hit = self.engine.token(&authorized.key, ask).await.map_err(|error| {
                     let failure = Failure::from(error).told();
                     self.audit_refusal(
@@ -305,7 +311,10 @@ impl TokenService for Broker {
         };
         let authorized = self.authorize(&caller, &wanted)?;
         let is_refused = |token: &Token| sha256(token).as_ref() == request.token_sha256.as_slice();
-        let outcome = match self.engine.report_rejected(&authorized.key, is_refused).map_err(Failure::from)? {
+        let account = account(&caller, &authorized);
+        let reported =
+            self.engine.report_rejected(&authorized.key, account, is_refused).map_err(Failure::from)?;
+        let outcome = match reported {
             Rejected::Refreshing => v1::ReportOutcome::Refreshing,
             Rejected::Superseded => v1::ReportOutcome::Superseded,
             Rejected::TooSoon => v1::ReportOutcome::TooSoon,

@@ -26,7 +26,7 @@ use super::{
     convert::wire_duration,
     error::{Failure, Reason},
     routes::Broker,
-    token::{no_room, response, short_enough},
+    token::{account, no_room, response, short_enough},
 };
 use crate::door::Caller;
 
@@ -154,7 +154,7 @@ impl Watcher {
         request: v1::GetTokenRequest,
         authorized: Authorized,
     ) -> Result<(), Failure> {
-        let watch = self.broker.engine.watch(&authorized.key, &self.caller.principal)?;
+        let watch = self.broker.engine.watch(&authorized.key, account(&self.caller, &authorized))?;
         let events = futures_util::stream::unfold(Some(watch), |watch| async move {
             let mut watch = watch?;
             let event = watch.next().await;

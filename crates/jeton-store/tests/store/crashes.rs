@@ -66,6 +66,7 @@ fn assignment(n: u64) -> RoleAssignment {
         keep_warm: false,
         expires_at: None,
         max_token_lifetime: None,
+        limits: Default::default(),
         created_at: AT,
     }
 }

@@ -12,6 +12,8 @@ use crate::exit::Misuse;
 
 const ROLES: [&str; 5] = Role::NAMES;
 const COLLECTION: &str = "roleAssignments/";
+const LIMITS: [&str; 5] =
+    ["misses_per_second", "miss_burst", "forced_refreshes_per_minute", "max_watches", "max_waiting"];
 
 /// `jeton access`
 #[derive(Debug, clap::Args)]
@@ -98,6 +100,9 @@ struct Assign {
     /// Hand out no token that lives longer than this
     #[arg(long, value_name = "SECONDS")]
     max_token_lifetime: Option<i64>,
+    /// A limit of each caller's, in place of the broker's: misses_per_second, miss_burst, forced_refreshes_per_minute, max_watches or max_waiting; repeatable
+    #[arg(long = "limit", value_name = "LIMIT=N", value_parser = limit)]
+    limits: Vec<(String, u32)>,
     /// Repeating a change with the same id changes nothing more
     #[arg(long, default_value = "")]
     request_id: String,
@@ -142,6 +147,7 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
                 keep_warm: assign.keep_warm,
                 expire_time: assign.expires,
                 max_token_lifetime: assign.max_token_lifetime.map(|seconds| Duration { seconds, nanos: 0 }),
+                limits: limits(&assign.limits),
                 request_id: assign.request_id,
             };
             let made = client
@@ -206,6 +212,31 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
             })
         }
     }
+}
+
+/// `LIMIT=N`
+fn limit(text: &str) -> Result<(String, u32), String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no limit: say one of {} with a number, such as miss_burst=100",
+            LIMITS.join(", ")
+        )
+    };
+    let (name, most) = text.split_once('=').ok_or_else(wrong)?;
+    let most = most.parse().map_err(|_| wrong())?;
+    if LIMITS.contains(&name) { Ok((name.to_owned(), most)) } else { Err(wrong()) }
+}
+
+fn limits(given: &[(String, u32)]) -> Option<v1::CallerLimits> {
+    let of = |name: &str| given.iter().rev().find(|(given, _)| given == name).map(|(_, most)| *most);
+    let limits = v1::CallerLimits {
+        misses_per_second: of(LIMITS[0]),
+        miss_burst: of(LIMITS[1]),
+        forced_refreshes_per_minute: of(LIMITS[2]),
+        max_watches: of(LIMITS[3]),
+        max_waiting: of(LIMITS[4]),
+    };
+    (!given.is_empty()).then_some(limits)
 }
 
 fn revocation(revoke: Revoke) -> anyhow::Result<v1::RevokeTokensRequest> {
@@ -285,6 +316,8 @@ fn facts(assignment: &serde_json::Value) -> Vec<(&'static str, String)> {
     let targets: Vec<_> =
         assignment["targets"].as_array().into_iter().flatten().filter_map(|t| t.as_str()).collect();
     let lifetime = assignment["max_token_lifetime_seconds"].as_f64().map(|s| format!("{s} s"));
+    let limits = assignment["limits"].as_object().into_iter().flatten();
+    let limits = limits.map(|(name, most)| format!("{name}={most}")).collect::<Vec<_>>().join(" ");
     vec![
         ("name", text("name")),
         ("member", text("member")),
@@ -294,6 +327,7 @@ fn facts(assignment: &serde_json::Value) -> Vec<(&'static str, String)> {
         ("kept warm", if assignment["keep_warm"] == true { "yes".into() } else { String::new() }),
         ("expires", text("expire_time")),
         ("longest token", lifetime.unwrap_or_default()),
+        ("limits", limits),
         ("uid", text("uid")),
     ]
 }

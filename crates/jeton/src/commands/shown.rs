@@ -138,8 +138,22 @@ pub(super) fn assignment(assignment: &v1::RoleAssignment) -> Value {
         "keep_warm": assignment.keep_warm,
         "expire_time": time(assignment.expire_time.as_ref()),
         "max_token_lifetime_seconds": seconds(assignment.max_token_lifetime.as_ref()),
+        "limits": assignment.limits.as_ref().map(limits),
         "create_time": time(assignment.create_time.as_ref()),
     })
+}
+
+/// Those that are set.
+fn limits(limits: &v1::CallerLimits) -> Value {
+    let all = [
+        ("misses_per_second", limits.misses_per_second),
+        ("miss_burst", limits.miss_burst),
+        ("forced_refreshes_per_minute", limits.forced_refreshes_per_minute),
+        ("max_watches", limits.max_watches),
+        ("max_waiting", limits.max_waiting),
+    ];
+    let set = all.into_iter().filter_map(|(name, most)| Some((name.to_owned(), most?.into())));
+    set.collect::<Map<_, _>>().into()
 }
 
 /// The flat object of `token get`.

@@ -317,7 +317,10 @@ impl Provisioner<'_> {
         let authorized = broker.access.authorize(&caller, Some(identity), &request, None);
         let authorized =
             authorized.map_err(|refused| anyhow::anyhow!("the demo workload is refused: {refused:?}"))?;
-        Ok(broker.engine.token(&authorized.key, Ask { caller, wait: None, min_validity: None }).await?)
+        Ok(broker
+            .engine
+            .token(&authorized.key, Ask { caller: caller.into(), wait: None, min_validity: None })
+            .await?)
     }
 
     /// What happens behind a caller's back, step by step and timed.

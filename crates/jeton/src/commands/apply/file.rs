@@ -88,4 +88,28 @@ pub(crate) struct Assignment {
     pub(crate) expires: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_token_lifetime_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Limits::is_usual")]
+    pub(crate) limits: Limits,
+}
+
+/// What each caller may ask beside tokens in memory; what is absent is as the broker's settings say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) misses_per_second: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) miss_burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) forced_refreshes_per_minute: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_watches: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_waiting: Option<u32>,
+}
+
+impl Limits {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }

@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use tonic::{Code, transport::Channel};
 
 use super::{
-    file::{Assignment, Authority, Identity, Registrar, Workload},
+    file::{Assignment, Authority, Identity, Limits, Registrar, Workload},
     plan::Step,
     wanted::Present,
 };
@@ -201,6 +201,16 @@ fn shown_assignment(mut a: v1::RoleAssignment) -> Assignment {
         keep_warm: a.keep_warm,
         expires: a.expire_time.map(|t| t.to_string()).unwrap_or_default(),
         max_token_lifetime_seconds: a.max_token_lifetime.map(|d| d.seconds),
+        limits: a
+            .limits
+            .map(|own| Limits {
+                misses_per_second: own.misses_per_second,
+                miss_burst: own.miss_burst,
+                forced_refreshes_per_minute: own.forced_refreshes_per_minute,
+                max_watches: own.max_watches,
+                max_waiting: own.max_waiting,
+            })
+            .unwrap_or_default(),
     }
 }
 
@@ -290,6 +300,13 @@ fn create_assignment(a: Assignment) -> anyhow::Result<v1::CreateRoleAssignmentRe
         max_token_lifetime: a
             .max_token_lifetime_seconds
             .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+        limits: Some(v1::CallerLimits {
+            misses_per_second: a.limits.misses_per_second,
+            miss_burst: a.limits.miss_burst,
+            forced_refreshes_per_minute: a.limits.forced_refreshes_per_minute,
+            max_watches: a.limits.max_watches,
+            max_waiting: a.limits.max_waiting,
+        }),
         request_id: String::new(),
     })
 }
