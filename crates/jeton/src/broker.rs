@@ -24,7 +24,7 @@ use jeton_server::{
     Alarms,
     door::{
         AdminPeer, Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls,
-        UnixPeer, serve,
+        UnixPeers, serve,
     },
     grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
 };
@@ -208,7 +208,7 @@ impl Running {
             grpc::admin_routes(&self.broker, self.settings.reflection.enabled).await;
         self.health.extend([data_health, admin_health]);
         let shortcut = Some(grpc::data_shortcut(&self.broker, self.settings.engine.max_entries));
-        let users = Arc::new(UnixPeer { node: node.clone() });
+        let users = Arc::new(UnixPeers::new(&node, self.settings.data.unix_peers.clone()));
         let owner = Arc::new(AdminPeer { node, owner: geteuid().as_raw() });
         self.door(Entry::known("admin", admin, owner), admin_routes, None);
         let mut entries = vec![Entry::known("data (unix)", data, users)];
