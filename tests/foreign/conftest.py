@@ -85,7 +85,7 @@ def audience(directory):
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dev")
-    arguments = [BINARY, "dev", "--data-dir", folder / "data", "--free-ports"]
+    arguments = [BINARY, "dev", "--data-dir", folder / "data", "--free-ports", "--mtls"]
     process = Process(arguments, folder / "data" / "endpoints.json", folder / "log.txt")
     info = dict(process.info, data_dir=str(folder / "data"), log=str(folder / "log.txt"))
     yield info

@@ -26,11 +26,15 @@ def commands():
 def shell(broker, tmp_path_factory):
     """A shell in which `jeton` is the binary and finds the running broker."""
     folder = tmp_path_factory.mktemp("readme")
-    path = f"{BINARY.parent}:{os.environ['PATH']}"
+    path = f"{BINARY.parent}:{ROOT / 'target' / 'ci-tools' / 'bin'}:{os.environ['PATH']}"
     environment = dict(os.environ, PATH=path, JETON_DATA_DIR=broker["data_dir"])
     environment.pop("JETON", None)
 
+    # The data directory and the port of whoever types `jeton dev --mtls`.
+    (folder / ".jeton").symlink_to(broker["data_dir"])
+
     def run(line, **more):
+        line = line.replace("127.0.0.1:7412", broker["grpc_tls"]["address"])
         arguments = dict(shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
         return subprocess.run(line, **{**arguments, **more})
 
@@ -61,7 +65,7 @@ def test_every_command_of_the_readme_works(shell):
             done = shell(line)
             assert done.returncode == 0, (line, done.stderr)
         seen.add(line.split()[0])
-    assert {"jeton", "loadtest"} <= seen
+    assert {"jeton", "loadtest", "grpcurl"} <= seen
 
 
 def test_the_python_program_of_the_readme_works(shell, broker, stubs):

@@ -26,7 +26,7 @@ use jeton_lifecycle::{
 use jeton_server::{
     Alarms,
     door::{
-        Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls, UnixPeer,
+        Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls, UnixPeers,
         serve,
     },
     grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
@@ -247,9 +247,9 @@ impl Running {
             grpc::admin_routes(&self.broker, self.settings.reflection.enabled).await;
         self.health.extend([data_health, admin_health]);
         let shortcut = Some(grpc::data_shortcut(&self.broker, self.settings.engine.max_entries));
-        let users = Arc::new(UnixPeer { node: node.clone() });
+        let users = Arc::new(UnixPeers::new(&node, self.settings.data.unix_peers.clone()));
         // Whoever the socket's mode lets connect; what each may do there is said by role assignments.
-        let administrators = Arc::new(UnixPeer { node });
+        let administrators = Arc::new(UnixPeers::new(&node, vec![]));
         self.door(Entry::known("admin", admin, administrators), admin_routes, None);
         let mut entries = vec![Entry::known("data (unix)", data, users)];
         if let Some(listener) = tcp.plain {

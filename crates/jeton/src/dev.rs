@@ -84,7 +84,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
             let made = tls::make(data_dir.path(), arguments.mtls)?;
             grpc_tls = listener.tcp_address().map(|address| GrpcTls {
                 address: address.to_string(),
-                ca_file: made.ca_file,
+                ca_file: Some(made.ca_file),
                 clients: made.clients,
             });
             doors.secured = Some(secured(listener, &made.settings, arguments.mtls)?);

@@ -36,7 +36,9 @@ pub(crate) struct Endpoints {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct GrpcTls {
     pub(crate) address: String,
-    pub(crate) ca_file: PathBuf,
+    /// In `dev`, which makes its own certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) clients: Vec<TlsClient>,
 }

@@ -46,7 +46,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let places = running.places(&data_dir);
     let mut opened = running.open(&places, doors).await;
     if opened.is_ok() {
-        opened = announce(&data_dir, &places, None, None, None);
+        let grpc_tls =
+            tls.map(|address| GrpcTls { address: address.to_string(), ca_file: None, clients: vec![] });
+        opened = announce(&data_dir, &places, None, grpc_tls, None);
         let tls = tls.map(tracing::field::display);
         tracing::info!(tls, data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
     }
@@ -96,6 +98,10 @@ fn network(settings: &Settings) -> Vec<Problem> {
 }
 
 fn authenticated(tls: &TlsSettings) -> Option<Problem> {
+    if tls.bearer {
+        let text = "must be false: there are no issuers of tokens to verify them with";
+        return Some(Problem::new("data.tls.bearer", text));
+    }
     let text = "say whose client certificates let in: `serve` opens no TCP listener without authentication";
     (!tls.authenticates()).then(|| Problem::new("data.tls.client_trust", text))
 }

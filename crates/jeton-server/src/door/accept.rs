@@ -200,10 +200,11 @@ impl Accepting {
                 tracing::warn!(door = name, most, "all connections are in use; new ones are closed")
             });
         }
-        let principal = match self.authenticate.as_ref().map(|it| it.authenticate(&peer)).transpose() {
-            Ok(principal) => principal,
-            Err(refusal) => return self.common.refused(&peer, &refusal),
-        };
+        let principal =
+            match self.authenticate.as_ref().map(|it| it.authenticate(&peer, stream.socket())).transpose() {
+                Ok(principal) => principal,
+                Err(refusal) => return self.common.refused(&peer, &refusal),
+            };
         let Some(place) = self.places.take(&peer, principal.as_ref()) else {
             return self.common.full(&peer, principal.as_ref());
         };

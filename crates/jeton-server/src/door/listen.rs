@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::unix::{fs::PermissionsExt, net::UnixStream as StdUnixStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{fs::PermissionsExt, net::UnixStream as StdUnixStream},
+    },
     path::{Path, PathBuf},
 };
 
@@ -57,6 +60,16 @@ pub enum DoorError {
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Stream {
+    /// A unix socket, whose kernel knows more of the peer.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => Some(stream.as_fd()),
+        }
+    }
 }
 
 impl Listener {

@@ -1,6 +1,6 @@
 //! Who is at the door, by where it comes from. The principal is fixed for the life of the connection.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, os::fd::BorrowedFd};
 
 use jeton_core::{Principal, Wall};
 
@@ -42,8 +42,8 @@ pub struct Refusal(pub String);
 
 /// Decides who a peer is.
 pub trait Authenticate: Send + Sync + 'static {
-    /// The peer's principal.
-    fn authenticate(&self, peer: &Peer) -> Result<Principal, Refusal>;
+    /// The peer's principal. `socket`: its connection, where more is to be asked about it.
+    fn authenticate(&self, peer: &Peer, socket: Option<BorrowedFd<'_>>) -> Result<Principal, Refusal>;
 }
 
 /// Local users, by the credentials of the unix socket.
@@ -54,7 +54,7 @@ pub struct UnixPeer {
 }
 
 impl Authenticate for UnixPeer {
-    fn authenticate(&self, peer: &Peer) -> Result<Principal, Refusal> {
+    fn authenticate(&self, peer: &Peer, _: Option<BorrowedFd<'_>>) -> Result<Principal, Refusal> {
         match peer {
             Peer::Unix { uid, .. } => {
                 Principal::unix_uid(&self.node, *uid).map_err(|e| Refusal(e.to_string()))
@@ -74,7 +74,7 @@ pub struct AdminPeer {
 }
 
 impl Authenticate for AdminPeer {
-    fn authenticate(&self, peer: &Peer) -> Result<Principal, Refusal> {
+    fn authenticate(&self, peer: &Peer, _: Option<BorrowedFd<'_>>) -> Result<Principal, Refusal> {
         match peer {
             Peer::Unix { uid, .. } if *uid == self.owner => {
                 Principal::unix_uid(&self.node, *uid).map_err(|e| Refusal(e.to_string()))
@@ -92,7 +92,7 @@ impl Authenticate for AdminPeer {
 pub struct LoopbackDev;
 
 impl Authenticate for LoopbackDev {
-    fn authenticate(&self, peer: &Peer) -> Result<Principal, Refusal> {
+    fn authenticate(&self, peer: &Peer, _: Option<BorrowedFd<'_>>) -> Result<Principal, Refusal> {
         match peer {
             Peer::Tcp { remote } if remote.ip().is_loopback() => Ok(Principal::loopback_dev()),
             _ => Err(Refusal("not a loopback connection".into())),
@@ -111,21 +111,21 @@ mod tests {
     #[test]
     fn a_local_user_is_known_by_its_uid_on_this_node() {
         let door = UnixPeer { node: "n1".into() };
-        assert_eq!(door.authenticate(&unix(1000)).unwrap().as_str(), "unix://n1/uid/1000");
-        assert!(door.authenticate(&Peer::Tcp { remote: "127.0.0.1:1".parse().unwrap() }).is_err());
+        assert_eq!(door.authenticate(&unix(1000), None).unwrap().as_str(), "unix://n1/uid/1000");
+        assert!(door.authenticate(&Peer::Tcp { remote: "127.0.0.1:1".parse().unwrap() }, None).is_err());
     }
 
     #[test]
     fn the_admin_plane_lets_in_its_own_user_alone() {
         let door = AdminPeer { node: "n1".into(), owner: 5 };
-        assert!(door.authenticate(&unix(5)).is_ok());
-        assert!(door.authenticate(&unix(6)).is_err());
-        assert!(door.authenticate(&unix(0)).is_err());
+        assert!(door.authenticate(&unix(5), None).is_ok());
+        assert!(door.authenticate(&unix(6), None).is_err());
+        assert!(door.authenticate(&unix(0), None).is_err());
     }
 
     #[test]
     fn only_loopback_is_the_dev_principal() {
-        let from = |text: &str| LoopbackDev.authenticate(&Peer::Tcp { remote: text.parse().unwrap() });
+        let from = |text: &str| LoopbackDev.authenticate(&Peer::Tcp { remote: text.parse().unwrap() }, None);
         assert!(from("127.0.0.1:9").is_ok() && from("[::1]:9").is_ok());
         assert!(from("10.0.0.1:9").is_err());
     }

@@ -67,6 +67,8 @@ pub enum Reason {
     RequestTooLarge,
     /// The connection has no authenticated caller.
     Unauthenticated,
+    /// Whoever could judge the caller's token does not answer.
+    AuthenticationUnavailable,
     /// A bug.
     Internal,
     /// The registry cannot be written.
@@ -127,6 +129,13 @@ pub const REASONS: &[(Reason, &str, Code, bool, &str)] = &[
         Code::Unauthenticated,
         false,
         "Connect with a credential that this door takes.",
+    ),
+    (
+        Reason::AuthenticationUnavailable,
+        "AUTHENTICATION_UNAVAILABLE",
+        Code::Unavailable,
+        true,
+        "Wait as RetryInfo says and try again: the caller's token cannot be judged at the moment.",
     ),
     (
         Reason::Internal,
@@ -364,7 +373,8 @@ pub fn complete(response: Response<Body>) -> Response<Body> {
         Code::Unimplemented => Failure::unknown_method(),
         Code::DeadlineExceeded => Failure::new(Reason::DeadlineExceeded, message),
         Code::Unauthenticated => Failure::new(Reason::Unauthenticated, message),
-        Code::Unavailable => Failure::new(Reason::ShuttingDown, message),
+        // The doors' word for a token that cannot be judged now; services bring their own details.
+        Code::Unavailable => Failure::new(Reason::AuthenticationUnavailable, message),
         // The library's own words for a message over the limit.
         Code::OutOfRange | Code::ResourceExhausted => Failure::too_large(message),
         Code::Internal if message.contains("decode") => {
@@ -519,6 +529,7 @@ mod tests {
             (Status::out_of_range("decoded message length too large"), "REQUEST_TOO_LARGE"),
             (Status::deadline_exceeded("late"), "DEADLINE_EXCEEDED"),
             (Status::unauthenticated("who"), "UNAUTHENTICATED"),
+            (Status::unavailable("not now"), "AUTHENTICATION_UNAVAILABLE"),
         ] {
             let completed = complete(status.into_http());
             let status = Status::from_header_map(completed.headers()).unwrap();

@@ -9,7 +9,7 @@ use jeton_engine::EngineSettings;
 use jeton_keys::KeysSettings;
 use jeton_lifecycle::LifecycleSettings;
 use jeton_sandbox::SandboxOptions;
-use jeton_server::door::{DoorSettings, TlsSettings};
+use jeton_server::door::{DoorSettings, TlsSettings, UnixPeerRule};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -67,6 +67,8 @@ pub(crate) struct DataSettings {
     pub(crate) listen: String,
     /// TCP address with TLS; empty: none. In `serve` with what `tls` says; in `dev`, on loopback, for `--tls` and `--mtls`.
     pub(crate) tls_listen: String,
+    /// Names for programs and containers on the unix socket; the first that fits counts.
+    pub(crate) unix_peers: Vec<UnixPeerRule>,
     /// The certificate that is shown there, and who is let in.
     pub(crate) tls: TlsSettings,
 }
@@ -129,6 +131,7 @@ impl Default for DataSettings {
             socket_mode: "0660".into(),
             listen: String::new(),
             tls_listen: String::new(),
+            unix_peers: vec![],
             tls: TlsSettings::default(),
         }
     }
@@ -262,6 +265,7 @@ impl DataSettings {
         if !self.listen.is_empty() && self.address().is_none() {
             problems.push(Problem::new("listen", "must be an address and a port such as 127.0.0.1:7411"));
         }
+        problems.extend(UnixPeerRule::validate(&self.unix_peers));
         problems.extend(self.tls.validate().into_iter().map(|problem| problem.within("tls")));
         problems
     }

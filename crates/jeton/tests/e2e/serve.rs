@@ -71,6 +71,29 @@ fn serve_takes_no_sealing_key_inside_of_its_data_directory_and_no_tcp_listener()
 }
 
 #[test]
+fn a_network_listener_that_would_authenticate_nobody_is_refused_with_all_that_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("sealing.key");
+    sealing_key(&key);
+    let set = format!("sealing.key_file={}", key.display());
+    let with = |more: &[&str]| failure(&[&["check-config", "--set", &set], more].concat());
+    let listen = ["--set", "data.tls_listen=0.0.0.0:7412"];
+    let (code, error) = with(&listen);
+    assert!(code == Some(2) && error.contains("whose client certificates let in"), "{error}");
+    let files =
+        ["--set", "data.tls.cert_file=/nonexistent.pem", "--set", "data.tls.key_file=/nonexistent.key"];
+    let (_, error) = with(&files);
+    assert!(error.contains("1 error(s)") && error.contains("without an address"), "{error}");
+    let (_, error) = with(&[&listen[..], &files].concat());
+    for part in ["2 error(s)", "data.tls.client_trust: say whose", "/nonexistent.pem cannot be read"] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+    let trust = "data.tls.client_trust=[{ name = \"a\", bundle_file = \"/nonexistent.pem\", trust_domain = \"Prod\" }]";
+    let (_, error) = with(&[&listen[..], &files, &["--set", trust]].concat());
+    assert!(error.contains("1 error(s)") && error.contains("\"Prod\" is not a trust domain"), "{error}");
+}
+
+#[test]
 fn check_config_reports_every_error_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("jeton.toml");

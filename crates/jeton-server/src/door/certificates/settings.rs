@@ -72,12 +72,6 @@ impl TlsSettings {
                 "must be unix:// and an absolute path such as unix:///run/spire/sockets/agent.sock".into(),
             );
         }
-        if !self.authenticates() {
-            wrong(
-                "client_trust",
-                "say whose client certificates let in, or take bearer tokens (bearer = true)".into(),
-            );
-        }
         for (n, trust) in self.client_trust.iter().enumerate() {
             let known = self.client_trust[..n].iter().any(|other| other.name == trust.name);
             for text in trust.problems(known, !self.workload_api.is_empty()) {
