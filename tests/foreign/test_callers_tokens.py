@@ -202,3 +202,40 @@ def test_rotated_keys_are_found_within_half_a_minute_and_two_of_one_name_count_f
     finally:
         world.verifier.stop()
         world.issuer.stop()
+
+
+def test_a_jwt_svid_is_its_spiffe_id_and_its_bundle_is_read_again_when_it_changes(tmp_path):
+    bundle, keys = tmp_path / "bundle.json", [KEYS["ES256"](), KEYS["ES384"]()]
+
+    def publish(*named):
+        svid = [{**jwk(key, kid, alg), "use": "jwt-svid"} for key, kid, alg in named]
+        x509 = {**jwk(KEYS["ES256"](), "x", "ES256"), "use": "x509-svid"}
+        following = tmp_path / "following.json"
+        following.write_text(json.dumps({"keys": [x509, *svid], "spiffe_sequence": len(named), "spiffe_refresh_hint": 2}))
+        following.rename(bundle)
+
+    def svid(key, kid, alg, subject="spiffe://prod.example/pay/api", typ="JWT", audience=("spiffe://prod.example/jeton",)):
+        claims = {"sub": subject, "aud": list(audience), "exp": int(time.time()) + 300}
+        return jwt.encode(claims, key, algorithm=alg, headers={"kid": kid, "typ": typ})
+
+    publish((keys[0], "a", "ES256"))
+    settings = {"kind": "spiffe", "trust_domain": "prod.example", "audience": "spiffe://prod.example/jeton", "jwks_file": str(bundle)}
+    verifier = Verifier(tmp_path, settings)
+    try:
+        first = svid(keys[0], "a", "ES256")
+        assert verifier.judge(first)["principal"] == "spiffe://prod.example/pay/api"
+        assert "principal" in verifier.judge(svid(keys[0], "a", "ES256", typ="JOSE"))
+        for subject in ("spiffe://prod.example.evil/a", "spiffe://prod.example", "spiffe://prod.example/../a", "spiffe://prod.example/%2e", "a"):
+            assert "refused" in verifier.judge(svid(keys[0], "a", "ES256", subject=subject)), subject
+        assert "refused" in verifier.judge(svid(keys[0], "a", "ES256", typ="at+jwt"))
+        assert "refused" in verifier.judge(svid(keys[0], "a", "ES256", audience=("spiffe://prod.example/other",)))
+        assert "refused" in verifier.judge(svid(keys[1], "x", "ES384")), "what signs certificates signs no token"
+        publish((keys[1], "b", "ES384"))
+        begun = time.monotonic()
+        while "principal" in verifier.judge(first):
+            assert time.monotonic() - begun < 30
+            time.sleep(0.1)
+        assert verifier.judge("?" + first) == {"remembered": None}
+        assert "principal" in verifier.judge(svid(keys[1], "b", "ES384"))
+    finally:
+        verifier.stop()

@@ -126,6 +126,9 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(bounds.idle)
             .pool_max_idle_per_host(bounds.max_idle)
+            // A connection that leads nowhere any more must not take call after call to its deadline.
+            .http2_keep_alive_interval(bounds.call / 4)
+            .http2_keep_alive_timeout(bounds.call / 4)
             // A repeated request would carry the same assertion, which is spent.
             .retry_canceled_requests(false)
             .build(BoxCloneSyncService::new(connector));
@@ -314,6 +317,51 @@ mod tests {
         ] {
             assert!(matches!(http.read(url, None).await, Err(HttpError::Invalid(_))), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_leads_nowhere_any_more_is_replaced() {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let key = made.signing_key.serialize_der().try_into().unwrap();
+        let mut server = server.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let client =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            let mut silent = vec![];
+            for n in 0.. {
+                let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                if n == 0 {
+                    // It stays open, and nobody reads from it.
+                    silent.push(connection);
+                    continue;
+                }
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_response(http::Response::new(()), true).unwrap();
+                }
+            }
+        });
+        let short = Bounds { call: Duration::from_secs(2), idle: Duration::from_secs(60), ..bounds(false) };
+        let http = Http::new(client, short);
+        assert!(http.read(&url, None).await.is_err());
+        // On a busy machine a new one may take several tries; the old one would fail them all.
+        let mut answered = false;
+        for _ in 0..5 {
+            answered = answered || http.read(&url, None).await.is_ok();
+        }
+        assert!(answered);
+        serving.abort();
     }
 
     #[tokio::test]

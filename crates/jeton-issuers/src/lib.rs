@@ -51,7 +51,7 @@ fn client(url: &str, ca_file: &str) -> Result<Http, HttpError> {
     let bounds = Bounds {
         connect: Duration::from_secs(3),
         call: Duration::from_secs(5),
-        idle: Duration::from_secs(30),
+        idle: Duration::from_secs(4),
         max_idle: MAX_IDLE,
         max_answer_bytes: MAX_BYTES,
         // What is not configured so is never asked without TLS, whatever a discovery document says.

@@ -13,14 +13,15 @@ import subprocess
 import sys
 import time
 
+import jwt
 import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from conftest import ROOT  # noqa: E402
-from issuers import KEYS, Verifier, certificate  # noqa: E402
+from conftest import ROOT
+from issuers import KEYS, Verifier, certificate
 
 APISERVER = ROOT / "target" / "ci-tools" / "kubernetes" / "kube-apiserver"
 READY_S = 120
@@ -50,7 +51,7 @@ class Cluster:
             "etcd", f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync",
             f"--listen-client-urls={clients}", f"--advertise-client-urls={clients}",
             f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}", f"--initial-cluster=default={peers}",
-        )  # fmt: skip
+        )
         self.apiserver = self.run(
             APISERVER, f"--etcd-servers={clients}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
             f"--secure-port={port}", f"--tls-cert-file={chain}", f"--tls-private-key-file={chain}",
@@ -58,7 +59,7 @@ class Cluster:
             f"--service-account-key-file={folder / 'sa.key'}", "--api-audiences=https://kubernetes.default.svc,jeton",
             f"--token-auth-file={folder / 'tokens.csv'}", "--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24",
             "--disable-admission-plugins=ServiceAccount",
-        )  # fmt: skip
+        )
         self.http = requests.Session()
         self.http.verify, self.http.trust_env = self.ca_file, False
         self.http.headers["authorization"] = "Bearer admin-token"
@@ -111,7 +112,7 @@ class Cluster:
             apiVersion="rbac.authorization.k8s.io/v1",
             roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
             subjects=[{"kind": "ServiceAccount", "namespace": "broker", "name": account}],
-        )  # fmt: skip
+        )
 
     def stop(self):
         for child in reversed(self.children):
@@ -184,10 +185,7 @@ def test_a_token_with_our_audience_gets_in_and_others_do_not(cluster, judging):
 def test_a_token_that_another_cluster_made_for_the_same_names_keeps_out(cluster, judging):
     token = cluster.token("pay", "api")
     header, payload, _ = token.split(".")
-    forged = KEYS["RS256"]()
-    import jwt
-
-    signature = jwt.get_algorithm_by_name("RS256").sign(f"{header}.{payload}".encode(), forged)
+    signature = jwt.get_algorithm_by_name("RS256").sign(f"{header}.{payload}".encode(), KEYS["RS256"]())
     signature = base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
     assert "signature" in judging().judge(f"{header}.{payload}.{signature}")["refused"]
 
