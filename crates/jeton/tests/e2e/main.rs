@@ -19,6 +19,7 @@ mod restart;
 mod revoke;
 mod rotation;
 mod scale;
+mod secrets;
 mod serve;
 mod signals;
 mod stores;
