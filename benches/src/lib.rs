@@ -6,10 +6,11 @@ mod ports;
 mod rpc;
 mod signing;
 mod stock;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
-use jeton_access::{
+use jeton_access::{CreateAssignment, 
     Access, AccessSettings, AccessStore, AccessWrite, Tally, TallyBounds, TallyPorts,
     testing::{MemoryAccessStore, MemoryUseStore},
 };
@@ -26,9 +27,10 @@ use tokio::runtime::Runtime;
 
 pub use clock::ShiftedClock;
 pub use ports::{AtOnce, Before, token};
-pub use rpc::{Peer, open_door};
+pub use rpc::{Peer, open_door, open_tls_door};
 pub use signing::{Material, Round, Signing};
 pub use stock::open_stock;
+pub use tls::{CLIENT, sides};
 
 /// A token's bytes, where they matter.
 pub const TOKEN_BYTES: usize = 1_600;
@@ -156,6 +158,18 @@ impl World {
     pub fn hit(&self, n: usize, now: Now) -> usize {
         let answer = self.shortcut.serve(&self.principal, &self.requests[n], now, |answer, _| answer.len());
         answer.expect("a hit")
+    }
+
+    /// Makes a role assignment for this member: all identities, or one that is not asked for.
+    pub async fn assign(&self, member: String, all: bool) {
+        let identity = if all { "identities/load.*" } else { "identities/other.*" };
+        let wanted = CreateAssignment {
+            member,
+            identity: identity.into(),
+            targets: vec!["*".into()],
+            ..CreateAssignment::default()
+        };
+        self.access.create_assignment(wanted).await.expect("a role assignment");
     }
 
     /// Keeps every token fresh although nobody asks.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::Request;
-use jeton_server::door::{Door, DoorSettings, Drain, Listen, Listener, LoopbackDev, serve};
+use jeton_server::door::{Door, DoorSettings, Drain, Listen, Listener, LoopbackDev, Tls, serve};
 use tokio::net::TcpStream;
 use tonic::service::Routes;
 
@@ -15,6 +15,15 @@ const GET_TOKEN: &str = "http://localhost/jeton.v1.TokenService/GetToken";
 
 /// Opens a door on a free port. What the shortcut does not answer, nobody does.
 pub async fn open_door(world: &World) -> SocketAddr {
+    open(world, None).await
+}
+
+/// The same with TLS. Whoever shows a certificate is its holder; the others are as without TLS.
+pub async fn open_tls_door(world: &World, tls: Arc<Tls>) -> SocketAddr {
+    open(world, Some(tls)).await
+}
+
+async fn open(world: &World, tls: Option<Arc<Tls>>) -> SocketAddr {
     let listen = Listen::Tcp(([127, 0, 0, 1], 0).into());
     let listener = Listener::bind(&listen).await.expect("a free port");
     let address = listener.tcp_address().expect("a TCP listener");
@@ -22,7 +31,7 @@ pub async fn open_door(world: &World) -> SocketAddr {
         name: "bench",
         listener,
         settings: DoorSettings::default(),
-        tls: None,
+        tls,
         authenticate: Some(Arc::new(LoopbackDev)),
         bearer: None,
         clock: Arc::new(jeton_core::SystemClock),

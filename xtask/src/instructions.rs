@@ -11,6 +11,8 @@ const FEWER: u64 = 1_000;
 const MORE: u64 = 6_000;
 /// In percent.
 const TOLERATED: u64 = 5;
+/// Role assignments of others, beside which a caller with a certificate is compared with one without.
+const ASSIGNMENTS: &str = "10000";
 
 /// Counts, and compares with the figure on file, or writes it there.
 pub(crate) fn run(update: bool) -> anyhow::Result<()> {
@@ -19,7 +21,15 @@ pub(crate) fn run(update: bool) -> anyhow::Result<()> {
         .status()
         .context("starting cargo")?;
     ensure!(status.success(), "hits does not build");
-    let count = (counted(MORE)? - counted(FEWER)?) / (MORE - FEWER);
+    let count = a_hit(&["plain"])?;
+    let (unnamed, named) = (a_hit(&["tls"])?, a_hit(&["mtls", ASSIGNMENTS])?);
+    println!(
+        "with TLS {unnamed} instructions; with client certificates and {ASSIGNMENTS} role assignments {named}"
+    );
+    ensure!(
+        named * 100 <= unnamed * (100 + TOLERATED),
+        "client certificates and role assignments make a hit more than {TOLERATED} % dearer"
+    );
     if update {
         fs::write(FILE, format!("{count}\n"))?;
         println!("{count} instructions a hit, written to {FILE}");
@@ -39,11 +49,17 @@ pub(crate) fn run(update: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn counted(hits: u64) -> anyhow::Result<u64> {
+/// Of one hit with these arguments.
+fn a_hit(arguments: &[&str]) -> anyhow::Result<u64> {
+    Ok((counted(MORE, arguments)? - counted(FEWER, arguments)?) / (MORE - FEWER))
+}
+
+fn counted(hits: u64, arguments: &[&str]) -> anyhow::Result<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(Path::new("target/fast/hits"))
         .arg(hits.to_string())
+        .args(arguments)
         .output()
         .context("starting valgrind; Debian has it as a package of this name")?;
     let told = String::from_utf8_lossy(&output.stderr);

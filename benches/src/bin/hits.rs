@@ -1,17 +1,23 @@
-//! `hits N [STREAMS]`: N tokens over one connection within one process, as many under way as said (default: 10), for tools that count instructions. A run with more hits less a run with
-//! fewer leaves the hits alone: the start is the same.
+//! `hits N [plain|tls|mtls] [ASSIGNMENTS]`: N tokens over one connection within one process, for tools that count instructions. A run with
+//! more hits less a run with fewer leaves the hits alone: the start is the same. With mtls the caller is the holder of a certificate;
+//! ASSIGNMENTS are role assignments of others.
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a benchmark ends where it expected otherwise")]
 
 use std::sync::Arc;
 
-use benches::{AtOnce, Before, DAY, Size, TOKEN_BYTES, World, open_door};
+use benches::{
+    AtOnce, Before, CLIENT, DAY, Size, TOKEN_BYTES, World, open_door, open_tls_door, sides,
+};
 use jeton_core::SystemClock;
 use jeton_engine::EngineSettings;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_rustls::TlsConnector;
 
+/// Requests under way.
+const STREAMS: usize = 10;
 const FRAME_HEADER: usize = 9;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
@@ -19,27 +25,52 @@ const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 
 fn main() {
-    let argument = |n| std::env::args().nth(n).and_then(|n| n.parse::<usize>().ok());
-    let (hits, streams) =
-        (argument(1).expect("the first argument: how many hits"), argument(2).unwrap_or(10));
+    let argument = |n| std::env::args().nth(n);
+    let hits = argument(1).and_then(|n| n.parse().ok()).expect("the first argument: how many hits");
+    let kind = argument(2).unwrap_or_else(|| "plain".into());
+    let others = argument(3).map_or(0, |n| n.parse().expect("the third argument: how many assignments"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let size = Size { slots: 1, scopes: 1, token_bytes: TOKEN_BYTES, lifetime: DAY };
     let (source, clock) = (Arc::new(AtOnce::new(size)), Arc::new(SystemClock));
     let world = World::with(size, EngineSettings::default(), source, Before::default(), clock, &runtime);
     runtime.block_on(async {
-        let address = open_door(&world).await;
-        let mut client = Client::connect(address, &world.requests[0]).await;
-        let mut answered = 0;
-        while answered < hits {
-            answered += client.turn(streams).await;
+        for n in 0..others {
+            world.assign(format!("spiffe://bench.example/other-{n}"), false).await;
         }
+        let answered = match kind.as_str() {
+            "plain" => ask(connect(open_door(&world).await).await, &world, hits).await,
+            kind @ ("tls" | "mtls") => {
+                world.assign(CLIENT.into(), true).await;
+                let (tls, client) = sides(kind == "mtls");
+                let stream = connect(open_tls_door(&world, tls).await).await;
+                let name = "localhost".try_into().expect("a name");
+                let secured = TlsConnector::from(client).connect(name, stream).await.expect("TLS");
+                ask(secured, &world, hits).await
+            }
+            other => panic!("{other:?}: plain, tls or mtls"),
+        };
         println!("{answered} hits");
     });
 }
 
+async fn connect(address: std::net::SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).await.expect("connected");
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: S, world: &World, hits: usize) -> usize {
+    let mut client = Client::begin(stream, &world.requests[0]).await;
+    let mut answered = 0;
+    while answered < hits {
+        answered += client.turn(STREAMS).await;
+    }
+    answered
+}
+
 /// A client that costs next to nothing: requests are copied, and of answers only the ends are counted.
-struct Client {
-    stream: TcpStream,
+struct Client<S> {
+    stream: S,
     /// Of the first request: its names and values go into the table of the connection (RFC 7541), from where later ones take them.
     first: Vec<u8>,
     later: Vec<u8>,
@@ -49,10 +80,8 @@ struct Client {
     input: Vec<u8>,
 }
 
-impl Client {
-    async fn connect(address: std::net::SocketAddr, request: &[u8]) -> Self {
-        let mut stream = TcpStream::connect(address).await.expect("connected");
-        stream.set_nodelay(true).expect("no delay");
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    async fn begin(mut stream: S, request: &[u8]) -> Self {
         let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         frame(&mut hello, SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
         frame(&mut hello, WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes());
@@ -86,6 +115,7 @@ impl Client {
             self.next += 2;
         }
         self.stream.write_all(&self.out).await.expect("sent");
+        self.stream.flush().await.expect("sent");
         let mut ended = 0;
         while ended < streams {
             self.input.reserve(64 * 1024);

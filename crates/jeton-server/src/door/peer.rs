@@ -64,29 +64,6 @@ impl Authenticate for UnixPeer {
     }
 }
 
-/// The broker's own user alone.
-#[derive(Debug, Clone)]
-pub struct AdminPeer {
-    /// Tells this machine from others.
-    pub node: String,
-    /// The broker's user id.
-    pub owner: u32,
-}
-
-impl Authenticate for AdminPeer {
-    fn authenticate(&self, peer: &Peer, _: Option<BorrowedFd<'_>>) -> Result<Principal, Refusal> {
-        match peer {
-            Peer::Unix { uid, .. } if *uid == self.owner => {
-                Principal::unix_uid(&self.node, *uid).map_err(|e| Refusal(e.to_string()))
-            }
-            Peer::Unix { uid, .. } => {
-                Err(Refusal(format!("user {uid} is not the broker's user {}", self.owner)))
-            }
-            Peer::Tcp { .. } => Err(Refusal("the admin plane is a unix socket".into())),
-        }
-    }
-}
-
 /// Every loopback connection is `loopback://dev`. For `jeton dev` alone.
 #[derive(Debug, Clone, Copy)]
 pub struct LoopbackDev;
@@ -113,14 +90,6 @@ mod tests {
         let door = UnixPeer { node: "n1".into() };
         assert_eq!(door.authenticate(&unix(1000), None).unwrap().as_str(), "unix://n1/uid/1000");
         assert!(door.authenticate(&Peer::Tcp { remote: "127.0.0.1:1".parse().unwrap() }, None).is_err());
-    }
-
-    #[test]
-    fn the_admin_plane_lets_in_its_own_user_alone() {
-        let door = AdminPeer { node: "n1".into(), owner: 5 };
-        assert!(door.authenticate(&unix(5), None).is_ok());
-        assert!(door.authenticate(&unix(6), None).is_err());
-        assert!(door.authenticate(&unix(0), None).is_err());
     }
 
     #[test]
