@@ -73,6 +73,9 @@ struct Shown {
     validity: Option<(Wall, Wall)>,
 }
 
+/// What a handshake goes by, and what will tell what it found.
+type Handshake = (Arc<ServerConfig>, Arc<Verifier>);
+
 /// What a client certificate proved in its handshake.
 #[derive(Debug)]
 pub(crate) struct Proof {
@@ -148,7 +151,7 @@ impl Tls {
     }
 
     /// What a handshake goes by that begins now; none: there is no certificate to show yet.
-    pub(crate) fn handshake(&self) -> Result<Option<(Arc<ServerConfig>, Arc<Verifier>)>, Error> {
+    pub(crate) fn handshake(&self) -> Result<Option<Handshake>, Error> {
         let Some(shown) = self.shown.borrow().clone() else { return Ok(None) };
         let verifier = Arc::new(Verifier {
             trust: self.trust.borrow().clone(),

@@ -121,7 +121,7 @@ async fn rotate(least: Duration) {
     }
     seen.stop.store(true, Relaxed);
     while workers.join_next().await.is_some() {}
-    let (requests, failures) = (seen.requests.load(Relaxed), seen.failures.lock().unwrap());
+    let (requests, failures) = (seen.requests.load(Relaxed), seen.failures.lock().unwrap().clone());
     println!("{n} rotations, {taken} taken up, {requests} requests");
     assert!(failures.is_empty() && requests > 0, "{} of {requests}: {:?}", failures.len(), failures.first());
     // One that is many authorities old is let in no more.
