@@ -88,7 +88,7 @@ fn network(settings: &Settings) -> Vec<Problem> {
         }
         // The shape is checked with the other settings; here it is what the files hold.
         (false, true) if data.tls.validate().is_empty() => {
-            problems.extend(authenticated(&data.tls));
+            problems.extend(authenticated(settings));
             let read = Certificates::load(TLS, &data.tls).err().into_iter().flatten();
             problems.extend(read.map(|problem| problem.within(TLS)));
         }
@@ -97,9 +97,10 @@ fn network(settings: &Settings) -> Vec<Problem> {
     problems
 }
 
-fn authenticated(tls: &TlsSettings) -> Option<Problem> {
-    if tls.bearer {
-        let text = "must be false: there are no issuers of tokens to verify them with";
+fn authenticated(settings: &Settings) -> Option<Problem> {
+    let tls = &settings.data.tls;
+    if tls.bearer && settings.access.issuers.is_empty() {
+        let text = "says that callers may show tokens: say whose in [[access.issuers]], or set it to false";
         return Some(Problem::new("data.tls.bearer", text));
     }
     let text = "say whose client certificates let in: `serve` opens no TCP listener without authentication";
