@@ -129,9 +129,7 @@ impl Trail {
         let wait = if locked(&self.0.unwritable).is_some() { RETRY } else { nap(&self.0.settings) };
         let waited = self.0.wake.wait_timeout_while(queue, wait, |queue| !queue.is_urgent());
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let batch = queue.take();
-        self.0.room.store(queue.has_room(&self.0.settings), Relaxed);
-        (batch, queue.closing)
+        (queue.take(), queue.closing)
     }
 
     fn entries(&self, batch: &Batch) -> Vec<(jeton_core::Wall, String)> {
@@ -147,6 +145,10 @@ impl Trail {
         self.note_write(failure);
         match written {
             Ok(()) => {
+                let mut queue = locked(&self.0.queue);
+                queue.written();
+                self.0.room.store(queue.has_room(&self.0.settings), Relaxed);
+                drop(queue);
                 if batch.dropped > 0 {
                     tracing::error!(
                         lost = batch.dropped,

@@ -164,6 +164,32 @@ async fn a_log_that_cannot_be_written_refuses_changes_and_serves_tokens_and_come
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_may_be_lost_a_full_log_hands_out_no_token_until_there_is_room() {
+    let arguments = ["--set", "audit.on_full=refuse", "--set", "audit.max_queued=16"];
+    let world = World::with(&arguments, json!({})).await;
+    let mut client = world.broker.tokens().await;
+    token(&mut client, "identities/billing", VAULT).await.unwrap();
+    world.broker.process.may_write(false);
+    // Each denial is one more that waits.
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < Duration::from_secs(60), "it never gets full");
+        let _ = token(&mut client, "identities/nobody", VAULT).await.unwrap_err();
+        let asked = token(&mut client, "identities/billing", VAULT).await;
+        if asked.is_err_and(|refused| reason(&refused) == "AUDIT_UNAVAILABLE") {
+            break;
+        }
+    }
+    world.broker.process.may_write(true);
+    while token(&mut client, "identities/billing", VAULT).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(120), "it never gets empty");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let report = world.broker.json(&["audit", "verify"]);
+    assert!(report["intact"] == true && report["lost"] == 0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_was_used_lately_is_not_deleted_by_mistake_and_a_restart_forgets_no_use() {
     let mut world = World::start().await;
     let mut client = world.broker.tokens().await;
