@@ -110,8 +110,11 @@ impl Trail {
             let (batch, closing) = self.next_batch();
             let written = log.append(&self.entries(&batch));
             let at = self.0.clock.now().wall;
-            let due = closing || signed_at.elapsed() >= self.0.settings.head_interval();
-            let signed = if written.is_ok() && due && log.has_news() { log.sign(at) } else { Ok(()) };
+            // Where nothing waits to be written, a head shows whether a log that failed can be written again.
+            let ailing = locked(&self.0.unwritable).is_some();
+            let due = closing || ailing || signed_at.elapsed() >= self.0.settings.head_interval();
+            let sign = written.is_ok() && due && (ailing || log.has_news());
+            let signed = if sign { log.sign(at) } else { Ok(()) };
             if due && signed.is_ok() {
                 signed_at = Instant::now();
             }
