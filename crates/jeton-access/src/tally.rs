@@ -150,8 +150,14 @@ impl Tally {
         Ok(uses)
     }
 
-    /// Writes down everything that was counted.
+    /// Writes down everything that was counted, if the trail takes it; what it does not take goes on being counted.
     pub fn gather(&self) {
+        if self.has_room() {
+            self.write_all();
+        }
+    }
+
+    fn write_all(&self) {
         let line = locked(&self.0.line);
         // Before the line is read: what comes behind it is seen there.
         let all = self.0.due.overflow.swap(false, Relaxed);
@@ -198,7 +204,7 @@ impl Tally {
                 _ = stopped.changed() => break,
             }
         }
-        self.gather();
+        self.write_all();
         self.0.refusals.flush(self.0.ports.clock.now().wall, true, &*self.0.ports.trail);
         self.store().await;
     }

@@ -22,6 +22,8 @@ pub(crate) struct Queue {
     /// Intents, outcomes, and whatever somebody waits for. Bounded by those who wait, and by what was begun by an intent on disk.
     kept: VecDeque<Kept>,
     frequent: VecDeque<Entry>,
+    /// Frequent entries that are being written, and come back if that fails.
+    in_hand: usize,
     /// Frequent entries that were dropped, and are not yet recorded as lost.
     pub(crate) dropped: u64,
     pub(crate) closing: bool,
@@ -50,7 +52,7 @@ impl Queue {
 
     /// Whether another one had to go for it.
     pub(crate) fn note(&mut self, entry: Entry, settings: &AuditSettings) -> bool {
-        let full = self.frequent.len() >= settings.max_queued;
+        let full = self.frequent.len() >= most(settings);
         if full {
             self.frequent.pop_front();
             self.dropped += 1;
@@ -60,7 +62,7 @@ impl Queue {
     }
 
     pub(crate) fn has_room(&self, settings: &AuditSettings) -> bool {
-        settings.on_full == OnFull::Drop || self.frequent.len() < settings.max_queued
+        settings.on_full == OnFull::Drop || self.frequent.len() + self.in_hand < settings.max_queued
     }
 
     /// Whether somebody waits, or so much has come that it should not wait.
@@ -76,8 +78,14 @@ impl Queue {
 
     pub(crate) fn take(&mut self) -> Batch {
         let kept: Vec<_> = self.kept.drain(..self.kept.len().min(MOST_AT_ONCE)).collect();
-        let frequent = self.frequent.drain(..self.frequent.len().min(MOST_AT_ONCE)).collect();
+        let frequent: Vec<_> = self.frequent.drain(..self.frequent.len().min(MOST_AT_ONCE)).collect();
+        self.in_hand = frequent.len();
         Batch { kept, frequent, dropped: std::mem::take(&mut self.dropped) }
+    }
+
+    /// What was taken is on disk.
+    pub(crate) fn written(&mut self) {
+        self.in_hand = 0;
     }
 
     /// Puts back what is to be written later; whoever waits is told that it is not there yet.
@@ -91,10 +99,19 @@ impl Queue {
                 self.kept.push_front(kept);
             }
         }
-        let room = settings.max_queued.saturating_sub(self.frequent.len());
+        self.in_hand = 0;
+        let room = most(settings).saturating_sub(self.frequent.len());
         let lost = batch.frequent.len().saturating_sub(room);
         self.dropped += batch.dropped + lost as u64;
         batch.frequent.into_iter().skip(lost).rev().for_each(|entry| self.frequent.push_front(entry));
+    }
+}
+
+/// Most frequent entries that wait. Where none may be lost, those count that are under way when there is no more room.
+fn most(settings: &AuditSettings) -> usize {
+    match settings.on_full {
+        OnFull::Drop => settings.max_queued,
+        OnFull::Refuse => 2 * settings.max_queued,
     }
 }
 
@@ -158,23 +175,36 @@ mod tests {
 
     #[test]
     fn what_could_not_be_written_comes_back_in_order_but_for_intents() {
-        let (mut queue, settings) = (Queue::default(), settings(OnFull::Refuse));
+        let (mut queue, settings) = (Queue::default(), settings(OnFull::Drop));
         let (waiter, mut told) = oneshot::channel();
         queue.keep(entry(1), None, false);
         queue.keep(entry(2), Some(waiter), true);
         queue.keep(entry(3), None, false);
         assert_eq!(note(&mut queue, 0..16, &settings), 0);
         let batch = queue.take();
-        assert!(queue.has_room(&settings));
         assert_eq!(note(&mut queue, 16..20, &settings), 0);
         queue.put_back(batch, &AuditUnavailable("full".into()), &settings);
         assert_eq!(told.try_recv().unwrap().unwrap_err().0, "full");
-        assert!(!queue.has_room(&settings));
         let batch = queue.take();
         let kept: Vec<_> = batch.kept.iter().map(|k| k.entry.1.as_str()).collect();
         let frequent: Vec<_> = batch.frequent.iter().map(|(_, b)| b.as_str()).collect();
         assert_eq!((kept, batch.dropped), (vec!["1", "3"], 4));
         assert_eq!((frequent[0], frequent[15]), ("4", "19"));
+    }
+
+    #[test]
+    fn where_none_may_be_lost_there_is_room_again_only_when_it_is_written() {
+        let (mut queue, settings) = (Queue::default(), settings(OnFull::Refuse));
+        assert_eq!(note(&mut queue, 0..16, &settings), 0);
+        let batch = queue.take();
+        assert!(!queue.has_room(&settings), "what is being written may come back");
+        assert_eq!(note(&mut queue, 16..32, &settings), 0, "what was under way is not lost");
+        queue.put_back(batch, &AuditUnavailable("full".into()), &settings);
+        assert!(!queue.has_room(&settings));
+        let batch = queue.take();
+        assert_eq!((batch.frequent.len(), batch.dropped), (32, 0));
+        queue.written();
+        assert!(queue.has_room(&settings));
     }
 
     #[test]

@@ -110,8 +110,11 @@ impl Trail {
             let (batch, closing) = self.next_batch();
             let written = log.append(&self.entries(&batch));
             let at = self.0.clock.now().wall;
-            let due = closing || signed_at.elapsed() >= self.0.settings.head_interval();
-            let signed = if written.is_ok() && due && log.has_news() { log.sign(at) } else { Ok(()) };
+            // Where nothing waits to be written, a head shows whether a log that failed can be written again.
+            let ailing = locked(&self.0.unwritable).is_some();
+            let due = closing || ailing || signed_at.elapsed() >= self.0.settings.head_interval();
+            let sign = written.is_ok() && due && (ailing || log.has_news());
+            let signed = if sign { log.sign(at) } else { Ok(()) };
             if due && signed.is_ok() {
                 signed_at = Instant::now();
             }
@@ -129,9 +132,7 @@ impl Trail {
         let wait = if locked(&self.0.unwritable).is_some() { RETRY } else { nap(&self.0.settings) };
         let waited = self.0.wake.wait_timeout_while(queue, wait, |queue| !queue.is_urgent());
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let batch = queue.take();
-        self.0.room.store(queue.has_room(&self.0.settings), Relaxed);
-        (batch, queue.closing)
+        (queue.take(), queue.closing)
     }
 
     fn entries(&self, batch: &Batch) -> Vec<(jeton_core::Wall, String)> {
@@ -147,6 +148,10 @@ impl Trail {
         self.note_write(failure);
         match written {
             Ok(()) => {
+                let mut queue = locked(&self.0.queue);
+                queue.written();
+                self.0.room.store(queue.has_room(&self.0.settings), Relaxed);
+                drop(queue);
                 if batch.dropped > 0 {
                     tracing::error!(
                         lost = batch.dropped,

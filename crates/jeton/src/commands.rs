@@ -5,6 +5,7 @@ pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod authority;
 pub(crate) mod identity;
+mod in_use;
 mod shown;
 pub(crate) mod status;
 pub(crate) mod token;

@@ -10,13 +10,11 @@ use prost_types::FieldMask;
 use secrecy::ExposeSecret;
 use tonic::{Code, transport::Channel};
 
-use super::{Common, PAGE, full, id_of, label, labels, read_secret, read_text, shown};
-use crate::exit::{InUse, Misuse, NotYet};
+use super::{Common, PAGE, full, id_of, in_use, label, labels, read_secret, read_text, shown};
+use crate::exit::{Misuse, NotYet};
 
 const COLLECTION: &str = "identities/";
 const POLL: Duration = Duration::from_millis(100);
-/// Most users that are named before a deletion.
-const MOST_USERS_SHOWN: usize = 10;
 
 /// `jeton identity`
 #[derive(Debug, clap::Args)]
@@ -263,7 +261,7 @@ pub(crate) async fn run(arguments: IdentityArguments) -> anyhow::Result<()> {
         }
         Verb::Delete { name, yes, used_within, change } => {
             if !yes {
-                not_in_use(&mut client, &name, used_within).await?;
+                in_use::refuse(&mut client, full(&name, COLLECTION), used_within).await?;
             }
             let request = v1::DeleteIdentityRequest {
                 name: full(&name, COLLECTION),
@@ -305,36 +303,6 @@ pub(crate) async fn run(arguments: IdentityArguments) -> anyhow::Result<()> {
     };
     let Some(settled) = settled else { return Ok(()) };
     output.one(&shown::identity(&settled), facts)
-}
-
-/// Whoever uses it would be without tokens.
-async fn not_in_use(client: &mut Client, name: &str, days: u32) -> anyhow::Result<()> {
-    let request = v1::GetIdentityRequest { name: full(name, COLLECTION) };
-    let found = match client.get_identity(request).await {
-        Ok(found) => found.into_inner(),
-        // The deletion itself says so; one that is repeated finds nothing, and is done.
-        Err(status) if status.code() == Code::NotFound => return Ok(()),
-        Err(status) => return Err(status.into()),
-    };
-    let now = jeton_core::Clock::now(&jeton_core::SystemClock).wall.as_secs();
-    let since = now - i64::from(days) * 86_400;
-    let lately = |used: &&v1::IdentityUse| used.last_use_time.is_some_and(|at| at.seconds >= since);
-    let users: Vec<_> = found.uses.iter().filter(lately).collect();
-    if users.is_empty() {
-        return Ok(());
-    }
-    let lines = users.iter().take(MOST_USERS_SHOWN).map(|used| {
-        let at = shown::time(used.last_use_time.as_ref()).unwrap_or_default();
-        format!("\n  {} for {}, last at {at}", used.principal, used.target)
-    });
-    let more = users.len().saturating_sub(MOST_USERS_SHOWN);
-    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-    let text = format!(
-        "{} was used within the last {days} day(s):{}{more}\nrepeat with --yes to delete it all the same",
-        full(name, COLLECTION),
-        lines.collect::<String>()
-    );
-    Err(InUse(text).into())
 }
 
 /// Every page.
