@@ -182,7 +182,10 @@ fn swap(world: &World, runtime: &Runtime, looked: &AtomicU64, stop: &AtomicBool,
         while written * 100 < looked.load(Relaxed) && !stop.load(Relaxed) {
             // A prime, so that neighbours are far apart and every key has its turn.
             let key = &world.keys[(next.fetch_add(1, Relaxed) * 7_919) as usize % world.keys.len()];
-            world.engine.report_rejected(key, &world.principal, |_| true).expect("the budget bounds nothing");
+            world
+                .engine
+                .report_rejected(key, world.principal.clone(), |_| true)
+                .expect("the budget bounds nothing");
             written += 1;
         }
         std::thread::sleep(Duration::from_micros(200));

@@ -132,7 +132,8 @@ impl World {
         let most = 2 * size.slots as u64 + 1_000;
         let max_bytes = most * (4_096 + size.token_bytes as u64);
         let forced_refreshes_per_minute = u32::MAX;
-        let settings = EngineSettings { max_entries: most, max_bytes, forced_refreshes_per_minute, ..settings };
+        let settings =
+            EngineSettings { max_entries: most, max_bytes, forced_refreshes_per_minute, ..settings };
         let ports = Ports {
             source,
             store: Arc::new(store.with(tokens)),

@@ -29,12 +29,6 @@ impl From<Principal> for Account {
     }
 }
 
-impl From<&Principal> for Account {
-    fn from(principal: &Principal) -> Self {
-        principal.clone().into()
-    }
-}
-
 #[derive(Debug, Clone)]
 pub(crate) struct Callers {
     usual: Limits,

@@ -43,7 +43,9 @@ pub struct Revocation {
 
 /// Collects what leaves the slots of an identity in another way, as long as this lives: an identity that is disabled loses its tokens at
 /// once, and they are to be revoked all the same.
-pub struct Leaving(Arc<Mutex<Vec<Taken>>>);
+pub struct Leaving(Arc<Pile>);
+
+type Pile = Mutex<Vec<Taken>>;
 
 impl fmt::Debug for Leaving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +55,7 @@ impl fmt::Debug for Leaving {
 
 /// Who collects.
 #[derive(Default)]
-pub(crate) struct Leavings(Mutex<Vec<(Uid, Weak<Mutex<Vec<Taken>>>)>>);
+pub(crate) struct Leavings(Mutex<Vec<(Uid, Weak<Pile>)>>);
 
 /// A token that was taken out of its slot.
 #[derive(Clone)]

@@ -134,7 +134,7 @@ async fn a_caller_over_its_bucket_is_told_when_to_come_again_and_others_notice_n
             .await;
     let mut refused = 0;
     for n in 0..100 {
-        match world.engine.watch(&key(n, "a"), &caller(1)) {
+        match world.engine.watch(&key(n, "a"), caller(1)) {
             Err(TokenError::OverLimit { retry_after, .. }) => {
                 assert!(retry_after <= MS(101) && !retry_after.is_zero());
                 refused += 1;
@@ -144,7 +144,7 @@ async fn a_caller_over_its_bucket_is_told_when_to_come_again_and_others_notice_n
         }
     }
     assert_eq!(refused, 80);
-    assert!(world.engine.watch(&key(200, "a"), &caller(2)).is_ok());
+    assert!(world.engine.watch(&key(200, "a"), caller(2)).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +162,7 @@ async fn a_watcher_sees_the_current_token_every_refresh_and_the_end() {
     let world = World::new().await;
     let it = key(1, "a");
     world.source.script_all(Script { lifetime: S(60), ..Script::default() });
-    let mut watch = world.engine.watch(&it, &caller(1)).unwrap();
+    let mut watch = world.engine.watch(&it, caller(1)).unwrap();
     world.clock.advance(S(1)).await;
     assert!(matches!(watch.next().await, Some(WatchEvent::Token(_))));
     world.clock.advance(S(600)).await;
@@ -181,7 +181,7 @@ async fn a_watch_that_begins_while_nothing_can_be_asked_gets_its_token_later() {
     let (failing, waiting) = (key(1, "a"), key(2, "b"));
     world.fail(IssueErrorClass::Transient, None);
     assert!(world.token(&failing).await.is_err());
-    let mut watch = world.engine.watch(&failing, &caller(1)).unwrap();
+    let mut watch = world.engine.watch(&failing, caller(1)).unwrap();
     assert!(matches!(watch.next().await, Some(WatchEvent::Failed(_))), "the last error is told");
     // Another one while every permit is taken.
     world.source.script_all(Script { latency: S(34), ..Script::default() });
@@ -190,7 +190,7 @@ async fn a_watch_that_begins_while_nothing_can_be_asked_gets_its_token_later() {
         tokio::spawn(async move { engine.token(&key(100 + n, "x"), ask).await });
     }
     world.clock.advance(S(1)).await;
-    let mut other = world.engine.watch(&waiting, &caller(1)).unwrap();
+    let mut other = world.engine.watch(&waiting, caller(1)).unwrap();
     world.clock.advance(S(12)).await;
     assert!(matches!(other.next().await, Some(WatchEvent::Failed(_))), "and that there was no permit");
     world.source.script_all(Script::default());

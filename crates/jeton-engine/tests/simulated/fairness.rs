@@ -145,10 +145,10 @@ async fn what_one_caller_has_waiting_and_watched_is_bounded_and_given_back() {
     assert_eq!(over, 20);
     other.await.unwrap().unwrap();
     for _ in 0..3 {
-        let watches: Vec<_> = (0..30).map(|_| world.engine.watch(&key(1, "a"), &caller(1))).collect();
+        let watches: Vec<_> = (0..30).map(|_| world.engine.watch(&key(1, "a"), caller(1))).collect();
         let open = watches.iter().filter(|watch| watch.is_ok()).count();
         assert_eq!(open, 20);
-        assert!(world.engine.watch(&key(1, "a"), &caller(2)).is_ok());
+        assert!(world.engine.watch(&key(1, "a"), caller(2)).is_ok());
         assert!(
             watches
                 .iter()
@@ -168,7 +168,7 @@ async fn forced_refreshes_of_one_caller_are_bounded_over_all_its_tokens() {
     let report = |n, of| {
         world
             .engine
-            .report_rejected(&key(n, "a"), &caller(of), |t| !t.issued.access_token.expose_secret().is_empty())
+            .report_rejected(&key(n, "a"), caller(of), |t| !t.issued.access_token.expose_secret().is_empty())
     };
     let forced = (0..10).filter(|n| report(*n, 1).is_ok()).count();
     assert_eq!(forced, 5);

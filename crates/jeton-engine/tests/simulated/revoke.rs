@@ -158,8 +158,8 @@ async fn whatever_callers_and_revocations_do_no_answer_is_older_than_the_last_re
 async fn watches_end_with_a_word_and_a_new_one_sees_a_new_token() {
     let world = World::new().await;
     let it = key(1, "a");
-    let mut watch = world.engine.watch(&it, &caller(1)).unwrap();
-    let mut waiting = world.engine.watch(&key(2, "a"), &caller(1)).unwrap();
+    let mut watch = world.engine.watch(&it, caller(1)).unwrap();
+    let mut waiting = world.engine.watch(&key(2, "a"), caller(1)).unwrap();
     world.clock.advance(S(1)).await;
     assert!(matches!(watch.next().await, Some(WatchEvent::Token(_))));
     let before = world.source.serial();
@@ -168,7 +168,7 @@ async fn watches_end_with_a_word_and_a_new_one_sees_a_new_token() {
         assert!(matches!(watch.next().await, Some(WatchEvent::Revoked)));
         assert!(watch.next().await.is_none());
     }
-    let mut again = world.engine.watch(&it, &caller(1)).unwrap();
+    let mut again = world.engine.watch(&it, caller(1)).unwrap();
     world.clock.advance(S(1)).await;
     assert!(matches!(again.next().await, Some(WatchEvent::Token(hit)) if serial(&hit) > before));
 }

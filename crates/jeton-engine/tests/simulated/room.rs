@@ -77,7 +77,7 @@ async fn watched_tokens_are_bounded_by_the_cap_and_take_nothing_from_the_bucket_
     let mut watches = vec![];
     let mut refused = 0;
     for n in 0..400 {
-        match world.engine.watch(&key(n, "a"), &caller(u32::try_from(n % 4).unwrap())) {
+        match world.engine.watch(&key(n, "a"), caller(u32::try_from(n % 4).unwrap())) {
             Ok(watch) => watches.push(watch),
             Err(TokenError::Overloaded { .. }) => refused += 1,
             Err(other) => panic!("{other}"),
@@ -92,7 +92,7 @@ async fn watched_tokens_are_bounded_by_the_cap_and_take_nothing_from_the_bucket_
             .await;
     let it = key(1, "a");
     world.token(&it).await.unwrap();
-    let many: Vec<_> = (0..700).map(|_| world.engine.watch(&it, &caller(1)).unwrap()).collect();
+    let many: Vec<_> = (0..700).map(|_| world.engine.watch(&it, caller(1)).unwrap()).collect();
     assert_eq!(many.len(), 700);
     let forever = jeton_core::Wall::from_millis(i64::MAX);
     (0..700).for_each(|n| world.engine.pin(&key(n, "warm"), &caller(1), forever).unwrap());

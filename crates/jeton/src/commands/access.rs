@@ -1,6 +1,6 @@
 //! `jeton access`
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use jeton_core::{Role, TargetRequest};
 use jeton_proto::v1::{self, access_service_client::AccessServiceClient, revoke_tokens_request::Scope};
@@ -256,7 +256,9 @@ fn confirmed() -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }
-    eprint!("Every token of every identity is taken back, and all callers ask for new ones. Go on? [y/N] ");
+    let question =
+        b"Every token of every identity is taken back, and all callers ask for new ones. Go on? [y/N] ";
+    std::io::stderr().write_all(question)?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
