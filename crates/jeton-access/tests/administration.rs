@@ -54,6 +54,7 @@ fn workload(n: u8, name: &str, principals: &[&str]) -> Arc<Workload> {
         labels: Default::default(),
         principals: principals.iter().map(|p| p.parse().unwrap()).collect(),
         system_identity: None,
+        secrets: vec![],
         created_at: START,
         updated_at: START,
         version: 1,
@@ -74,7 +75,7 @@ impl World {
         content.put_workload(workload(101, "workloads/payments.api", &["spiffe://prod/api"]));
         let directory = SharedDirectory::new(content);
         let clock = ManualClock::default();
-        let settings = AccessSettings { max_remembered_denials: 100 };
+        let settings = AccessSettings { max_remembered_denials: 100, ..AccessSettings::default() };
         let store = Arc::new(MemoryAccessStore::default());
         let access =
             Access::start(&settings, store, Arc::new(clock.clone()), directory.clone(), 1).await.unwrap();
@@ -170,9 +171,11 @@ async fn an_administrator_of_a_group_makes_no_further_administrators_and_unmakes
 async fn no_administrator_gives_itself_anything_in_any_of_its_shapes() {
     for scope in [PAYMENTS, "*"] {
         let world = World::with_administrator_of(scope).await;
+        let by_secret = Principal::of_secret(uid(100)).to_string();
         for member in [
             CALLER,
             "workloads/payments.admin",
+            &by_secret,
             "unix://n/uid/",
             "unix://n/",
             "spiffe://prod/admin",

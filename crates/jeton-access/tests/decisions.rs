@@ -207,6 +207,7 @@ proptest! {
                 labels: Default::default(),
                 principals: vec![principal.clone()],
                 system_identity: None,
+                secrets: vec![],
                 created_at: NOW,
                 updated_at: NOW,
                 version: 1,

@@ -74,7 +74,9 @@ impl Administrator {
             Member::Workload(_) => false,
         };
         let by_workload = self.workload.as_ref().is_some_and(|workload| {
-            *member == Member::Workload(workload.uid) || workload.principals.iter().any(own)
+            *member == Member::Workload(workload.uid)
+                || own(&Principal::of_secret(workload.uid))
+                || workload.principals.iter().any(own)
         });
         !self.root && (by_workload || own(&self.principal))
     }

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
- fn a_wildcard_is_told_how_a_pattern_is_written() {
+    fn a_wildcard_is_told_how_a_pattern_is_written() {
         for bad in ["spiffe://a/*", "spiffe://a/pay*/x", "*", "unix://*/uid/1", "spiffe://a/*/"] {
             let error = bad.parse::<Principal>().unwrap_err().to_string();
             assert!(error.contains("ends at a '/'"), "{error}");

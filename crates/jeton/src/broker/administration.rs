@@ -117,8 +117,12 @@ async fn everything(plane: &Plane) -> Called {
         ..Default::default()
     };
     call!(w, "WorkloadService/EnableSystemIdentity", enable_system_identity, enable);
-    let disable = v1::DisableSystemIdentityRequest { name: workload, ..Default::default() };
+    let disable = v1::DisableSystemIdentityRequest { name: workload.clone(), ..Default::default() };
     call!(w, "WorkloadService/DisableSystemIdentity", disable_system_identity, disable);
+    let rotate = v1::RotateSecretRequest { name: workload.clone(), ..Default::default() };
+    call!(w, "WorkloadService/RotateSecret", rotate_secret, rotate);
+    let revoke = v1::RevokeSecretRequest { name: workload, ..Default::default() };
+    call!(w, "WorkloadService/RevokeSecret", revoke_secret, revoke);
     let mut a = AuthorityServiceClient::new(plane.clone());
     call!(a, "AuthorityService/CreateAuthority", create_authority, v1::CreateAuthorityRequest::default());
     let get = v1::GetAuthorityRequest { name: authority.clone() };
@@ -148,6 +152,9 @@ async fn everything(plane: &Plane) -> Called {
         ..Default::default()
     };
     call!(r, "AccessService/Explain", explain, explain);
+    let scope = Some(v1::revoke_tokens_request::Scope::Identity(identity.clone()));
+    let revoke = v1::RevokeTokensRequest { scope, ..Default::default() };
+    call!(r, "AccessService/RevokeTokens", revoke_tokens, revoke);
     let mut s = StatusServiceClient::new(plane.clone());
     call!(s, "StatusService/Status", status, v1::StatusRequest {});
     let tokens = v1::ListTokensRequest { identity, ..Default::default() };
