@@ -133,6 +133,12 @@ impl AdminCall {
         Ok(())
     }
 
+    /// Whether the caller may shut out whoever shows a secret of a workload: it takes away all that the workload has.
+    pub fn may_revoke_secret(&self, workload: &Workload) -> Result<(), AccessError> {
+        let snapshot = self.access.snapshot();
+        snapshot.of_member(Member::Workload(workload.uid)).try_for_each(|it| self.may_change(it))
+    }
+
     /// Whether the caller may remove a workload with all that it has.
     pub fn may_remove(&self, workload: &Workload) -> Result<(), AccessError> {
         let snapshot = self.access.snapshot();

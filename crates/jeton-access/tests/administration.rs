@@ -212,6 +212,7 @@ async fn nobody_joins_a_workload_that_has_something_or_lets_others_join_one_that
         world.try_to_change(101, &["spiffe://prod/api"]).unwrap();
         let found = world.directory.snapshot().workload(uid(101)).cloned().unwrap();
         refused(world.call(Permission::ChangeWorkloads).may_remove(&found));
+        refused(world.call(Permission::ChangeWorkloads).may_revoke_secret(&found).map(drop));
         world.access.delete_assignment(&more.parse().unwrap(), "").await.unwrap();
     }
 }

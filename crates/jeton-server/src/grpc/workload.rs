@@ -208,6 +208,9 @@ impl WorkloadService for Broker {
         let r = request.into_inner();
         let name = name(&r.name)?;
         must_on_workload(&call, &name)?;
+        if let Some(workload) = self.lifecycle.directory().workload_named(&name) {
+            call.may_revoke_secret(workload).map_err(Failure::from)?;
+        }
         let which = match r.secret_uid.as_str() {
             "" => None,
             uid => Some(uid.parse().map_err(|e| Failure::field("secret_uid", e))?),
