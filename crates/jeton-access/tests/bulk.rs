@@ -44,7 +44,7 @@ async fn load_one(count: usize) -> Duration {
     next.put_identity(Arc::new(identity(1)));
     directory.publish(next);
     let (store, clock) = (Arc::new(MemoryAccessStore::default()), Arc::new(ManualClock::default()));
-    let settings = AccessSettings { max_remembered_denials: 10 };
+    let settings = AccessSettings { max_remembered_denials: 10, ..AccessSettings::default() };
     let access = Access::start(&settings, store, clock, directory, 1).await.unwrap();
     let start = Instant::now();
     for n in 0..count {

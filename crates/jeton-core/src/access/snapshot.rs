@@ -237,6 +237,7 @@ mod tests {
             keep_warm: false,
             expires_at: None,
             max_token_lifetime: None,
+            limits: Default::default(),
             created_at: Wall::default(),
         })
     }
