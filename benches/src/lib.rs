@@ -10,8 +10,8 @@ mod tls;
 
 use std::{sync::Arc, time::Duration};
 
-use jeton_access::{CreateAssignment, 
-    Access, AccessSettings, AccessStore, AccessWrite, Tally, TallyBounds, TallyPorts,
+use jeton_access::{
+    Access, AccessSettings, AccessStore, AccessWrite, CreateAssignment, Tally, TallyBounds, TallyPorts,
     testing::{MemoryAccessStore, MemoryUseStore},
 };
 use jeton_core::{

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jeton_access::Naming;
 use jeton_server::door::{Bundle, ClientCertificates, Tls};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType, string::Ia5String,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    string::Ia5String,
 };
 use rustls::{
     ClientConfig, RootCertStore,
@@ -38,7 +39,8 @@ pub fn sides(mutual: bool) -> (Arc<Tls>, Arc<ClientConfig>) {
     let mut client = if mutual {
         let naming = Naming::Spiffe(TRUST_DOMAIN.parse().expect("a trust domain"));
         tls.trust(0, Some(Bundle::new("bench", naming, [root]).expect("it is usable")));
-        let (certificate, key) = leaf(&issuer, SanType::URI(ia5(CLIENT)), ExtendedKeyUsagePurpose::ClientAuth);
+        let (certificate, key) =
+            leaf(&issuer, SanType::URI(ia5(CLIENT)), ExtendedKeyUsagePurpose::ClientAuth);
         builder.with_client_auth_cert(vec![certificate], key).expect("it is usable")
     } else {
         builder.with_no_client_auth()

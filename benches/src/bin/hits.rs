@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 
-use benches::{
-    AtOnce, Before, CLIENT, DAY, Size, TOKEN_BYTES, World, open_door, open_tls_door, sides,
-};
+use benches::{AtOnce, Before, CLIENT, DAY, Size, TOKEN_BYTES, World, open_door, open_tls_door, sides};
 use jeton_core::SystemClock;
 use jeton_engine::EngineSettings;
 use tokio::{

@@ -96,6 +96,7 @@ fn assignments() -> impl Strategy<Value = Vec<RoleAssignment>> {
                 keep_warm: false,
                 expires_at,
                 max_token_lifetime,
+                limits: Default::default(),
                 created_at: NOW,
             }
         });

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use jeton_core::Problem;
-use jeton_server::door::{Certificates, Listen, Listener, TlsSettings};
+use jeton_server::door::{Certificates, Listen, Listener};
 use jeton_store::SealingKey;
 use tokio_util::sync::CancellationToken;
 

@@ -156,7 +156,8 @@ impl AccessSnapshot {
         self.by_member.remove(&by_member(&assignment));
         let key = (assignment.member.clone(), assignment.scope.clone());
         if assignment.role == Role::TokenUser
-            && let Some(left) = self.token_users.remove(&key).and_then(|bucket| bucket.without(assignment.uid))
+            && let Some(left) =
+                self.token_users.remove(&key).and_then(|bucket| bucket.without(assignment.uid))
         {
             self.token_users.insert(key, left);
         }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jeton_core::{
-    Authority, CallerLimits, CertificateFacts, Credential, CredentialKind, CredentialState, Directory, Identity,
-    IdentityKind, IdentityState, KeyKind, Operation, OperationKind, Registrar, RoleAssignment, TargetRule,
-    Wall, Workload, WorkloadSecret,
+    Authority, CallerLimits, CertificateFacts, Credential, CredentialKind, CredentialState, Directory,
+    Identity, IdentityKind, IdentityState, KeyKind, Operation, OperationKind, Registrar, RoleAssignment,
+    TargetRule, Wall, Workload, WorkloadSecret,
 };
 use jeton_proto::v1;
 use prost_types::Timestamp;
