@@ -181,7 +181,7 @@ proptest! {
             let principal: Principal = who.parse().unwrap();
             for of in [None, Some(workload(0)), Some(workload(1))] {
                 let subject = Subject { principal: &principal, workload: of };
-                for n in 0..IDENTITIES.len() {
+                for (n, named) in IDENTITIES.iter().enumerate() {
                     for target in TARGETS {
                         let asked = Target::from_canonical(target).unwrap();
                         let decided = match snapshot.decide(subject, &identity(n), &asked, NOW) {
@@ -189,7 +189,7 @@ proptest! {
                             Decision::Deny(_) => None,
                         };
                         let expected = specified(left, who, of, n, target);
-                        prop_assert_eq!(decided, expected, "{} of {:?} for {} {}", who, of, IDENTITIES[n], target);
+                        prop_assert_eq!(decided, expected, "{} of {:?} for {} {}", who, of, named, target);
                     }
                 }
             }
@@ -215,12 +215,12 @@ proptest! {
             });
             for of in [None, Some(&one)] {
                 let administrator = Administrator::new(&principal, of, false, &snapshot, NOW);
-                for n in 0..IDENTITIES.len() {
+                for (n, named) in IDENTITIES.iter().enumerate() {
                     let it = identity(n);
                     for permission in Permission::ALL {
                         let may = administrator.may(permission, Object::Identity(&it.name, Some(it.uid)));
                         let expected = specified_permission(&all, who, of.map(|w| w.uid), n, permission);
-                        prop_assert_eq!(may, expected, "{} {} on {}", who, permission, IDENTITIES[n]);
+                        prop_assert_eq!(may, expected, "{} {} on {}", who, permission, named);
                     }
                 }
                 prop_assert!(!administrator.may(Permission::UseTokens, Object::All));
