@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jeton_access::Naming;
 use jeton_server::door::{Bundle, ClientCertificates, Tls};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
-    string::Ia5String,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType, string::Ia5String,
 };
 use rustls::{
     ClientConfig, RootCertStore,
@@ -57,6 +57,7 @@ fn leaf(
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![name];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
     let certificate = params.signed_by(&key, issuer).expect("a certificate").der().clone();
     (certificate, PrivateKeyDer::Pkcs8(key.serialize_der().into()))
