@@ -87,6 +87,8 @@ pub(crate) struct Secured {
     pub(crate) certificates: Certificates,
     /// Who callers are without a certificate or a token; none: nobody.
     pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
+    /// Whether callers may show tokens.
+    pub(crate) bearer: bool,
 }
 
 /// A listener, and who comes there.
@@ -255,9 +257,9 @@ impl Running {
         if let Some(listener) = tcp.plain {
             entries.push(Entry::known("data (loopback)", listener, Arc::new(LoopbackDev)));
         }
-        if let Some(Secured { listener, certificates, authenticate }) = tcp.secured {
+        if let Some(Secured { listener, certificates, authenticate, bearer }) = tcp.secured {
             let tls = Some(Arc::clone(&certificates.tls));
-            let bearer = self.tokens.clone().filter(|_| self.settings.data.tls.bearer);
+            let bearer = self.tokens.clone().filter(|_| bearer);
             entries.push(Entry { name: "data (TLS)", listener, tls, authenticate, bearer });
             certificates.follow(&self.broker.alarms, &mut self.following);
         }

@@ -81,7 +81,9 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
         let address = settings.data.tls_address();
         let listener = listen("data.tls_listen", address, &data_dir, draw.then_some("grpc-tls.port")).await?;
         if let Some(listener) = listener {
-            let made = tls::make(data_dir.path(), arguments.mtls)?;
+            let mut made = tls::make(data_dir.path(), arguments.mtls)?;
+            // Whoever says whose tokens count wants to see that they do.
+            made.settings.bearer = arguments.mtls && !settings.access.issuers.is_empty();
             grpc_tls = listener.tcp_address().map(|address| GrpcTls {
                 address: address.to_string(),
                 ca_file: Some(made.ca_file),
@@ -129,7 +131,7 @@ fn secured(listener: Listener, settings: &TlsSettings, mutual: bool) -> anyhow::
     let certificates = Certificates::load("data.tls", settings)
         .map_err(|problems| anyhow::anyhow!("the certificates that were made: {problems:?}"))?;
     let anybody: Option<Arc<dyn Authenticate>> = if mutual { None } else { Some(Arc::new(LoopbackDev)) };
-    Ok(Secured { listener, certificates, authenticate: anybody })
+    Ok(Secured { listener, certificates, authenticate: anybody, bearer: settings.bearer })
 }
 
 async fn serve_demo(

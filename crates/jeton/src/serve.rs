@@ -113,7 +113,7 @@ async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
     let listener = Listener::bind(&Listen::Tcp(address)).await.context("data.tls_listen")?;
     let certificates = Certificates::load(TLS, &settings.data.tls)
         .map_err(|problems| anyhow::anyhow!("the files of [data.tls] have changed: {problems:?}"))?;
-    Ok(Doors { plain: None, secured: Some(Secured { listener, certificates, authenticate: None }) })
+    Ok(Doors { plain: None, secured: Some(Secured { listener, certificates, authenticate: None, bearer: settings.data.tls.bearer }) })
 }
 
 fn sealing_key(settings: &Settings) -> Result<SealingKey, Problem> {
