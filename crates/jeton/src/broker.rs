@@ -73,12 +73,14 @@ pub(crate) struct Running {
     health: Vec<Health>,
 }
 
-/// The TCP listeners of the data plane.
+/// The TCP listeners.
 #[derive(Default)]
 pub(crate) struct Doors {
     /// Without TLS: callers are let in from loopback alone.
     pub(crate) plain: Option<Listener>,
     pub(crate) secured: Option<Secured>,
+    /// With TLS too, for administrators.
+    pub(crate) admin: Option<Secured>,
 }
 
 /// A listener with TLS.
@@ -252,21 +254,31 @@ impl Running {
         let users = Arc::new(UnixPeers::new(&node, self.settings.data.unix_peers.clone()));
         // Whoever the socket's mode lets connect; what each may do there is said by role assignments.
         let administrators = Arc::new(UnixPeers::new(&node, vec![]));
-        self.door(Entry::known("admin", admin, administrators), admin_routes, None);
+        self.door(Entry::known("admin", admin, administrators), admin_routes.clone(), None);
+        if let Some(secured) = tcp.admin {
+            let entry = self.secured("admin (TLS)", secured);
+            self.door(entry, admin_routes, None);
+        }
         let mut entries = vec![Entry::known("data (unix)", data, users)];
         if let Some(listener) = tcp.plain {
             entries.push(Entry::known("data (loopback)", listener, Arc::new(LoopbackDev)));
         }
-        if let Some(Secured { listener, certificates, authenticate, bearer }) = tcp.secured {
-            let tls = Some(Arc::clone(&certificates.tls));
-            let bearer = self.tokens.clone().filter(|_| bearer);
-            entries.push(Entry { name: "data (TLS)", listener, tls, authenticate, bearer });
-            certificates.follow(&self.broker.alarms, &mut self.following);
+        if let Some(secured) = tcp.secured {
+            entries.push(self.secured("data (TLS)", secured));
         }
         for entry in entries {
             self.door(entry, data_routes.clone(), shortcut.clone());
         }
         Ok(())
+    }
+
+    /// Its certificates are followed from now on.
+    fn secured(&mut self, name: &'static str, secured: Secured) -> Entry {
+        let Secured { listener, certificates, authenticate, bearer } = secured;
+        let tls = Some(Arc::clone(&certificates.tls));
+        let bearer = self.tokens.clone().filter(|_| bearer);
+        certificates.follow(&self.broker.alarms, &mut self.following);
+        Entry { name, listener, tls, authenticate, bearer }
     }
 
     fn door(&mut self, entry: Entry, routes: Routes, shortcut: Option<Arc<dyn Shortcut>>) {

@@ -62,12 +62,10 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
         sources.data_dir = Some(folder.path().to_owned());
     }
     let settings = sources.load(&Settings::for_dev(), |settings| {
-        let own = settings.data.tls.is_given().then(|| {
-            Problem::new(
-                "data.tls",
-                "is for `serve`: `dev --tls` and `dev --mtls` make their own certificates",
-            )
-        });
+        let text =
+            "is for `serve`: `dev --tls` and `dev --mtls` make their own certificates, for the data plane";
+        let given = [("data.tls", &settings.data.tls), ("admin.tls", &settings.admin.tls)];
+        let own = given.into_iter().filter(|(_, tls)| tls.is_given()).map(|(key, _)| Problem::new(key, text));
         settings.sockets_that_do_not_fit().into_iter().chain(exposed(settings)).chain(own).collect()
     })?;
     settings.log.start();
@@ -75,7 +73,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
     let draw = arguments.free_ports;
     let plain =
         listen("data.listen", settings.data.address(), &data_dir, draw.then_some("grpc.port")).await?;
-    let mut doors = Doors { plain, secured: None };
+    let mut doors = Doors { plain, ..Doors::default() };
     let mut grpc_tls = None;
     if arguments.tls || arguments.mtls {
         let address = settings.data.tls_address();
@@ -174,7 +172,8 @@ async fn open(
     };
     let (places, address) = (running.places(data_dir), doors.plain.as_ref().and_then(Listener::tcp_address));
     running.open(&places, doors).await?;
-    serve::announce(data_dir, &places, address, grpc_tls, Some(dev))?;
+    let network = serve::Network { grpc: address, grpc_tls, admin_tls: None };
+    serve::announce(data_dir, &places, network, Some(dev))?;
     tour.finish(data_dir.path(), &places, address, description)
 }
 

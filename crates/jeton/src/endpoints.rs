@@ -28,6 +28,9 @@ pub(crate) struct Endpoints {
     pub(crate) grpc_tls: Option<GrpcTls>,
     pub(crate) grpc_socket: PathBuf,
     pub(crate) admin_socket: PathBuf,
+    /// Where the admin plane listens with TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admin_tls: Option<String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) dev: Option<DevEndpoints>,
 }
@@ -164,6 +167,7 @@ mod tests {
             version: "0".into(),
             grpc: Some("127.0.0.1:7411".into()),
             grpc_tls: None,
+            admin_tls: None,
             grpc_socket: "/tmp/data.sock".into(),
             admin_socket: "/tmp/admin.sock".into(),
             dev: None,

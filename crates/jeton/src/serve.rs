@@ -1,10 +1,10 @@
 //! `jeton serve` and `jeton check-config`.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context;
 use jeton_core::Problem;
-use jeton_server::door::{Certificates, Listen, Listener};
+use jeton_server::door::{Certificates, Listen, Listener, TlsSettings};
 use jeton_store::SealingKey;
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +17,6 @@ use crate::{
 };
 
 /// The section of the network listener.
-const TLS: &str = "data.tls";
-
 /// `jeton serve`
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArguments {
@@ -41,16 +39,17 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
     let sealing = sealing_key(&settings).map_err(Faults::from)?;
     let doors = doors(&settings).await?;
-    let tls = doors.secured.as_ref().and_then(|secured| secured.listener.tcp_address());
+    let [tls, admin_tls] =
+        [&doors.secured, &doors.admin].map(|door| door.as_ref().and_then(|door| door.listener.tcp_address()));
     let mut running = Running::start(&settings, &data_dir, sealing).await?;
     let places = running.places(&data_dir);
     let mut opened = running.open(&places, doors).await;
     if opened.is_ok() {
         let grpc_tls =
             tls.map(|address| GrpcTls { address: address.to_string(), ca_file: None, clients: vec![] });
-        opened = announce(&data_dir, &places, None, grpc_tls, None);
-        let tls = tls.map(tracing::field::display);
-        tracing::info!(tls, data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
+        opened = announce(&data_dir, &places, Network { grpc: None, grpc_tls, admin_tls }, None);
+        let [tls, admin_tls] = [tls, admin_tls].map(|address| address.map(tracing::field::display));
+        tracing::info!(tls, admin_tls, data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
     }
     until_stopped(running, &data_dir, opened, &stop).await
 }
@@ -72,48 +71,73 @@ fn load(sources: &Sources) -> Result<Settings, Faults> {
 
 /// Over the network comes only who says who it is.
 fn network(settings: &Settings) -> Vec<Problem> {
-    let (data, mut problems) = (&settings.data, vec![]);
+    let (data, admin, mut problems) = (&settings.data, &settings.admin, vec![]);
     if !data.listen.is_empty() {
         let text = "`serve` opens no TCP listener without authentication: use data.tls_listen with [data.tls], or the unix socket (data.socket)";
         problems.push(Problem::new("data.listen", text));
     }
-    match (data.tls_listen.is_empty(), data.tls.is_given()) {
-        (false, false) => {
-            let text = "`serve` opens no TCP listener without authentication: say in [data.tls] which certificate to show and whose client certificates let in";
-            problems.push(Problem::new("data.tls_listen", text));
-        }
-        (true, true) => {
-            let text = "[data.tls] is of no use without an address such as 0.0.0.0:7412";
-            problems.push(Problem::new("data.tls_listen", text));
-        }
-        // The shape is checked with the other settings; here it is what the files hold.
-        (false, true) if data.tls.validate().is_empty() => {
-            problems.extend(authenticated(settings));
-            let read = Certificates::load(TLS, &data.tls).err().into_iter().flatten();
-            problems.extend(read.map(|problem| problem.within(TLS)));
-        }
-        _ => {}
+    if data.tls.bearer && settings.access.issuers.is_empty() {
+        let text = "says that callers may show tokens: say whose in [[access.issuers]], or set it to false";
+        problems.push(Problem::new("data.tls.bearer", text));
     }
+    problems.extend(listener("data", &data.tls_listen, &data.tls));
+    problems.extend(listener("admin", &admin.tls_listen, &admin.tls));
     problems
 }
 
-fn authenticated(settings: &Settings) -> Option<Problem> {
-    let tls = &settings.data.tls;
-    if tls.bearer && settings.access.issuers.is_empty() {
-        let text = "says that callers may show tokens: say whose in [[access.issuers]], or set it to false";
-        return Some(Problem::new("data.tls.bearer", text));
+/// What is wrong with one plane's listener, its files included.
+fn listener(plane: &'static str, listen: &str, tls: &TlsSettings) -> Vec<Problem> {
+    let one = |key: &str, text: String| vec![Problem::new(key, text).within(plane)];
+    match (listen.is_empty(), tls.is_given()) {
+        (false, false) => one(
+            "tls_listen",
+            format!(
+                "`serve` opens no TCP listener without authentication: say in [{plane}.tls] which certificate to show and whose client certificates let in"
+            ),
+        ),
+        (true, true) => {
+            one("tls_listen", format!("[{plane}.tls] is of no use without an address such as 0.0.0.0:7412"))
+        }
+        // The shape is checked with the other settings; here it is what the files hold.
+        (false, true) if tls.validate().is_empty() => {
+            let text =
+                "say whose client certificates let in: `serve` opens no TCP listener without authentication";
+            let mut problems =
+                if tls.authenticates() { vec![] } else { one("tls.client_trust", text.into()) };
+            let section = section(plane);
+            let read = Certificates::load(section, tls).err().into_iter().flatten();
+            problems.extend(read.map(|problem| problem.within(section)));
+            problems
+        }
+        _ => vec![],
     }
-    let text = "say whose client certificates let in: `serve` opens no TCP listener without authentication";
-    (!tls.authenticates()).then(|| Problem::new("data.tls.client_trust", text))
 }
 
-/// The network listener, before anything is started: a port that is taken is the first thing to hear of.
+fn section(plane: &'static str) -> &'static str {
+    if plane == "admin" { "admin.tls" } else { "data.tls" }
+}
+
+/// The network listeners, before anything is started: a port that is taken is the first thing to hear of.
 async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
-    let Some(address) = settings.data.tls_address() else { return Ok(Doors::default()) };
-    let listener = Listener::bind(&Listen::Tcp(address)).await.context("data.tls_listen")?;
-    let certificates = Certificates::load(TLS, &settings.data.tls)
-        .map_err(|problems| anyhow::anyhow!("the files of [data.tls] have changed: {problems:?}"))?;
-    Ok(Doors { plain: None, secured: Some(Secured { listener, certificates, authenticate: None, bearer: settings.data.tls.bearer }) })
+    let (data, admin) = (&settings.data, &settings.admin);
+    Ok(Doors {
+        plain: None,
+        secured: secured("data", data.tls_address(), &data.tls).await?,
+        admin: secured("admin", admin.tls_address(), &admin.tls).await?,
+    })
+}
+
+async fn secured(
+    plane: &'static str,
+    address: Option<SocketAddr>,
+    tls: &TlsSettings,
+) -> anyhow::Result<Option<Secured>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener =
+        Listener::bind(&Listen::Tcp(address)).await.with_context(|| format!("{plane}.tls_listen"))?;
+    let certificates = Certificates::load(section(plane), tls)
+        .map_err(|problems| anyhow::anyhow!("the files of [{plane}.tls] have changed: {problems:?}"))?;
+    Ok(Some(Secured { listener, certificates, authenticate: None, bearer: tls.bearer }))
 }
 
 fn sealing_key(settings: &Settings) -> Result<SealingKey, Problem> {
@@ -135,18 +159,26 @@ fn sealing_key(settings: &Settings) -> Result<SealingKey, Problem> {
 }
 
 /// Writes `endpoints.json`: everything listens.
+/// Where the TCP listeners are.
+#[derive(Default)]
+pub(crate) struct Network {
+    pub(crate) grpc: Option<SocketAddr>,
+    pub(crate) grpc_tls: Option<GrpcTls>,
+    pub(crate) admin_tls: Option<SocketAddr>,
+}
+
 pub(crate) fn announce(
     data_dir: &DataDir,
     places: &Places,
-    tcp: Option<std::net::SocketAddr>,
-    grpc_tls: Option<GrpcTls>,
+    network: Network,
     dev: Option<DevEndpoints>,
 ) -> anyhow::Result<()> {
     let endpoints = Endpoints {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
-        grpc: tcp.map(|a| a.to_string()),
-        grpc_tls,
+        grpc: network.grpc.map(|a| a.to_string()),
+        grpc_tls: network.grpc_tls,
+        admin_tls: network.admin_tls.map(|a| a.to_string()),
         grpc_socket: places.data_socket.clone(),
         admin_socket: places.admin_socket.clone(),
         dev,

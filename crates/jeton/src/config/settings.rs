@@ -81,6 +81,10 @@ pub(crate) struct AdminSettings {
     pub(crate) socket: String,
     /// Mode of the socket's file, octal. Who connects is known by its peer credentials, and may do what its role assignments say.
     pub(crate) socket_mode: String,
+    /// TCP address with TLS, beside the socket; empty: none. `serve` only.
+    pub(crate) tls_listen: String,
+    /// What it shows there, and whose certificates let in. Trust of its own: that of the data plane does not count.
+    pub(crate) tls: TlsSettings,
 }
 
 /// `[reflection]`
@@ -139,7 +143,12 @@ impl Default for DataSettings {
 
 impl Default for AdminSettings {
     fn default() -> Self {
-        Self { socket: String::new(), socket_mode: "0600".into() }
+        Self {
+            socket: String::new(),
+            socket_mode: "0600".into(),
+            tls_listen: String::new(),
+            tls: TlsSettings::default(),
+        }
     }
 }
 
@@ -233,13 +242,29 @@ fn octal(mode: &str) -> Option<u32> {
 
 impl AdminSettings {
     fn validate(&self) -> Vec<Problem> {
-        let text = "must be an octal file mode such as 0600";
-        self.mode().is_none().then(|| Problem::new("socket_mode", text)).into_iter().collect()
+        let mut problems = vec![];
+        if self.mode().is_none() {
+            problems.push(Problem::new("socket_mode", "must be an octal file mode such as 0600"));
+        }
+        if !self.tls_listen.is_empty() && self.tls_address().is_none() {
+            problems.push(Problem::new("tls_listen", "must be an address and a port such as 127.0.0.1:7413"));
+        }
+        if self.tls.bearer {
+            let text = "must be false: administrators come with certificates, or on the unix socket";
+            problems.push(Problem::new("tls.bearer", text));
+        }
+        problems.extend(self.tls.validate().into_iter().map(|problem| problem.within("tls")));
+        problems
     }
 
     /// The mode of the socket's file.
     pub(crate) fn mode(&self) -> Option<u32> {
         octal(&self.socket_mode)
+    }
+
+    /// The TCP address for TLS, if there is one.
+    pub(crate) fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_listen.parse().ok()
     }
 }
 

@@ -3,7 +3,9 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, sync::Arc};
 
 use hyper_util::rt::TokioIo;
-use jeton_proto::v1::token_service_client::TokenServiceClient;
+use jeton_proto::v1::{
+    self, status_service_client::StatusServiceClient, token_service_client::TokenServiceClient,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -71,6 +73,56 @@ async fn tokens_come_over_tls_to_whoever_trusts_the_file_that_is_named_after_a_r
     assert_eq!(std::fs::read(named(&world)).unwrap(), before, "whoever trusted it goes on doing so");
     let mut client = TokenServiceClient::new(channel(&world, Path::new(&ca_file)).await.unwrap());
     token(&mut client, "identities/billing", VAULT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administrators_come_over_the_network_by_a_trust_of_their_own_and_do_what_their_roles_say() {
+    let world = World::with(&["--mtls"], serde_json::json!({})).await;
+    let grpc_tls = &world.broker.endpoints["grpc_tls"];
+    let (ca_file, client) = (path(&grpc_tls["ca_file"]), &grpc_tls["clients"][1]);
+    let (sealing, config, data_dir) =
+        (world.folder().join("sealing.key"), world.folder().join("serve.toml"), world.folder().join("serve"));
+    fs::write(&sealing, [7_u8; 32]).unwrap();
+    fs::set_permissions(&sealing, fs::Permissions::from_mode(0o600)).unwrap();
+    let [cert, key] = ["grpc-server.pem", "grpc-server.key"].map(|name| world.broker.data_dir.join(name));
+    let trust =
+        |domain| format!("[{{ name = \"a\", bundle_file = {ca_file:?}, trust_domain = \"{domain}\" }}]");
+    let plane = |name, domain| {
+        let trust = trust(domain);
+        format!(
+            "[{name}]\ntls_listen = \"127.0.0.1:0\"\n[{name}.tls]\ncert_file = {cert:?}\nkey_file = {key:?}\nclient_trust = {trust}\n"
+        )
+    };
+    // The data plane trusts another domain: its callers are not the administrators.
+    let planes = plane("data", "other.example") + &plane("admin", "dev.example");
+    fs::write(&config, format!("data_dir = {data_dir:?}\n[sealing]\nkey_file = {sealing:?}\n{planes}"))
+        .unwrap();
+    let arguments = ["serve", "--config", config.to_str().unwrap()];
+    let mut serve = Process::start(&arguments, &world.folder().join("serve.log"));
+    let endpoints = serve.announces(&data_dir.join("endpoints.json"));
+    let shown = (path(&client["cert_file"]), path(&client["key_file"]));
+    let data = connect(endpoints["grpc_tls"]["address"].as_str().unwrap(), ca_file, Some(shown)).await;
+    let refused = match data {
+        Err(_) => true,
+        Ok(channel) => token(&mut TokenServiceClient::new(channel), "identities/a", VAULT).await.is_err(),
+    };
+    assert!(refused, "what the admin plane trusts is nothing to the data plane");
+    let channel = connect(endpoints["admin_tls"].as_str().unwrap(), ca_file, Some(shown)).await.unwrap();
+    let mut status = StatusServiceClient::new(channel.clone());
+    let error = status.status(v1::StatusRequest {}).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::PermissionDenied, "{error:?}");
+    let assign = ["access", "assign", "--role", "reader", "--identity", "*", "--member"];
+    let output = Command::new(crate::support::JETON)
+        .args(assign)
+        .arg(client["principal"].as_str().unwrap())
+        .args(["--data-dir", data_dir.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    status.status(v1::StatusRequest {}).await.unwrap();
+    let error = token(&mut TokenServiceClient::new(channel), "identities/a", VAULT).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::Unimplemented, "no token is had on the admin plane");
+    assert!(serve.stop().success());
 }
 
 fn path(value: &Value) -> &Path {
