@@ -1,6 +1,15 @@
 //! HTTPS to one server: bounded in time and size, no redirects, no proxy, no silent repetition.
 
-use std::{error::Error, fmt, io::Cursor, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    fs::OpenOptions,
+    io::{self, Cursor, Read},
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -10,6 +19,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use rustix::fs::OFlags;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -80,6 +90,9 @@ pub enum HttpError {
     Invalid(String),
 }
 
+/// Most of a file of certificates; that of a whole system has a quarter of it.
+const MAX_CA_BYTES: u64 = 1 << 20;
+
 /// The certificates to trust: those of a PEM file, or the system's.
 pub fn trust(ca_file: Option<&str>) -> Result<ClientConfig, HttpError> {
     let mut roots = RootCertStore::empty();
@@ -87,7 +100,7 @@ pub fn trust(ca_file: Option<&str>) -> Result<ClientConfig, HttpError> {
         Some(path) => {
             let wrong =
                 |e: &dyn fmt::Display| HttpError::Invalid(format!("the CA file {path} cannot be used: {e}"));
-            let pem = std::fs::read(path).map_err(|e| wrong(&e))?;
+            let pem = regular(path).map_err(|e| wrong(&e))?;
             for certificate in CertificateDer::pem_reader_iter(Cursor::new(pem)) {
                 roots.add(certificate.map_err(|e| wrong(&e))?).map_err(|e| wrong(&e))?;
             }
@@ -103,6 +116,21 @@ pub fn trust(ca_file: Option<&str>) -> Result<ClientConfig, HttpError> {
     let builder =
         builder.with_safe_default_protocol_versions().map_err(|e| HttpError::Invalid(e.to_string()))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A file that is one: whoever names a pipe or a device must not make the broker wait, or read without an end.
+fn regular(path: &str) -> io::Result<Vec<u8>> {
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = vec![];
+    file.take(MAX_CA_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_CA_BYTES {
+        return Err(io::Error::other(format!("it has more than {MAX_CA_BYTES} bytes")));
+    }
+    Ok(bytes)
 }
 
 impl Http {
@@ -295,6 +323,28 @@ mod tests {
     fn bounds(plain_loopback: bool) -> Bounds {
         let (connect, call) = (Duration::from_secs(1), Duration::from_secs(30));
         Bounds { connect, call, idle: connect, max_idle: 1, max_answer_bytes: 1 << 10, plain_loopback }
+    }
+
+    #[test]
+    fn a_file_of_certificates_is_a_regular_one_of_bounded_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let [pipe, large, other] = ["pipe", "large", "other"].map(|name| folder.path().join(name));
+        // Whoever opens a pipe to read it waits for a writer.
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        std::fs::write(&large, vec![b' '; (MAX_CA_BYTES + 1) as usize]).unwrap();
+        std::fs::write(&other, "no certificate").unwrap();
+        let wrong = [
+            (pipe.to_str().unwrap(), "no regular file"),
+            ("/dev/zero", "no regular file"),
+            (folder.path().to_str().unwrap(), "no regular file"),
+            (large.to_str().unwrap(), "more than"),
+            (other.to_str().unwrap(), "no CERTIFICATE block"),
+            ("/nowhere/ca.pem", "No such file"),
+        ];
+        for (path, why) in wrong {
+            let error = trust(Some(path)).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains(path), "{error}");
+        }
     }
 
     #[tokio::test]
