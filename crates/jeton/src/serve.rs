@@ -80,6 +80,13 @@ fn network(settings: &Settings) -> Vec<Problem> {
         let text = "says that callers may show tokens: say whose in [[access.issuers]], or set it to false";
         problems.push(Problem::new("data.tls.bearer", text));
     }
+    // Their shape is checked with the other settings.
+    let issuers = settings.access.issuers.iter().filter(|_| settings.access.validate().is_empty());
+    for (n, issuer) in issuers.enumerate() {
+        let failed = jeton_issuers::ports(issuer).err().map(|error| error.to_string());
+        problems
+            .extend(failed.map(|text| Problem::new("access.issuers", format!("entry {}: {text}", n + 1))));
+    }
     problems.extend(listener("data", &data.tls_listen, &data.tls));
     problems.extend(listener("admin", &admin.tls_listen, &admin.tls));
     problems

@@ -211,6 +211,9 @@ impl Settings {
             ("data.socket", &self.data.socket, "data.sock"),
             ("admin.socket", &self.admin.socket, "admin.sock"),
         ];
+        let one = !self.data.socket.is_empty() && self.data.socket == self.admin.socket;
+        let one =
+            one.then(|| Problem::new("admin.socket", "is data.socket: each plane has a socket of its own"));
         let too_long = sockets.into_iter().filter_map(|(key, given, name)| {
             let path = path_or(given, usual(name));
             let length = path.as_os_str().len();
@@ -220,7 +223,7 @@ impl Settings {
                 Problem::new(key, text)
             })
         });
-        too_long.collect()
+        one.into_iter().chain(too_long).collect()
     }
 
     /// The node's name.
@@ -376,6 +379,15 @@ mod tests {
         assert_eq!(settings.sockets_that_do_not_fit(), []);
         settings.data_dir = format!("/{}", "d".repeat(100));
         settings.data.socket = "/run/data.sock".into();
+        let problems = settings.sockets_that_do_not_fit();
+        assert!(problems.len() == 1 && problems[0].key == "admin.socket", "{problems:?}");
+    }
+
+    #[test]
+    fn the_planes_do_not_share_a_socket() {
+        let mut settings = Settings::default();
+        settings.data.socket = "/run/one.sock".into();
+        settings.admin.socket = settings.data.socket.clone();
         let problems = settings.sockets_that_do_not_fit();
         assert!(problems.len() == 1 && problems[0].key == "admin.socket", "{problems:?}");
     }
