@@ -3,29 +3,19 @@
 //! That it is genuine was shown in the handshake, against the bundle whose naming this is. Here its name becomes a principal, in one
 //! spelling or not at all: what two programs could read as two names is refused, and never mended.
 
-use std::{fmt, str::FromStr};
-
 use jeton_core::{Principal, Wall};
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::{Authenticated, Rejected};
+use super::{
+    Authenticated, Rejected,
+    spiffe::{TrustDomain, spiffe_id},
+};
 
 mod spelling;
 mod subject;
 
-use spelling::{dns_name, encoded, spiffe_path};
-
-/// A SPIFFE trust domain: lower-case letters, digits, '-', '.' and '_' (SPIFFE-ID section 2.1).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TrustDomain(String);
-
-/// Why a text is no trust domain.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not a trust domain: 1 to 255 lower-case letters, digits, '-', '.' and '_', without spiffe://"
-)]
-pub struct TrustDomainError(String);
+use spelling::{dns_name, encoded};
 
 /// Which name of a certificate counts, where it is no SPIFFE ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +67,9 @@ impl Naming {
     fn principal(&self, certificate: &X509Certificate<'_>) -> Result<Principal, String> {
         is_a_leaf(certificate, matches!(self, Self::Spiffe(_)))?;
         let text = match self {
-            Self::Spiffe(domain) => spiffe_id(the_one(&uris(certificate)?, "URI")?, domain)?.to_owned(),
+            Self::Spiffe(domain) => {
+                spiffe_id(the_one(&uris(certificate)?, "URI")?, domain.as_str())?.to_owned()
+            }
             Self::X509 { bundle, kind } => {
                 let (kind, name) = match kind {
                     NameKind::Dns => {
@@ -137,36 +129,6 @@ fn the_one<'a>(names: &[&'a str], what: &str) -> Result<&'a str, String> {
         [one] => Ok(one),
         [] => Err(format!("it has no {what} among its alternative names")),
         more => Err(format!("it has {} {what}s among its alternative names, and one is wanted", more.len())),
-    }
-}
-
-fn spiffe_id<'a>(id: &'a str, domain: &TrustDomain) -> Result<&'a str, String> {
-    let wrong = |why: &str| format!("{} is no SPIFFE ID of {domain}: {why}", id.escape_debug());
-    let rest = id.strip_prefix("spiffe://").ok_or_else(|| wrong("it does not begin with spiffe://"))?;
-    let (found, path) =
-        rest.split_once('/').ok_or_else(|| wrong("it names a trust domain and nobody in it"))?;
-    if found != domain.0 {
-        return Err(wrong("it is of another trust domain"));
-    }
-    spiffe_path(path).then_some(id).ok_or_else(|| {
-        wrong("a path has letters, digits, '-', '.' and '_' between single slashes, and nothing percent-encoded")
-    })
-}
-
-impl FromStr for TrustDomain {
-    type Err = TrustDomainError;
-
-    fn from_str(text: &str) -> Result<Self, TrustDomainError> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
-        let fits =
-            (1..=255).contains(&text.len()) && text.bytes().all(allowed) && !matches!(text, "." | "..");
-        if fits { Ok(Self(text.to_owned())) } else { Err(TrustDomainError(text.chars().take(255).collect())) }
-    }
-}
-
-impl fmt::Display for TrustDomain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use jeton_core::{Principal, Problem};
 use serde::{Deserialize, Serialize};
 
-use super::{keys, subject::is_trust_domain};
+use super::keys;
+use crate::TrustDomain;
 
 /// The most that an issuer's clock may differ from ours.
 const MAX_LEEWAY_SECONDS: u64 = 60;
@@ -203,7 +204,7 @@ impl IssuerSettings {
                 "must name the cluster with letters, digits, '-', '.' and '_', such as \"east\"",
             ),
             Spiffe => wrong.unless(
-                is_trust_domain(&self.trust_domain),
+                self.trust_domain.parse::<TrustDomain>().is_ok(),
                 "trust_domain",
                 "must be a trust domain in lower case, such as \"prod.example\"",
             ),

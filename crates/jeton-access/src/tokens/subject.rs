@@ -6,6 +6,7 @@ use jeton_core::{Principal, principal::MAX_PRINCIPAL_BYTES};
 use serde_json::Value;
 
 use super::{claims::Claims, shown};
+use crate::spiffe::spiffe_id;
 
 /// What kind of issuer it is, with what its principals begin with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,10 @@ impl Subjects {
                 }
                 (format!("k8s://{cluster}/{namespace}/{name}"), Some(bound))
             }
-            Self::Spiffe { trust_domain } => (spiffe_id(subject, trust_domain)?.to_owned(), None),
+            Self::Spiffe { trust_domain } => {
+                let id = spiffe_id(subject, trust_domain).map_err(|why| format!("the token's sub {why}"))?;
+                (id.to_owned(), None)
+            }
             Self::Oidc { name } => (format!("oidc://{name}/{}", segment(subject)), None),
         };
         let principal = text.parse().map_err(|_| {
@@ -63,12 +67,6 @@ impl Subjects {
         })?;
         Ok((principal, bound))
     }
-}
-
-/// Whether a text is a trust domain (SPIFFE ID, section 2.1).
-pub(crate) fn is_trust_domain(text: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
-    (1..=255).contains(&text.len()) && text.bytes().all(fits) && text.bytes().any(|b| b != b'.')
 }
 
 /// Namespace and name, both as Kubernetes makes names (RFC 1123), so that no other name looks the same.
@@ -95,21 +93,6 @@ fn bound(claims: &Claims, namespace: &str, name: &str) -> Result<Bound, String> 
     let pod_uid = said.get("pod").map(|pod| uid(pod, "pod")).transpose()?;
     let service_account_uid = uid(account, "service account")?;
     Ok(Bound { username: format!("system:serviceaccount:{namespace}:{name}"), service_account_uid, pod_uid })
-}
-
-/// SPIFFE ID, section 2: no encoding, no empty or dot segments, one trust domain.
-fn spiffe_id<'a>(subject: &'a str, trust_domain: &str) -> Result<&'a str, String> {
-    let rest = subject.strip_prefix("spiffe://").unwrap_or_default();
-    let (domain, path) = rest.split_once('/').unwrap_or((rest, ""));
-    if domain != trust_domain {
-        return Err(format!("the token's sub {} is not in the trust domain {trust_domain}", shown(subject)));
-    }
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let segment = |s: &str| !s.is_empty() && s != "." && s != ".." && s.bytes().all(fits);
-    if !path.split('/').all(segment) {
-        return Err(format!("the token's sub {} is not the SPIFFE ID of a workload", shown(subject)));
-    }
-    Ok(subject)
 }
 
 /// One path segment (RFC 3986 section 3.3) for each text, and another one for every other: what a segment cannot hold, and what
