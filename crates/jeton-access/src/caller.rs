@@ -30,4 +30,9 @@ pub trait BearerTokens: Send + Sync + 'static {
 
     /// What it proves.
     fn verify<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Authenticated, Rejected>>;
+
+    /// Whose keys cannot be had now, and why.
+    fn failing(&self) -> Vec<(String, String)> {
+        vec![]
+    }
 }

@@ -146,6 +146,10 @@ impl BearerTokens for Tokens {
     fn verify<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Authenticated, Rejected>> {
         Box::pin(self.prove(token))
     }
+
+    fn failing(&self) -> Vec<(String, String)> {
+        self.issuers.iter().filter_map(|issuer| issuer.failing()).collect()
+    }
 }
 
 impl TokenTasks {

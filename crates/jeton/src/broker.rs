@@ -202,6 +202,10 @@ impl Running {
             root: Principal::unix_uid(&settings.node_name(), geteuid().as_raw()).ok(),
             started: Instant::now(),
             quarantined: Arc::new(store.quarantined()),
+            failing_issuers: {
+                let tokens = tokens.clone();
+                Arc::new(move || tokens.as_ref().map_or_else(Vec::new, |tokens| tokens.failing()))
+            },
             unwritable: {
                 let store = store.clone();
                 Arc::new(move || store.unwritable())

@@ -233,6 +233,12 @@ impl Issuer {
         Ok(())
     }
 
+    /// Its name and why its keys could not be fetched, if that is so since the last time.
+    pub(super) fn failing(&self) -> Option<(String, String)> {
+        let failure = self.fetches.borrow().failure.clone()?;
+        Some((self.label.to_string(), failure))
+    }
+
     fn tell(&self, failure: Option<&str>) {
         let failed_before = self.fetches.borrow().failure.is_some();
         match failure {

@@ -113,9 +113,12 @@ async fn an_issuer_that_never_answers_keeps_nobody_longer_than_a_fetch() {
     assert_eq!(begun.elapsed().as_secs(), 5);
     assert_eq!(world.undecided(&world.token(&json!({}))).await, said);
     assert_eq!(begun.elapsed().as_secs(), 5, "the next ones do not wait at all");
+    let failing = world.tokens.failing();
+    assert!(failing.len() == 1 && failing[0].1.contains("no answer within 5 s"), "{failing:?}");
     world.keys.publish(&[world.key.jwk("k1")]);
     world.clock.advance(Duration::from_secs(31)).await;
     assert!(world.verify(&world.token(&json!({}))).await.is_ok());
+    assert_eq!(world.tokens.failing(), []);
 }
 
 #[tokio::test(start_paused = true)]

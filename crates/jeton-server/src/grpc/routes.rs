@@ -102,6 +102,8 @@ pub struct Broker {
     pub quarantined: Arc<Vec<String>>,
     /// Why the last write of the registry failed, if it did.
     pub unwritable: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Issuers of callers' tokens whose keys cannot be had now, and why.
+    pub failing_issuers: Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>,
     /// What needs an operator.
     pub alarms: Alarms,
 }

@@ -129,6 +129,14 @@ impl Broker {
         }
         let alarms = self.alarms.raised().into_iter();
         problems.extend(alarms.map(|(subject, alarm)| problem(subject, alarm.message, alarm.remedy)));
+        problems.extend((self.failing_issuers)().into_iter().map(|(issuer, failure)| {
+            let text = format!(
+                "the keys of {issuer} cannot be fetched; those that are known stay in use: {failure}"
+            );
+            let remedy =
+                "see that the issuer, or its jwks_file, can be reached from here ([[access.issuers]])";
+            problem("access.issuers".into(), text, remedy.into())
+        }));
         for text in self.trail.problems() {
             let remedy = "make room on the disk of the data directory, or make it writable; `jeton audit verify` says whether the log is whole";
             problems.push(problem("audit log".into(), text, remedy.into()));
