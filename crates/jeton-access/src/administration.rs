@@ -96,7 +96,7 @@ impl AdminCall {
     /// Whether the caller may make this assignment.
     pub fn may_make(&self, assignment: &RoleAssignment) -> Result<(), AccessError> {
         self.may_change(assignment)?;
-        if self.administrator.is_among(&assignment.member) {
+        if self.is_among(&assignment.member) {
             return Err(self.refused(Denial::GivenToItself, &self.scope_text(&assignment.scope)).into());
         }
         Ok(())
@@ -159,6 +159,14 @@ impl AdminCall {
             return Ok(());
         }
         Err(self.refused(Denial::SecretNotShown, workload.as_str()))
+    }
+
+    /// A workload's principals are those that it has now: the caller may be one of them under another name.
+    fn is_among(&self, member: &Member) -> bool {
+        let directory = self.access.shared.directory();
+        let workload = if let Member::Workload(uid) = member { directory.workload(*uid) } else { None };
+        let mut members = workload.into_iter().flat_map(|it| &it.principals).cloned().map(Member::Principal);
+        self.administrator.is_among(member) || members.any(|it| self.administrator.is_among(&it))
     }
 
     fn may_change(&self, assignment: &RoleAssignment) -> Result<(), AccessError> {
