@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use jeton_core::{
-    Administrator, AssignmentScope, Denial, Member, Object, Permission, Principal, RoleAssignment, Workload,
-    WorkloadName,
+    Administrator, AssignmentName, AssignmentScope, Denial, Member, Object, Permission, Principal,
+    RoleAssignment, Workload, WorkloadName,
 };
 use tokio::sync::MutexGuard;
 
@@ -100,6 +100,23 @@ impl AdminCall {
             return Err(self.refused(Denial::GivenToItself, &self.scope_text(&assignment.scope)).into());
         }
         Ok(())
+    }
+
+    /// The caller must see an assignment that it is to take back. To whom may not, one that is there looks like one that is not.
+    pub fn must_see_assignment(&self, name: &AssignmentName) -> Result<(), NotPermitted> {
+        let snapshot = self.access.snapshot();
+        match snapshot.assignment(name) {
+            Some(found) if self.may_on(&found.scope) => Ok(()),
+            _ => self.must(Object::All, name.as_str()),
+        }
+    }
+
+    /// And a workload that it is to give something. `member`: as it is written; what is no workload hides nothing.
+    pub fn must_see_member(&self, member: &str) -> Result<(), NotPermitted> {
+        match member.parse::<WorkloadName>() {
+            Ok(name) => self.must_have(Permission::ReadWorkloads, Object::Workload(&name), member),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Whether the caller may take this assignment back.

@@ -228,7 +228,12 @@ async fn what_is_not_there_and_what_may_not_be_seen_look_the_same_outside_of_one
     let mut identities = IdentityServiceClient::new(plane.clone());
     let mut access = AccessServiceClient::new(plane);
     let mut said = vec![];
-    for (identity, assignment) in [("billing", taken.as_str()), ("nothing", "roleAssignments/nothing")] {
+    let root = world.running.broker.root.clone().unwrap();
+    let create = v1::CreateWorkloadRequest { workload_id: text("present"), ..Default::default() };
+    WorkloadServiceClient::new(world.plane(&root).await).create_workload(create).await.unwrap();
+    for (identity, assignment, workload) in
+        [("billing", taken.as_str(), "present"), ("nothing", "roleAssignments/nothing", "absent")]
+    {
         let name = format!("identities/{identity}");
         let got = identities.get_identity(v1::GetIdentityRequest { name: name.clone() }).await.unwrap_err();
         let request = v1::CreateIdentityRequest {
@@ -246,11 +251,19 @@ async fn what_is_not_there_and_what_may_not_be_seen_look_the_same_outside_of_one
         let given = access.create_role_assignment(request).await.unwrap_err();
         let request = v1::DeleteRoleAssignmentRequest { name: assignment.into(), ..Default::default() };
         let taken_back = access.delete_role_assignment(request).await.unwrap_err();
-        said.push([got, made, given].map(|status| {
+        let request = v1::CreateRoleAssignmentRequest {
+            member: format!("workloads/{workload}"),
+            identity: text("identities/elsewhere.*"),
+            targets: vec![text("*")],
+            ..Default::default()
+        };
+        let given_to = access.create_role_assignment(request).await.unwrap_err();
+        assert_refused("AccessService/CreateRoleAssignment", &Err(given_to.clone()));
+        said.push([got, made, given, taken_back, given_to].map(|status| {
             let id = status.get_details_error_info().unwrap().metadata["correlation_id"].clone();
-            (status.code(), status.message().replace(&id, "ID").replace(&name, "NAME"))
+            let said = status.message().replace(&id, "ID").replace(&name, "NAME");
+            (status.code(), said.replace(assignment, "ASSIGNMENT").replace(workload, "WORKLOAD"))
         }));
-        assert_eq!(taken_back.code(), Code::PermissionDenied);
     }
     assert_eq!(said[0], said[1]);
     let inside = v1::GetIdentityRequest { name: text("identities/elsewhere.x") };
