@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jeton_core::{
     Administrator, AssignmentName, AssignmentScope, Denial, Member, Object, Permission, Principal,
-    RoleAssignment, Workload, WorkloadName,
+    RoleAssignment, Uid, Workload, WorkloadName,
 };
 use tokio::sync::MutexGuard;
 
@@ -125,6 +125,23 @@ impl AdminCall {
         self.leaves_an_administrator(assignment)
     }
 
+    /// Whether the caller may take a principal into a workload, a new one or this: from then on it is the workload, with its identity for
+    /// whatever names none. An administrator of a part takes nobody who has something outside of it.
+    pub fn may_claim(&self, principal: &Principal, into: Option<Uid>) -> Result<(), NotPermitted> {
+        let directory = self.access.shared.directory();
+        let other = directory.workload_of(principal).filter(|it| Some(it.uid) != into);
+        let in_sight = other.is_none_or(|it| self.has(Permission::ReadWorkloads, Object::Workload(&it.name)));
+        let snapshot = self.access.snapshot();
+        let mut own = snapshot.of_member(Member::Principal(principal.clone()));
+        if in_sight && own.all(|it| self.has_on(Permission::ChangeAssignments, &it.scope)) {
+            return Ok(());
+        }
+        self.must(
+            Object::All,
+            &format!("'*', because {principal} has something outside of this caller's part"),
+        )
+    }
+
     /// Whether the caller may give a workload these principals. What the workload has they get, and who leaves it loses.
     pub fn may_change_members(
         &self,
@@ -136,6 +153,7 @@ impl AdminCall {
         if before == after {
             return Ok(());
         }
+        after.difference(&before).try_for_each(|added| self.may_claim(added, Some(workload.uid)))?;
         let snapshot = self.access.snapshot();
         for assignment in snapshot.of_member(Member::Workload(workload.uid)) {
             self.may_change(assignment)?;

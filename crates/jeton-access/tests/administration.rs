@@ -255,6 +255,41 @@ async fn nobody_joins_a_workload_that_has_something_or_lets_others_join_one_that
 }
 
 #[tokio::test]
+async fn an_administrator_of_a_part_takes_nobody_into_a_workload_who_has_something_outside_of_it() {
+    const TAKEN: &str = "spiffe://prod/taken";
+    let world = World::with_administrator_of(PAYMENTS).await;
+    let claim = |principal: &str| {
+        let call = world.call(Permission::ChangeWorkloads);
+        let created = call.may_claim(&principal.parse().unwrap(), None).map_err(AccessError::from);
+        let updated = world.try_to_change(101, &["spiffe://prod/api", principal]);
+        assert_eq!(created.is_ok(), updated.is_ok());
+        created.and(updated)
+    };
+    claim(TAKEN).unwrap();
+    world.give(TAKEN, "token-user", "identities/payments.card").await;
+    world.give("spiffe://prod/", "token-user", "identities/payroll.*").await;
+    claim(TAKEN).unwrap();
+    for (role, scope) in [("token-user", "identities/payroll.run"), ("reader", "*")] {
+        let outside = world.give(TAKEN, role, scope).await;
+        let why = refused(claim(TAKEN));
+        assert!(why.contains("workloads.change on '*'") && why.contains(TAKEN), "{why}");
+        world.access.delete_assignment(&outside.parse().unwrap(), "").await.unwrap();
+    }
+    // One of a workload that the caller does not see is refused alike, and the workload is not told.
+    let mut content = world.directory.snapshot().as_ref().clone();
+    content.put_workload(workload(102, "workloads/payroll.run", &[TAKEN]));
+    world.directory.publish(content);
+    let why = refused(claim(TAKEN));
+    assert!(why.contains("workloads.change on '*'") && !why.contains("workloads/payroll"), "{why}");
+    // Who leaves, or was there before, is not taken.
+    world.give("spiffe://prod/api", "token-user", "identities/payroll.run").await;
+    world.try_to_change(101, &["spiffe://prod/api", "spiffe://prod/new"]).unwrap();
+    world.try_to_change(101, &[]).unwrap();
+    world.give(CALLER, "access-administrator", "*").await;
+    claim(TAKEN).unwrap();
+}
+
+#[tokio::test]
 async fn a_workload_goes_with_its_identity_only_by_one_who_may_delete_that_too() {
     let world = World::with_administrator_of("*").await;
     let mut found = workload(101, "workloads/payments.api", &[]).as_ref().clone();

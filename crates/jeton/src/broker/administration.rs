@@ -291,6 +291,31 @@ async fn a_refused_change_is_on_the_audit_trail_under_the_id_that_its_caller_was
 }
 
 #[tokio::test]
+async fn an_administrator_of_a_part_makes_no_workload_of_whoever_has_something_outside_of_it() {
+    let world = World::start().await;
+    let other: Principal = OTHER.parse().unwrap();
+    world.give(OTHER, "access-administrator", "identities/payments.*").await.unwrap();
+    world.give("unix://n/uid/5001", "token-user", "identities/billing").await.unwrap();
+    let mut workloads = WorkloadServiceClient::new(world.plane(&other).await);
+    let create = |id: &str, principal: &str| v1::CreateWorkloadRequest {
+        workload_id: text(id),
+        principals: vec![text(principal)],
+        ..Default::default()
+    };
+    let squat = workloads.create_workload(create("payments.squat", "unix://n/uid/5001")).await.map(drop);
+    assert_refused("WorkloadService/CreateWorkload", &squat);
+    workloads.create_workload(create("payments.api", "unix://n/uid/5002")).await.unwrap();
+    let update = v1::UpdateWorkloadRequest {
+        name: text("workloads/payments.api"),
+        principals: vec![text("unix://n/uid/5002"), text("unix://n/uid/5001")],
+        ..Default::default()
+    };
+    let joined = workloads.update_workload(update).await.map(drop);
+    assert_refused("WorkloadService/UpdateWorkload", &joined);
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
 async fn two_changes_at_once_do_not_give_an_administrator_what_neither_may() {
     let world = World::start().await;
     let other: Principal = OTHER.parse().unwrap();
