@@ -100,7 +100,7 @@ impl AccessService for Broker {
         let call = self.admin_call(&request)?;
         let r = request.into_inner();
         if !r.correlation_id.is_empty() {
-            call.must(Object::Something, "*").map_err(Failure::from)?;
+            call.must(Object::Something, "anything").map_err(Failure::from)?;
             let found = self.access.explain_denial(&r.correlation_id);
             let found = found.filter(|e| self.may_explain(&call, &e.identity)).ok_or_else(|| {
                 Failure::not_found(format!(

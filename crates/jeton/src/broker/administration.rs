@@ -180,6 +180,9 @@ async fn whoever_has_no_role_may_call_nothing_and_whoever_has_all_of_them_elsewh
     let names: BTreeSet<_> = called.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, METHODS.iter().map(|method| method.name).collect(), "every method is tried");
     called.iter().for_each(|(name, outcome)| assert_refused(name, outcome));
+    let status = called.iter().find(|(name, _)| *name == "StatusService/Status").unwrap();
+    let why = status.1.as_ref().unwrap_err().message();
+    assert!(why.starts_with("StatusService/Status needs status.read on anything"), "{why}");
     // Being allowed to use tokens is no role here.
     world.give(OTHER, "token-user", "identities/billing").await.unwrap();
     everything(&plane).await.iter().for_each(|(name, outcome)| assert_refused(name, outcome));
