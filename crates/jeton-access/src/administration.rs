@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use jeton_core::{
-    Administrator, AssignmentScope, Denial, Member, Object, Permission, Principal, RoleAssignment, Workload,
-    WorkloadName,
+    Administrator, AssignmentName, AssignmentScope, Denial, Member, Object, Permission, Principal,
+    RoleAssignment, Uid, Workload, WorkloadName,
 };
 use tokio::sync::MutexGuard;
 
@@ -96,16 +96,50 @@ impl AdminCall {
     /// Whether the caller may make this assignment.
     pub fn may_make(&self, assignment: &RoleAssignment) -> Result<(), AccessError> {
         self.may_change(assignment)?;
-        if self.administrator.is_among(&assignment.member) {
+        if self.is_among(&assignment.member) {
             return Err(self.refused(Denial::GivenToItself, &self.scope_text(&assignment.scope)).into());
         }
         Ok(())
+    }
+
+    /// The caller must see an assignment that it is to take back. To whom may not, one that is there looks like one that is not.
+    pub fn must_see_assignment(&self, name: &AssignmentName) -> Result<(), NotPermitted> {
+        let snapshot = self.access.snapshot();
+        match snapshot.assignment(name) {
+            Some(found) if self.may_on(&found.scope) => Ok(()),
+            _ => self.must(Object::All, name.as_str()),
+        }
+    }
+
+    /// And a workload that it is to give something. `member`: as it is written; what is no workload hides nothing.
+    pub fn must_see_member(&self, member: &str) -> Result<(), NotPermitted> {
+        match member.parse::<WorkloadName>() {
+            Ok(name) => self.must_have(Permission::ReadWorkloads, Object::Workload(&name), member),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Whether the caller may take this assignment back.
     pub fn may_take_back(&self, assignment: &RoleAssignment) -> Result<(), AccessError> {
         self.may_change(assignment)?;
         self.leaves_an_administrator(assignment)
+    }
+
+    /// Whether the caller may take a principal into a workload, a new one or this: from then on it is the workload, with its identity for
+    /// whatever names none. An administrator of a part takes nobody who has something outside of it.
+    pub fn may_claim(&self, principal: &Principal, into: Option<Uid>) -> Result<(), NotPermitted> {
+        let directory = self.access.shared.directory();
+        let other = directory.workload_of(principal).filter(|it| Some(it.uid) != into);
+        let in_sight = other.is_none_or(|it| self.has(Permission::ReadWorkloads, Object::Workload(&it.name)));
+        let snapshot = self.access.snapshot();
+        let mut own = snapshot.of_member(Member::Principal(principal.clone()));
+        if in_sight && own.all(|it| self.has_on(Permission::ChangeAssignments, &it.scope)) {
+            return Ok(());
+        }
+        self.must(
+            Object::All,
+            &format!("'*', because {principal} has something outside of this caller's part"),
+        )
     }
 
     /// Whether the caller may give a workload these principals. What the workload has they get, and who leaves it loses.
@@ -119,6 +153,7 @@ impl AdminCall {
         if before == after {
             return Ok(());
         }
+        after.difference(&before).try_for_each(|added| self.may_claim(added, Some(workload.uid)))?;
         let snapshot = self.access.snapshot();
         for assignment in snapshot.of_member(Member::Workload(workload.uid)) {
             self.may_change(assignment)?;
@@ -159,6 +194,14 @@ impl AdminCall {
             return Ok(());
         }
         Err(self.refused(Denial::SecretNotShown, workload.as_str()))
+    }
+
+    /// A workload's principals are those that it has now: the caller may be one of them under another name.
+    fn is_among(&self, member: &Member) -> bool {
+        let directory = self.access.shared.directory();
+        let workload = if let Member::Workload(uid) = member { directory.workload(*uid) } else { None };
+        let mut members = workload.into_iter().flat_map(|it| &it.principals).cloned().map(Member::Principal);
+        self.administrator.is_among(member) || members.any(|it| self.administrator.is_among(&it))
     }
 
     fn may_change(&self, assignment: &RoleAssignment) -> Result<(), AccessError> {

@@ -192,6 +192,43 @@ async fn no_administrator_gives_itself_anything_in_any_of_its_shapes() {
 }
 
 #[tokio::test]
+async fn a_local_administrator_gives_nothing_to_any_name_that_the_data_plane_may_have_for_it() {
+    let world = World::with_administrator_of("*").await;
+    let mut content = world.directory.snapshot().as_ref().clone();
+    content.put_workload(workload(102, "workloads/payments.local", &["unix://n/peer/api"]));
+    world.directory.publish(content);
+    for member in [
+        "unix://n/peer/api",
+        "unix://n/peer/",
+        "unix://n/peer/api/",
+        "unix://n/",
+        "loopback://dev",
+        "workloads/payments.local",
+    ] {
+        let why = refused(world.try_to_give(member, "token-user", PAYMENTS).await);
+        assert!(why.contains("gives itself nothing"), "{member}: {why}");
+    }
+    for member in ["unix://n2/peer/api", "unix://n/uid/8", "unix://n/peers/"] {
+        world.try_to_give(member, "token-user", PAYMENTS).await.unwrap();
+    }
+    world.give("workloads/payments.api", "token-user", "identities/payments.card").await;
+    for own in ["unix://n/peer/api", "loopback://dev"] {
+        let why = refused(world.try_to_change(101, &["spiffe://prod/api", own]));
+        assert!(why.contains("gives itself nothing"), "{why}");
+    }
+    // By the network nobody is a local user, and the broker's own user is outside of these rules.
+    let call = |principal: &str, root| {
+        world.access.admin_call(&principal.parse().unwrap(), root, "m", Permission::ChangeAssignments)
+    };
+    world.give("spiffe://prod/other", "access-administrator", "*").await;
+    let (remote, root) = (call("spiffe://prod/other", false), call(CALLER, true));
+    for caller in [remote, root] {
+        let wanted = create("unix://n/peer/api", "token-user", PAYMENTS);
+        world.access.create_assignment_if(wanted, |new| caller.may_make(new)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn nobody_joins_a_workload_that_has_something_or_lets_others_join_one_that_has_more_than_it_may_give() {
     let world = World::with_administrator_of(PAYMENTS).await;
     // Nothing was given to it yet.
@@ -215,6 +252,41 @@ async fn nobody_joins_a_workload_that_has_something_or_lets_others_join_one_that
         refused(world.call(Permission::ChangeWorkloads).may_revoke_secret(&found).map(drop));
         world.access.delete_assignment(&more.parse().unwrap(), "").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_administrator_of_a_part_takes_nobody_into_a_workload_who_has_something_outside_of_it() {
+    const TAKEN: &str = "spiffe://prod/taken";
+    let world = World::with_administrator_of(PAYMENTS).await;
+    let claim = |principal: &str| {
+        let call = world.call(Permission::ChangeWorkloads);
+        let created = call.may_claim(&principal.parse().unwrap(), None).map_err(AccessError::from);
+        let updated = world.try_to_change(101, &["spiffe://prod/api", principal]);
+        assert_eq!(created.is_ok(), updated.is_ok());
+        created.and(updated)
+    };
+    claim(TAKEN).unwrap();
+    world.give(TAKEN, "token-user", "identities/payments.card").await;
+    world.give("spiffe://prod/", "token-user", "identities/payroll.*").await;
+    claim(TAKEN).unwrap();
+    for (role, scope) in [("token-user", "identities/payroll.run"), ("reader", "*")] {
+        let outside = world.give(TAKEN, role, scope).await;
+        let why = refused(claim(TAKEN));
+        assert!(why.contains("workloads.change on '*'") && why.contains(TAKEN), "{why}");
+        world.access.delete_assignment(&outside.parse().unwrap(), "").await.unwrap();
+    }
+    // One of a workload that the caller does not see is refused alike, and the workload is not told.
+    let mut content = world.directory.snapshot().as_ref().clone();
+    content.put_workload(workload(102, "workloads/payroll.run", &[TAKEN]));
+    world.directory.publish(content);
+    let why = refused(claim(TAKEN));
+    assert!(why.contains("workloads.change on '*'") && !why.contains("workloads/payroll"), "{why}");
+    // Who leaves, or was there before, is not taken.
+    world.give("spiffe://prod/api", "token-user", "identities/payroll.run").await;
+    world.try_to_change(101, &["spiffe://prod/api", "spiffe://prod/new"]).unwrap();
+    world.try_to_change(101, &[]).unwrap();
+    world.give(CALLER, "access-administrator", "*").await;
+    claim(TAKEN).unwrap();
 }
 
 #[tokio::test]

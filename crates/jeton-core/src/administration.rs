@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AccessSnapshot, AssignmentScope, IdentityName, Member, Permission, Principal, RoleAssignment, Subject,
-    Uid, Wall, Workload, WorkloadName,
+    AccessSnapshot, AssignmentScope, IdentityName, Member, Permission, Principal, PrincipalPattern,
+    RoleAssignment, Subject, Uid, Wall, Workload, WorkloadName,
 };
 
 /// A caller of the admin plane, with the roles that it has at this moment.
@@ -66,19 +66,32 @@ impl Administrator {
         self.held.iter().any(|a| a.role.allows(permission) && a.scope.reaches(object))
     }
 
-    /// Whether what the member gets is got by the caller: its principal, another one of its workload, or all of them.
+    /// Whether what the member gets is got by the caller: its principal, another one of its workload, all of them, or what the data plane
+    /// may call one of them.
     pub fn is_among(&self, member: &Member) -> bool {
-        let own = |principal: &Principal| match member {
-            Member::Principal(exact) => exact == principal,
-            Member::Pattern(pattern) => pattern.covers(principal),
-            Member::Workload(_) => false,
-        };
+        let own = |principal: &Principal| may_be(principal, member);
         let by_workload = self.workload.as_ref().is_some_and(|workload| {
             *member == Member::Workload(workload.uid)
                 || own(&Principal::of_secret(workload.uid))
                 || workload.principals.iter().any(own)
         });
         !self.root && (by_workload || own(&self.principal))
+    }
+}
+
+/// A local user has its uid here, and on the data plane the name of whichever rule fits the program that it starts, or `dev`'s.
+fn may_be(principal: &Principal, member: &Member) -> bool {
+    let peers = principal.peers();
+    match member {
+        Member::Principal(exact) => {
+            let another =
+                |peers: PrincipalPattern| peers.covers(exact) || *exact == Principal::loopback_dev();
+            exact == principal || peers.is_some_and(another)
+        }
+        Member::Pattern(pattern) => {
+            pattern.covers(principal) || peers.is_some_and(|peers| peers.overlaps(pattern))
+        }
+        Member::Workload(_) => false,
     }
 }
 

@@ -68,6 +68,12 @@ impl Principal {
         format!("unix://{node}/uid/{uid}").parse()
     }
 
+    /// What `unix_peers` may call a local user on the data plane: any name of its own node.
+    pub fn peers(&self) -> Option<PrincipalPattern> {
+        let (node, _) = self.0.strip_prefix("unix://")?.rsplit_once("/uid/")?;
+        format!("unix://{node}/peer/").parse().ok()
+    }
+
     /// Whoever showed a secret of this workload.
     pub fn of_secret(workload: Uid) -> Self {
         Self(format!("{SECRET}://{workload}").into())
@@ -93,6 +99,11 @@ impl PrincipalPattern {
     /// Whether the pattern covers this principal.
     pub fn covers(&self, principal: &Principal) -> bool {
         principal.0.starts_with(self.0.as_ref())
+    }
+
+    /// Whether a principal could be covered by both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.0.starts_with(other.0.as_ref()) || other.0.starts_with(self.0.as_ref())
     }
 
     /// The prefix, with its slash.

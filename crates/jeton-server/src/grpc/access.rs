@@ -29,6 +29,7 @@ impl AccessService for Broker {
         let call = self.admin_call(&request)?;
         let r = request.into_inner();
         self.must_on_scope(&call, &r.identity)?;
+        call.must_see_member(&r.member).map_err(Failure::from)?;
         let wanted = CreateAssignment {
             id: r.assignment_id,
             member: r.member,
@@ -87,10 +88,7 @@ impl AccessService for Broker {
         let call = self.admin_call(&request)?;
         let r = request.into_inner();
         let name: AssignmentName = r.name.parse().map_err(Failure::from)?;
-        if self.access.snapshot().assignment(&name).is_none() {
-            // To whom may not see it, one that is not there looks like one that is.
-            call.must(Object::All, name.as_str()).map_err(Failure::from)?;
-        }
+        call.must_see_assignment(&name).map_err(Failure::from)?;
         let gone = self.access.delete_assignment_if(&name, &r.request_id, |it| call.may_take_back(it)).await;
         if let Some(gone) = gone.map_err(Failure::from)? {
             self.cool(&gone);
@@ -102,7 +100,7 @@ impl AccessService for Broker {
         let call = self.admin_call(&request)?;
         let r = request.into_inner();
         if !r.correlation_id.is_empty() {
-            call.must(Object::Something, "*").map_err(Failure::from)?;
+            call.must(Object::Something, "anything").map_err(Failure::from)?;
             let found = self.access.explain_denial(&r.correlation_id);
             let found = found.filter(|e| self.may_explain(&call, &e.identity)).ok_or_else(|| {
                 Failure::not_found(format!(

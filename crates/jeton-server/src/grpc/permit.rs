@@ -107,7 +107,7 @@ impl Broker {
         let method = METHODS.iter().find(named).ok_or_else(Failure::unknown_method)?;
         let call = self.call(extensions, method)?;
         match method.on {
-            On::Something => call.must(Object::Something, "*")?,
+            On::Something => call.must(Object::Something, "anything")?,
             On::All => call.must(Object::All, "*")?,
             // A test calls each of these without a role, and with all roles elsewhere.
             On::Named => {}

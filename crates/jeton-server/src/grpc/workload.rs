@@ -68,6 +68,7 @@ impl WorkloadService for Broker {
             request_id: r.request_id,
         };
         must_on_workload(&call, &wanted.name)?;
+        wanted.principals.iter().try_for_each(|it| call.may_claim(it, None)).map_err(Failure::from)?;
         let made = self.lifecycle.create_workload(wanted).await;
         Ok(Response::new(v1::CreateWorkloadResponse { workload: self.shown_workload(made)? }))
     }

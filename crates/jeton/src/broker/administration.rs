@@ -180,6 +180,9 @@ async fn whoever_has_no_role_may_call_nothing_and_whoever_has_all_of_them_elsewh
     let names: BTreeSet<_> = called.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, METHODS.iter().map(|method| method.name).collect(), "every method is tried");
     called.iter().for_each(|(name, outcome)| assert_refused(name, outcome));
+    let status = called.iter().find(|(name, _)| *name == "StatusService/Status").unwrap();
+    let why = status.1.as_ref().unwrap_err().message();
+    assert!(why.starts_with("StatusService/Status needs status.read on anything"), "{why}");
     // Being allowed to use tokens is no role here.
     world.give(OTHER, "token-user", "identities/billing").await.unwrap();
     everything(&plane).await.iter().for_each(|(name, outcome)| assert_refused(name, outcome));
@@ -228,7 +231,12 @@ async fn what_is_not_there_and_what_may_not_be_seen_look_the_same_outside_of_one
     let mut identities = IdentityServiceClient::new(plane.clone());
     let mut access = AccessServiceClient::new(plane);
     let mut said = vec![];
-    for (identity, assignment) in [("billing", taken.as_str()), ("nothing", "roleAssignments/nothing")] {
+    let root = world.running.broker.root.clone().unwrap();
+    let create = v1::CreateWorkloadRequest { workload_id: text("present"), ..Default::default() };
+    WorkloadServiceClient::new(world.plane(&root).await).create_workload(create).await.unwrap();
+    for (identity, assignment, workload) in
+        [("billing", taken.as_str(), "present"), ("nothing", "roleAssignments/nothing", "absent")]
+    {
         let name = format!("identities/{identity}");
         let got = identities.get_identity(v1::GetIdentityRequest { name: name.clone() }).await.unwrap_err();
         let request = v1::CreateIdentityRequest {
@@ -246,11 +254,19 @@ async fn what_is_not_there_and_what_may_not_be_seen_look_the_same_outside_of_one
         let given = access.create_role_assignment(request).await.unwrap_err();
         let request = v1::DeleteRoleAssignmentRequest { name: assignment.into(), ..Default::default() };
         let taken_back = access.delete_role_assignment(request).await.unwrap_err();
-        said.push([got, made, given].map(|status| {
+        let request = v1::CreateRoleAssignmentRequest {
+            member: format!("workloads/{workload}"),
+            identity: text("identities/elsewhere.*"),
+            targets: vec![text("*")],
+            ..Default::default()
+        };
+        let given_to = access.create_role_assignment(request).await.unwrap_err();
+        assert_refused("AccessService/CreateRoleAssignment", &Err(given_to.clone()));
+        said.push([got, made, given, taken_back, given_to].map(|status| {
             let id = status.get_details_error_info().unwrap().metadata["correlation_id"].clone();
-            (status.code(), status.message().replace(&id, "ID").replace(&name, "NAME"))
+            let said = status.message().replace(&id, "ID").replace(&name, "NAME");
+            (status.code(), said.replace(assignment, "ASSIGNMENT").replace(workload, "WORKLOAD"))
         }));
-        assert_eq!(taken_back.code(), Code::PermissionDenied);
     }
     assert_eq!(said[0], said[1]);
     let inside = v1::GetIdentityRequest { name: text("identities/elsewhere.x") };
@@ -274,6 +290,31 @@ async fn a_refused_change_is_on_the_audit_trail_under_the_id_that_its_caller_was
         (Some(&*told), Some("NOT_PERMITTED"))
     );
     assert!(world.running.broker.access.explain_denial(&told).is_some());
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_administrator_of_a_part_makes_no_workload_of_whoever_has_something_outside_of_it() {
+    let world = World::start().await;
+    let other: Principal = OTHER.parse().unwrap();
+    world.give(OTHER, "access-administrator", "identities/payments.*").await.unwrap();
+    world.give("unix://n/uid/5001", "token-user", "identities/billing").await.unwrap();
+    let mut workloads = WorkloadServiceClient::new(world.plane(&other).await);
+    let create = |id: &str, principal: &str| v1::CreateWorkloadRequest {
+        workload_id: text(id),
+        principals: vec![text(principal)],
+        ..Default::default()
+    };
+    let squat = workloads.create_workload(create("payments.squat", "unix://n/uid/5001")).await.map(drop);
+    assert_refused("WorkloadService/CreateWorkload", &squat);
+    workloads.create_workload(create("payments.api", "unix://n/uid/5002")).await.unwrap();
+    let update = v1::UpdateWorkloadRequest {
+        name: text("workloads/payments.api"),
+        principals: vec![text("unix://n/uid/5002"), text("unix://n/uid/5001")],
+        ..Default::default()
+    };
+    let joined = workloads.update_workload(update).await.map(drop);
+    assert_refused("WorkloadService/UpdateWorkload", &joined);
     world.running.shutdown().await;
 }
 

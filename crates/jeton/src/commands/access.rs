@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use jeton_core::{Role, TargetRequest};
+use jeton_core::{Clock, Role, SystemClock, TargetRequest, Wall};
 use jeton_proto::v1::{self, access_service_client::AccessServiceClient, revoke_tokens_request::Scope};
 use prost_types::{Duration, Timestamp};
 use tonic::transport::Channel;
@@ -12,6 +12,8 @@ use crate::exit::Misuse;
 
 const ROLES: [&str; 5] = Role::NAMES;
 const COLLECTION: &str = "roleAssignments/";
+const COLUMNS: [&str; 8] =
+    ["name", "member", "role", "identity", "targets", "expires", "longest token", "limits"];
 const LIMITS: [&str; 5] =
     ["misses_per_second", "miss_burst", "forced_refreshes_per_minute", "max_watches", "max_waiting"];
 
@@ -147,7 +149,7 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
                 keep_warm: assign.keep_warm,
                 expire_time: assign.expires,
                 max_token_lifetime: assign.max_token_lifetime.map(|seconds| Duration { seconds, nanos: 0 }),
-                limits: limits(&assign.limits),
+                limits: limits(&assign.limits)?,
                 request_id: assign.request_id,
             };
             let made = client
@@ -164,12 +166,10 @@ pub(crate) async fn run(arguments: AccessArguments) -> anyhow::Result<()> {
             let wanted = v1::ListRoleAssignmentsRequest { member, identity, role, ..Default::default() };
             let all = list(&mut client, wanted).await?;
             let shown: Vec<_> = all.iter().map(shown::assignment).collect();
-            output.many(&shown, &["name", "member", "role", "identity", "targets", "expires"], |a| {
+            output.many(&shown, &COLUMNS, |a| {
                 let facts = facts(a);
-                let of = |name: &str| {
-                    facts.iter().find(|(n, _)| *n == name).map_or_else(String::new, |(_, t)| t.clone())
-                };
-                vec![of("name"), of("member"), of("role"), of("identity"), of("targets"), of("expires")]
+                let of = |name: &&str| facts.iter().find(|(n, _)| n == name).map(|(_, text)| text.clone());
+                COLUMNS.iter().filter_map(of).collect()
             })
         }
         Verb::Remove { name, request_id } => {
@@ -227,8 +227,12 @@ fn limit(text: &str) -> Result<(String, u32), String> {
     if LIMITS.contains(&name) { Ok((name.to_owned(), most)) } else { Err(wrong()) }
 }
 
-fn limits(given: &[(String, u32)]) -> Option<v1::CallerLimits> {
-    let of = |name: &str| given.iter().rev().find(|(given, _)| given == name).map(|(_, most)| *most);
+fn limits(given: &[(String, u32)]) -> Result<Option<v1::CallerLimits>, Misuse> {
+    let twice = |name: &&&str| given.iter().filter(|(given, _)| given == **name).count() > 1;
+    if let Some(name) = LIMITS.iter().find(twice) {
+        return Err(Misuse(format!("--limit {name} is given more than once: say which number is meant")));
+    }
+    let of = |name: &str| given.iter().find(|(given, _)| given == name).map(|(_, most)| *most);
     let limits = v1::CallerLimits {
         misses_per_second: of(LIMITS[0]),
         miss_burst: of(LIMITS[1]),
@@ -236,7 +240,7 @@ fn limits(given: &[(String, u32)]) -> Option<v1::CallerLimits> {
         max_watches: of(LIMITS[3]),
         max_waiting: of(LIMITS[4]),
     };
-    (!given.is_empty()).then_some(limits)
+    Ok((!given.is_empty()).then_some(limits))
 }
 
 fn revocation(revoke: Revoke) -> anyhow::Result<v1::RevokeTokensRequest> {
@@ -327,9 +331,56 @@ fn facts(assignment: &serde_json::Value) -> Vec<(&'static str, String)> {
         ("identity", text("identity")),
         ("targets", targets.join(", ")),
         ("kept warm", if assignment["keep_warm"] == true { "yes".into() } else { String::new() }),
-        ("expires", text("expire_time")),
+        ("expires", expires(text("expire_time"))),
         ("longest token", lifetime.unwrap_or_default()),
         ("limits", limits),
         ("uid", text("uid")),
     ]
+}
+
+/// One that ended says so: it stays until somebody takes it back.
+fn expires(at: String) -> String {
+    let millis =
+        |at: Timestamp| at.seconds.saturating_mul(1000).saturating_add((at.nanos / 1_000_000).into());
+    let ended = at.parse().is_ok_and(|at| Wall::from_millis(millis(at)) <= SystemClock.now().wall);
+    if ended { format!("{at} (expired)") } else { at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_given_twice_is_refused_and_named() {
+        let given = |texts: &[&str]| limits(&texts.iter().map(|t| limit(t).unwrap()).collect::<Vec<_>>());
+        let error = given(&["miss_burst=5", "max_waiting=2", "miss_burst=6"]).unwrap_err().to_string();
+        assert!(error.contains("--limit miss_burst is given more than once"), "{error}");
+        let both = given(&["miss_burst=5", "max_waiting=2"]).unwrap().unwrap();
+        assert_eq!((both.miss_burst, both.max_waiting, both.max_watches), (Some(5), Some(2), None));
+        assert_eq!(given(&[]).unwrap(), None);
+    }
+
+    #[test]
+    fn the_list_shows_limits_and_longest_tokens_and_marks_what_expired() {
+        let mut assignment = v1::RoleAssignment {
+            expire_time: Some("2020-01-31T00:00:00Z".parse().unwrap()),
+            max_token_lifetime: Some(Duration { seconds: 60, nanos: 0 }),
+            limits: Some(v1::CallerLimits { miss_burst: Some(5), ..Default::default() }),
+            ..Default::default()
+        };
+        let shown = |assignment: &v1::RoleAssignment, name: &str| {
+            assert!(COLUMNS.contains(&name));
+            let facts = facts(&shown::assignment(assignment));
+            facts.into_iter().find(|(n, _)| *n == name).unwrap().1
+        };
+        assert_eq!(shown(&assignment, "expires"), "2020-01-31T00:00:00Z (expired)");
+        assert_eq!(shown(&assignment, "longest token"), "60 s");
+        assert_eq!(shown(&assignment, "limits"), "miss_burst=5");
+        assignment.expire_time = Some("9999-01-31T00:00:00Z".parse().unwrap());
+        assert_eq!(shown(&assignment, "expires"), "9999-01-31T00:00:00Z");
+        assignment.expire_time = None;
+        assert_eq!(shown(&assignment, "expires"), "");
+        let all = facts(&shown::assignment(&assignment));
+        assert!(COLUMNS.iter().all(|column| all.iter().any(|(name, _)| name == column)));
+    }
 }
