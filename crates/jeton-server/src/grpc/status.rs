@@ -129,10 +129,8 @@ impl Broker {
         }
         let alarms = self.alarms.raised().into_iter();
         problems.extend(alarms.map(|(subject, alarm)| problem(subject, alarm.message, alarm.remedy)));
-        for text in self.trail.problems() {
-            let remedy = "make room on the disk of the data directory, or make it writable; `jeton audit verify` says whether the log is whole";
-            problems.push(problem("audit log".into(), text, remedy.into()));
-        }
+        let trail = self.trail.problems().into_iter();
+        problems.extend(trail.map(|p| problem("audit log".into(), p.message, p.remedy.into())));
         for slot in self.engine.slots().into_iter().filter(|slot| sees(call, &directory, slot.key.identity)) {
             let (Some(error), true) = (slot.last_error, slot.state != SlotState::Fresh) else { continue };
             let name = directory.identity(slot.key.identity).map_or_else(String::new, |i| i.name.to_string());
