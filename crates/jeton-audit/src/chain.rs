@@ -38,6 +38,8 @@ pub(crate) struct Record {
     pub(crate) lost: Option<u64>,
     /// Of `log.gap`: what is missing.
     pub(crate) detail: Option<String>,
+    /// Of a head: the last `log.gap` before it, so that a start knows of it without reading everything.
+    pub(crate) gap: Option<u64>,
 }
 
 /// What the log says of itself.
@@ -82,8 +84,9 @@ impl Link {
     }
 
     /// The line of a head: everything in front of the signature is signed, and through `prev` everything before it.
-    pub(crate) fn head_line(&self, at: Wall, key: &AuditKey) -> String {
-        let body = format!(r#"{{"kind":"{HEAD}","key":"{}"}}"#, key.public().id());
+    pub(crate) fn head_line(&self, at: Wall, key: &AuditKey, gap: Option<u64>) -> String {
+        let gap = gap.map_or_else(String::new, |gap| format!(r#","gap":{gap}"#));
+        let body = format!(r#"{{"kind":"{HEAD}","key":"{}"{gap}}}"#, key.public().id());
         let line = self.next_line(at, &body);
         let signed = line.strip_suffix('}').unwrap_or(&line);
         let signature = hex(&key.sign(signed.as_bytes()));
@@ -150,7 +153,7 @@ mod tests {
     fn a_head_holds_as_it_was_written_and_in_no_other_way() {
         let key = AuditKey::generate().unwrap();
         let link = Link::default().then("first");
-        let line = link.head_line(Wall::from_secs(1), &key);
+        let line = link.head_line(Wall::from_secs(1), &key, Some(1));
         let record = Record::parse(line.as_bytes()).unwrap();
         assert!(record.is_head() && record.seq == 2 && record.prev == hex(&link.hash));
         assert!(is_signed(line.as_bytes(), key.public()));

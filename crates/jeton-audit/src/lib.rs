@@ -5,6 +5,7 @@
 //! was changed by somebody else, and [`verify`] names the place.
 
 mod assertions;
+mod borders;
 mod chain;
 mod key;
 mod log;

@@ -29,6 +29,8 @@ pub(crate) struct Log {
     pub(crate) last: Link,
     /// The last record that a head signs, the head itself included.
     pub(crate) signed: u64,
+    /// The last gap that a start recorded, as long as it is in the log.
+    pub(crate) gap: Option<u64>,
 }
 
 /// A record to be written: its time and its JSON object.
@@ -58,8 +60,7 @@ impl Log {
 
     /// Signs everything so far.
     pub(crate) fn sign(&mut self, at: Wall) -> io::Result<()> {
-        self.check_place()?;
-        let line = self.last.head_line(at, &self.key);
+        let line = self.last.head_line(at, &self.key, self.gap);
         let text = format!("{line}\n");
         let last = self.last.then(&line);
         self.write(&text, last)?;
@@ -90,11 +91,17 @@ impl Log {
     }
 
     fn write(&mut self, text: &str, last: Link) -> io::Result<()> {
+        self.check_place()?;
         let file = self.file()?;
         if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.sync_data()) {
             self.file = None;
             // At once if that is possible, or before the next one.
             let _ = self.file();
+            return Err(error);
+        }
+        // What went into a file that was taken away meanwhile is on no log: it is cut off there, in case the file comes back.
+        if let Err(error) = self.check_place() {
+            self.file = self.file.take().filter(|file| file.set_len(self.length).is_ok());
             return Err(error);
         }
         self.length += text.len() as u64;
@@ -104,7 +111,11 @@ impl Log {
 
     fn file(&mut self) -> io::Result<&mut File> {
         if self.file.is_none() {
-            let file = OpenOptions::new().append(true).open(&self.segment.path)?;
+            let file = OpenOptions::new().append(true).open(&self.segment.path);
+            let file = file.map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => self.changed("was removed"),
+                _ => error,
+            })?;
             if file.metadata()?.len() < self.length {
                 return Err(self.changed("is shorter than what was written to it"));
             }
@@ -127,6 +138,11 @@ impl Log {
         Ok(())
     }
 
+    /// Whether a failure is somebody else's doing and not the disk's.
+    pub(crate) fn is_tampering(error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::Other
+    }
+
     fn changed(&self, how: &str) -> io::Error {
         let path = self.segment.path.display();
         io::Error::other(format!(
@@ -144,12 +160,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, at) = (folder.path().join("audit"), Wall::from_secs(1));
         let key = AuditKey::generate().unwrap();
-        let (mut log, _) = Log::open(path, key, AuditSettings::default(), "1", at).unwrap();
+        let (mut log, _) = Log::open(path, key, false, AuditSettings::default(), "1", at).unwrap();
         let entry = || [(at, r#"{"kind":"x"}"#.to_owned())];
         log.append(&entry()).unwrap();
         let before = (log.last, fs::read(&log.segment.path).unwrap());
+        let full = Segment { first: log.segment.first, path: "/dev/full".into() };
+        let (segment, length) = (std::mem::replace(&mut log.segment, full), std::mem::take(&mut log.length));
         log.file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
         assert_eq!(log.append(&entry()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        (log.segment, log.length) = (segment, length);
         // As if a part of it had reached the disk.
         let mut half = before.1.clone();
         half.extend_from_slice(b"{\"seq\":");
@@ -165,15 +184,24 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_somebody_moves_away_is_no_place_to_write_to() {
+    fn a_segment_that_somebody_takes_away_or_replaces_is_no_place_to_write_to() {
         let folder = tempfile::tempdir().unwrap();
         let (path, at) = (folder.path().join("audit"), Wall::from_secs(1));
         let key = AuditKey::generate().unwrap();
-        let (mut log, _) = Log::open(path, key, AuditSettings::default(), "1", at).unwrap();
-        fs::rename(&log.segment.path, folder.path().join("taken")).unwrap();
-        let refused = log.sign(at).unwrap_err().to_string();
-        assert!(refused.contains("removed or replaced"), "{refused}");
-        fs::rename(folder.path().join("taken"), &log.segment.path).unwrap();
-        log.sign(at).unwrap();
+        let (mut log, _) = Log::open(path, key, false, AuditSettings::default(), "1", at).unwrap();
+        let (taken, entry) = (folder.path().join("taken"), [(at, r#"{"kind":"x"}"#.to_owned())]);
+        let before = log.last;
+        fs::rename(&log.segment.path, &taken).unwrap();
+        let refused = [log.append(&entry).unwrap_err(), log.sign(at).unwrap_err()];
+        fs::copy(&taken, &log.segment.path).unwrap();
+        for refused in refused.into_iter().chain([log.append(&entry).unwrap_err()]) {
+            assert!(refused.to_string().contains("removed or replaced"), "{refused}");
+            assert!(Log::is_tampering(&refused));
+        }
+        assert_eq!(log.last, before, "nothing was acknowledged");
+        fs::rename(taken, &log.segment.path).unwrap();
+        log.append(&entry).and_then(|()| log.sign(at)).unwrap();
+        let report = crate::verify(Some(&log.folder), &[], None, log.key.public()).unwrap();
+        assert!(report.intact && report.last == before.seq + 2, "{report:?}");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use jeton_core::Wall;
 
 use crate::{
-    AuditKey, AuditPublicKey, AuditSettings,
+    AuditKey, AuditPublicKey, AuditSettings, borders,
     chain::{Link, Own, Record, hash, hex, is_signed},
     log::Log,
     segments::{self, HEAD_FILE, KEY_FILE, Segment},
@@ -42,6 +42,8 @@ pub enum OpenError {
     },
 }
 
+const GONE: &str = "the key of this log was there before, and nothing of a log is: it was removed, or the first start was killed";
+
 /// The end of a log as it is found on disk.
 struct End {
     segment: Segment,
@@ -54,10 +56,12 @@ struct End {
 }
 
 impl Log {
-    /// Opens the log in a folder; makes it if it is not there. What was found wrong comes back for whoever operates the broker.
+    /// Opens the log in a folder; makes it if it is not there. What was found wrong comes back for whoever operates the broker. `begun`:
+    /// the key was there before, so that a log was too.
     pub(crate) fn open(
         folder: PathBuf,
         key: AuditKey,
+        begun: bool,
         settings: AuditSettings,
         version: &'static str,
         at: Wall,
@@ -74,11 +78,19 @@ impl Log {
             own.push(Own::Repaired { bytes_cut: end.half });
         }
         alarms.extend(end.broken.clone());
-        let gap = missing(&folder, head.as_deref(), &end, key.public()).map_err(failed)?;
-        if let Some((detail, signed)) = gap {
+        let all = segments::list(&folder).map_err(failed)?;
+        alarms.extend(borders::check(&all).map_err(failed)?);
+        let mut gap = known_gap(head.as_deref(), key.public(), &all);
+        alarms.extend(
+            gap.map(|seq| format!("something is missing in front of record {seq}, as a start recorded")),
+        );
+        let missing = missing(&folder, head.as_deref(), &end, key.public()).map_err(failed)?;
+        let gone = (begun && head.is_none() && all.is_empty()).then(|| (GONE.to_owned(), 0));
+        if let Some((detail, signed)) = missing.or(gone) {
             alarms.push(detail.clone());
-            own.push(Own::Gap { detail });
             last.seq = last.seq.max(signed);
+            gap = Some(last.seq + own.len() as u64 + 1);
+            own.push(Own::Gap { detail });
         }
         own.push(Own::Opened { version });
         let Segment { first, path } = end.segment;
@@ -90,8 +102,17 @@ impl Log {
         };
         let file = segments::create(&folder, &segment.path).map_err(failed)?;
         let (length, signed) = (end.length, 0);
-        let mut log =
-            Self { folder: folder.clone(), key, settings, segment, file: Some(file), length, last, signed };
+        let mut log = Self {
+            folder: folder.clone(),
+            key,
+            settings,
+            segment,
+            file: Some(file),
+            length,
+            last,
+            signed,
+            gap,
+        };
         let entries: Vec<_> = own.iter().map(|own| (at, own.body())).collect();
         log.append(&entries).and_then(|()| log.prune(at)).and_then(|()| log.sign(at)).map_err(failed)?;
         Ok((log, alarms))
@@ -114,6 +135,13 @@ fn check_key(
             expected: key.id(),
         }),
     }
+}
+
+/// The gap that the head names, as long as it is in the log.
+fn known_gap(head: Option<&str>, key: &AuditPublicKey, all: &[Segment]) -> Option<u64> {
+    let head = head.map(|head| head.trim_end().as_bytes()).filter(|head| is_signed(head, key))?;
+    let gap = Record::parse(head)?.gap?;
+    all.first().is_some_and(|oldest| oldest.first <= gap).then_some(gap)
 }
 
 fn end(folder: &Path) -> io::Result<End> {

@@ -35,12 +35,16 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Segment>> {
     let mut found = vec![];
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let first = name.strip_suffix(EXTENSION).filter(|digits| digits.len() == 20);
-        found.extend(first.and_then(|digits| digits.parse().ok()).map(|first| Segment { first, path }));
+        found.extend(first_of(&path).map(|first| Segment { first, path }));
     }
     found.sort();
     Ok(found)
+}
+
+/// The record after which a segment is called; none: the file's name is no segment's.
+pub(crate) fn first_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(EXTENSION).filter(|digits| digits.len() == 20)?.parse().ok()
 }
 
 /// Makes a file that only its owner reads, and its name durable.

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jeton_core::{AuditEvent, AuditTrail, AuditUnavailable, BoxFuture, Clock};
+use jeton_core::{AuditEvent, AuditProblem, AuditTrail, AuditUnavailable, BoxFuture, Clock};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -28,6 +28,11 @@ use crate::{
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a log that failed is left alone, unless somebody waits.
 const RETRY: Duration = Duration::from_secs(1);
+
+const DISK: &str = "make room on the disk of the data directory, or make it writable; no restart is needed";
+const SLOW: &str = "give the data directory a faster disk, or raise max_queued in [audit]";
+const TAMPERING: &str =
+    "keep a copy of the log's folder, and see what `jeton audit verify` names: somebody else changed it";
 
 /// A cloneable handle on the audit log.
 #[derive(Clone)]
@@ -43,7 +48,7 @@ struct Shared {
     lost: AtomicU64,
     ended: AtomicBool,
     /// Why the last write failed, if it did.
-    unwritable: Mutex<Option<String>>,
+    unwritable: Mutex<Option<AuditProblem>>,
     /// What was found wrong at the start.
     alarms: Vec<String>,
 }
@@ -62,17 +67,19 @@ impl fmt::Debug for Trail {
 }
 
 impl Trail {
-    /// Opens the log in a data directory, mends what a kill left half, and starts the thread.
+    /// Opens the log in a data directory, mends what a kill left half, and starts the thread. `begun`: the key was there before this
+    /// start, so that an empty folder is a log that was removed.
     pub fn start(
         data_dir: &Path,
         key: AuditKey,
+        begun: bool,
         settings: AuditSettings,
         version: &'static str,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, TrailTask), OpenError> {
         let folder = data_dir.join(FOLDER);
         let shown = folder.display().to_string();
-        let (log, alarms) = Log::open(folder, key, settings.clone(), version, clock.now().wall)?;
+        let (log, alarms) = Log::open(folder, key, begun, settings.clone(), version, clock.now().wall)?;
         for alarm in &alarms {
             tracing::error!(%alarm, "the audit log does not fit together; `jeton audit verify` names the places");
         }
@@ -144,8 +151,7 @@ impl Trail {
 
     /// Tells everybody who waits, and keeps what is to be written later.
     fn settle(&self, batch: Batch, written: io::Result<()>, signed: io::Result<()>) {
-        let failure = written.as_ref().err().or(signed.as_ref().err()).map(ToString::to_string);
-        self.note_write(failure);
+        self.note_write(written.as_ref().err().or(signed.as_ref().err()));
         match written {
             Ok(()) => {
                 let mut queue = locked(&self.0.queue);
@@ -164,24 +170,28 @@ impl Trail {
                 }
             }
             Err(error) => {
+                let why = AuditUnavailable(format!("{error}; {}", remedy(&error)));
                 let mut queue = locked(&self.0.queue);
-                queue.put_back(batch, &AuditUnavailable(error.to_string()), &self.0.settings);
+                queue.put_back(batch, &why, &self.0.settings);
                 self.0.room.store(queue.has_room(&self.0.settings), Relaxed);
             }
         }
     }
 
     /// Remembers how a write ended, and says so when that is another end than before.
-    fn note_write(&self, failure: Option<String>) {
+    fn note_write(&self, failure: Option<&io::Error>) {
         let mut noted = locked(&self.0.unwritable);
-        match (&failure, noted.is_some()) {
+        match (failure, noted.is_some()) {
             (Some(error), false) => {
                 tracing::error!(%error, "the audit log cannot be written, so nothing can be changed; serving goes on");
             }
             (None, true) => tracing::info!("the audit log can be written again"),
             _ => {}
         }
-        *noted = failure;
+        *noted = failure.map(|error| AuditProblem {
+            message: format!("the audit log cannot be written: {error}"),
+            remedy: remedy(error),
+        });
     }
 }
 
@@ -221,14 +231,18 @@ impl AuditTrail for Trail {
         self.0.room.load(Relaxed)
     }
 
-    fn problems(&self) -> Vec<String> {
+    fn problems(&self) -> Vec<AuditProblem> {
         let unwritable = locked(&self.0.unwritable).clone();
         let lost = self.lost();
-        let unwritable = unwritable.map(|error| format!("the audit log cannot be written: {error}"));
-        let lost = (lost > 0).then(|| {
-            format!("{lost} events were lost since the start: they came faster than they could be written")
+        let lost = (lost > 0).then(|| AuditProblem {
+            message: format!(
+                "{lost} events were lost since the start: they came faster than they could be written"
+            ),
+            remedy: SLOW,
         });
-        unwritable.into_iter().chain(lost).chain(self.0.alarms.iter().cloned()).collect()
+        let alarms = self.0.alarms.iter().cloned();
+        let alarms = alarms.map(|message| AuditProblem { message, remedy: TAMPERING });
+        unwritable.into_iter().chain(lost).chain(alarms).collect()
     }
 }
 
@@ -257,6 +271,10 @@ impl Drop for Ending {
         // Their waiters are dropped with them.
         *queue = Queue::default();
     }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    if Log::is_tampering(error) { TAMPERING } else { DISK }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -186,7 +186,10 @@ impl<'a> Walk<'a> {
             number += 1;
             let place = Place { file: path.to_owned(), line: number, seq: self.expected() };
             match line.strip_suffix(b"\n") {
-                Some(line) => self.line(line, place),
+                Some(line) => {
+                    self.line(line, place.clone());
+                    self.called_after(line, place);
+                }
                 None if read > MAX_LINE => {
                     self.no_record(place);
                     reader.skip_until(b'\n')?;
@@ -199,6 +202,19 @@ impl<'a> Walk<'a> {
                     self.report.notes.push(text);
                 }
             }
+        }
+    }
+
+    /// A segment is called after its first record; a copy may have any other name.
+    fn called_after(&mut self, line: &[u8], mut place: Place) {
+        let named = segments::first_of(&place.file).filter(|_| place.line == 1);
+        let (Some(named), Some(record)) = (named, Record::parse(line)) else { return };
+        if record.seq != named {
+            place.seq = record.seq;
+            self.find(
+                &place,
+                format!("the file is called after record {named}: renamed, or cut at its beginning"),
+            );
         }
     }
 

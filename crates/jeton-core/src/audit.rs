@@ -122,10 +122,17 @@ pub struct TokenHash(u32);
 
 /// The trail cannot be written, so what must be on it is not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the audit log cannot be written, so nothing is changed: {0}; make room on the disk of the data directory, or make it writable"
-)]
+#[error("the audit log cannot be written, so nothing is changed: {0}")]
 pub struct AuditUnavailable(pub String);
+
+/// Something that is wrong with the trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditProblem {
+    /// What.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
 
 /// Keeps events.
 pub trait AuditTrail: Send + Sync + 'static {
@@ -140,7 +147,7 @@ pub trait AuditTrail: Send + Sync + 'static {
     fn has_room(&self) -> bool;
 
     /// What is wrong with the trail, for whoever operates the broker.
-    fn problems(&self) -> Vec<String>;
+    fn problems(&self) -> Vec<AuditProblem>;
 }
 
 impl AuditEvent {
@@ -280,7 +287,7 @@ pub mod testing {
             self.state(|state| !state.broken)
         }
 
-        fn problems(&self) -> Vec<String> {
+        fn problems(&self) -> Vec<AuditProblem> {
             vec![]
         }
     }

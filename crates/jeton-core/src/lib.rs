@@ -36,7 +36,7 @@ pub use access::{
 pub use administration::{Administrator, Object};
 pub use assertions::{Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, ProofRequest};
 pub use audit::{
-    AuditEvent, AuditKind, AuditOutcome, AuditResource, AuditTrail, AuditUnavailable, TokenHash,
+    AuditEvent, AuditKind, AuditOutcome, AuditProblem, AuditResource, AuditTrail, AuditUnavailable, TokenHash,
 };
 pub use authority::{Authority, AuthorityState, Registrar};
 pub use budget::{Budget, Priority};

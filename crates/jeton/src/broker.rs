@@ -128,10 +128,11 @@ impl Running {
         let directory = SharedDirectory::default();
         let store = Store::open(data_dir.path(), sealing, Arc::clone(&clock)).await?;
         let stored = Arc::new(store.clone());
-        let audit_key = audit_key(&store).await.context("the key of the audit log")?;
+        let (audit_key, begun) = audit_key(&store).await.context("the key of the audit log")?;
         let version = env!("CARGO_PKG_VERSION");
+        let (audit_settings, audit_clock) = (settings.audit.clone(), Arc::clone(&clock));
         let (trail, audit) =
-            Trail::start(data_dir.path(), audit_key, settings.audit.clone(), version, Arc::clone(&clock))?;
+            Trail::start(data_dir.path(), audit_key, begun, audit_settings, version, audit_clock)?;
         let trail: Arc<dyn AuditTrail> = Arc::new(trail);
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
             .context("the signing threads do not start")?;
@@ -434,15 +435,16 @@ fn raise_descriptor_limit() {
 }
 
 /// The key that signs the audit log: made at the first start, sealed in the store like others, under the uid that is nobody's.
-async fn audit_key(store: &Store) -> anyhow::Result<AuditKey> {
+/// Whether it was there before comes with it.
+async fn audit_key(store: &Store) -> anyhow::Result<(AuditKey, bool)> {
     let id = SecretId { owner: Uid::LEAST, subject: Uid::LEAST, kind: SecretKind::AuditKey };
     if let Some(kept) = IdentityStore::secret(store, id).await? {
-        return Ok(AuditKey::from_pkcs8(kept.expose_secret())?);
+        return Ok((AuditKey::from_pkcs8(kept.expose_secret())?, true));
     }
     let made = AuditKey::generate_pkcs8()?;
     let key = AuditKey::from_pkcs8(made.expose_secret())?;
     IdentityStore::commit(store, vec![Write::Secret(id, made)]).await?;
-    Ok(key)
+    Ok((key, false))
 }
 
 /// The outbound side, as the authority service asks it.

@@ -31,7 +31,7 @@ pub(crate) fn settings() -> AuditSettings {
 }
 
 pub(crate) fn start(folder: &Path, settings: AuditSettings) -> (Trail, TrailTask) {
-    Trail::start(folder, key(folder), settings, "0", Arc::new(ManualClock::default())).unwrap()
+    Trail::start(folder, key(folder), false, settings, "0", Arc::new(ManualClock::default())).unwrap()
 }
 
 pub(crate) fn event(kind: AuditKind, outcome: AuditOutcome, n: u64) -> AuditEvent {

@@ -4,6 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -11,7 +12,7 @@ use jeton_audit::{AuditKey, AuditSettings, FOLDER, HEAD_FILE, OnFull, Reader, Tr
 use jeton_core::{AuditKind, AuditOutcome, AuditTrail};
 use jeton_testkit::ManualClock;
 
-use crate::{event, segments, settings, start, verified};
+use crate::{event, key, segments, settings, start, verified};
 
 const CHANGE: AuditKind = AuditKind::AdminChange;
 
@@ -25,7 +26,7 @@ async fn a_log_goes_on_over_a_restart_in_files_of_its_owner_alone() {
         task.shutdown().await;
         let report = verified(folder.path());
         assert!(report.intact && report.signed == report.last && report.first == 1, "{report:?}");
-        assert_eq!(trail.problems(), [""; 0]);
+        assert_eq!(trail.problems(), []);
     }
     // Each life: opened, a head, the change, the token, a head.
     assert_eq!(verified(folder.path()).records, 15);
@@ -106,7 +107,7 @@ async fn a_log_that_another_key_signed_is_not_continued() {
     start(folder.path(), settings()).1.shutdown().await;
     let other = AuditKey::generate().unwrap();
     let id = other.public().id();
-    let refused = Trail::start(folder.path(), other, settings(), "0", Arc::new(ManualClock::default()));
+    let refused = Trail::start(folder.path(), other, true, settings(), "0", Arc::new(ManualClock::default()));
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains(&id) && refused.contains("move the folder away"), "{refused}");
 }
@@ -118,7 +119,7 @@ async fn frequent_events_that_do_not_fit_are_counted_recorded_and_shown() {
     let (trail, task) = start(folder.path(), bounded);
     (0..20).for_each(|n| trail.note(event(AuditKind::TokenServed, AuditOutcome::Ok, n)));
     assert!(trail.lost() == 4 && trail.has_room());
-    assert!(trail.problems()[0].contains("4 events were lost"), "{:?}", trail.problems());
+    assert!(trail.problems()[0].message.contains("4 events were lost"), "{:?}", trail.problems());
     task.shutdown().await;
     let report = verified(folder.path());
     assert!(report.intact && report.lost == 4, "{report:?}");
@@ -136,4 +137,106 @@ async fn a_full_queue_refuses_where_that_is_wanted_and_takes_more_when_it_is_wri
     task.shutdown().await;
     let gone = trail.record(event(CHANGE, AuditOutcome::Intent, 2)).await.unwrap_err();
     assert!(gone.to_string().contains("has ended"), "{gone}");
+}
+
+/// A log of several segments, closed.
+async fn several(folder: &Path) -> Vec<PathBuf> {
+    let (trail, task) = start(folder, settings());
+    for n in 0..60 {
+        trail.record(event(CHANGE, AuditOutcome::Ok, n)).await.unwrap();
+    }
+    task.shutdown().await;
+    let segments = segments(folder);
+    assert!(segments.len() > 3);
+    segments
+}
+
+/// What a start of a log that was there before says, each with its remedy.
+async fn found_at_a_start(folder: &Path) -> Vec<String> {
+    let clock = Arc::new(ManualClock::default());
+    let (trail, task) = Trail::start(folder, key(folder), true, settings(), "0", clock).unwrap();
+    task.shutdown().await;
+    let problems = trail.problems();
+    assert!(problems.iter().all(|p| p.remedy.contains("jeton audit verify")), "{problems:?}");
+    problems.into_iter().map(|p| p.message).collect()
+}
+
+#[tokio::test]
+async fn a_log_that_is_removed_whole_is_a_gap_that_stays_visible() {
+    let folder = tempfile::tempdir().unwrap();
+    several(folder.path()).await;
+    fs::remove_dir_all(folder.path().join(FOLDER)).unwrap();
+    for said in ["nothing of a log is", "missing in front of record 1", "missing in front of record 1"] {
+        let found = found_at_a_start(folder.path()).await;
+        assert!(found.len() == 1 && found[0].contains(said), "{found:?}");
+        let report = verified(folder.path());
+        assert!(report.findings[0].problem.contains("it was removed"), "{report:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_or_renamed_is_seen_at_every_start() {
+    for (which, said) in
+        [(0, "the broker did not remove"), (2, "are missing in front of"), (3, "called after")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let segments = several(folder.path()).await;
+        assert_eq!(found_at_a_start(folder.path()).await, [""; 0]);
+        if which < 3 {
+            fs::remove_file(&segments[which]).unwrap();
+        } else {
+            let other = segments[which - 1].with_file_name(format!("{:020}.jsonl", 1_000_000));
+            fs::rename(crate::segments(folder.path()).pop().unwrap(), other).unwrap();
+        }
+        for _ in 0..2 {
+            let found = found_at_a_start(folder.path()).await;
+            assert!(found.iter().any(|text| text.contains(said)), "{said}: {found:?}");
+            assert!(!verified(folder.path()).intact);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_broker_removed_by_its_age_is_no_alarm_wherever_it_wrote_that() {
+    let folder = tempfile::tempdir().unwrap();
+    several(folder.path()).await;
+    // Fewer are kept from now on: the record of that stands within a segment.
+    let few = AuditSettings { max_segments: 2, ..settings() };
+    let clock = Arc::new(ManualClock::default());
+    Trail::start(folder.path(), key(folder.path()), true, few, "0", clock).unwrap().1.shutdown().await;
+    assert!(verified(folder.path()).first > 1);
+    assert_eq!(found_at_a_start(folder.path()).await, [""; 0]);
+    let (trail, task) = start(folder.path(), AuditSettings { max_segments: 2, ..settings() });
+    for n in 0..60 {
+        trail.record(event(CHANGE, AuditOutcome::Ok, n)).await.unwrap();
+    }
+    task.shutdown().await;
+    assert_eq!(found_at_a_start(folder.path()).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_sole_segment_under_another_name_is_not_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    start(folder.path(), settings()).1.shutdown().await;
+    let path = segments(folder.path()).pop().unwrap();
+    fs::rename(&path, path.with_file_name(format!("{:020}.jsonl", 2))).unwrap();
+    let report = verified(folder.path());
+    assert!(report.findings[0].problem.contains("called after record 2"), "{report:#?}");
+}
+
+#[tokio::test]
+async fn a_change_into_a_log_that_was_removed_meanwhile_is_refused_and_shown_as_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trail, task) = start(folder.path(), settings());
+    trail.record(event(CHANGE, AuditOutcome::Intent, 0)).await.unwrap();
+    fs::remove_file(segments(folder.path()).pop().unwrap()).unwrap();
+    for n in 1..3 {
+        let refused = trail.record(event(CHANGE, AuditOutcome::Intent, n)).await.unwrap_err().to_string();
+        assert!(refused.contains("removed or replaced") && !refused.contains("make room"), "{refused}");
+    }
+    let problems = trail.problems();
+    assert!(problems[0].message.contains("cannot be written"), "{problems:?}");
+    assert!(problems[0].remedy.contains("jeton audit verify"), "{problems:?}");
+    task.shutdown().await;
+    assert!(found_at_a_start(folder.path()).await[0].contains("it was cut off or replaced"));
 }

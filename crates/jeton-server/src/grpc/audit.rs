@@ -114,8 +114,12 @@ async fn audit(State(auditor): State<Auditor>, request: Request, next: Next) -> 
     {
         return refusal(unsure(&error));
     }
-    let trailers = async move { trailers.map(Ok) };
-    Response::from_parts(parts, Body::new(Full::new(answer).with_trailers(trailers)))
+    // Without trailers the headers are the whole answer, and must be the stream's end: one in empty data is a malformed answer.
+    let body = match trailers {
+        Some(trailers) => Body::new(Full::new(answer).with_trailers(async move { Some(Ok(trailers)) })),
+        None => Body::from(answer),
+    };
+    Response::from_parts(parts, body)
 }
 
 impl Auditor {
@@ -350,6 +354,22 @@ mod tests {
             trail.events().into_iter().skip(1).step_by(2).map(|e| (e.outcome, e.reason)).collect();
         let (failed, denied) = (Some("NOT_FOUND".into()), Some("ACCESS_DENIED".into()));
         assert_eq!(ends, [(AuditOutcome::Failed, failed), (AuditOutcome::Denied, denied)]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_all_headers_stays_one_also_for_a_method_that_nobody_knows() {
+        use axum::body::HttpBody;
+        let trail = MemoryTrail::default();
+        let (refused, _) = call(&trail, CREATE, Err(Failure::not_found("authorities/x").into())).await;
+        let unknown = || async { Status::unimplemented("").into_http::<Body>() };
+        let nobody = Router::new().fallback(unknown);
+        let request = Request::post("/jeton.v1.Nope/Nope").body(Body::empty()).unwrap();
+        let routes = audited(nobody.into(), auditor(&trail)).into_axum_router();
+        let nope = routes.oneshot(request).await.unwrap();
+        for (response, code) in [(refused, Code::NotFound), (nope, Code::Unimplemented)] {
+            assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), code);
+            assert!(response.body().is_end_stream(), "the stream ends with the headers");
+        }
     }
 
     #[tokio::test]

@@ -137,10 +137,8 @@ impl Broker {
                 "see that the issuer, or its jwks_file, can be reached from here ([[access.issuers]])";
             problem("access.issuers".into(), text, remedy.into())
         }));
-        for text in self.trail.problems() {
-            let remedy = "make room on the disk of the data directory, or make it writable; `jeton audit verify` says whether the log is whole";
-            problems.push(problem("audit log".into(), text, remedy.into()));
-        }
+        let trail = self.trail.problems().into_iter();
+        problems.extend(trail.map(|p| problem("audit log".into(), p.message, p.remedy.into())));
         for slot in self.engine.slots().into_iter().filter(|slot| sees(call, &directory, slot.key.identity)) {
             let (Some(error), true) = (slot.last_error, slot.state != SlotState::Fresh) else { continue };
             let name = directory.identity(slot.key.identity).map_or_else(String::new, |i| i.name.to_string());

@@ -36,7 +36,7 @@ pub(crate) struct AuditArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Check every number, hash and signature; exit code 0 whole, 1 not, with the place
+    /// Check every number, hash and signature; exit code 0 whole, 1 not, with the place; 2 nothing to check
     Verify {
         /// Only these segments, in their order; repeatable
         #[arg(long = "file", value_name = "FILE")]
