@@ -247,3 +247,22 @@ async fn a_log_over_its_bound_loses_its_oldest_segment_and_stays_whole() {
     assert!(report["intact"] == true && report["first"].as_u64() > Some(1), "{report}");
     assert!(segments(&world.broker).len() <= 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_removed_stops_changes_and_stays_visible_after_a_restart() {
+    let mut world = World::start().await;
+    let folder = world.broker.data_dir.join("audit");
+    fs::remove_dir_all(&folder).unwrap();
+    let refused = world.broker.jeton(&["workload", "create", "late"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(7) && said.contains("AUDIT_UNAVAILABLE"), "{said}");
+    for _ in 0..2 {
+        world.broker.process.stop();
+        world.restart(&[]);
+        let (code, said) = verdict(&world.broker.jeton(&["status"]));
+        assert!(code == Some(1) && said.contains("audit log"), "{said}");
+        assert!(said.contains("keep a copy") && !said.contains("make room"), "{said}");
+        let (code, said) = verdict(&world.broker.jeton(&["audit", "verify"]));
+        assert!(code == Some(1) && said.contains("it was removed"), "{said}");
+    }
+}
