@@ -28,7 +28,7 @@ pub use accept::{Door, DoorStats, serve};
 pub use certificates::{Certificates, TlsSettings, TrustSettings};
 pub use drain::Drain;
 pub use listen::{DoorError, Listen, Listener};
-pub use peer::{Authenticate, Caller, LoopbackDev, Peer, Refusal, UnixPeer};
+pub use peer::{Authenticate, Caller, LoopbackDev, Peer, Refusal};
 pub use request::Shortcut;
 pub use settings::DoorSettings;
 pub use tls::{Bundle, ClientCertificates, Tls, TlsError};

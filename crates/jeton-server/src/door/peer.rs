@@ -48,9 +48,9 @@ pub trait Authenticate: Send + Sync + 'static {
 
 /// Local users, by the credentials of the unix socket.
 #[derive(Debug, Clone)]
-pub struct UnixPeer {
+pub(crate) struct UnixPeer {
     /// Tells this machine from others.
-    pub node: String,
+    pub(crate) node: String,
 }
 
 impl Authenticate for UnixPeer {

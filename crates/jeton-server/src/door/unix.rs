@@ -5,7 +5,7 @@ use std::{os::fd::BorrowedFd, path::Path};
 use jeton_core::{Principal, Problem};
 use serde::{Deserialize, Serialize};
 
-use super::{Authenticate, Peer, Refusal, UnixPeer, process::Process, seldom::Seldom};
+use super::{Authenticate, Peer, Refusal, peer::UnixPeer, process::Process, seldom::Seldom};
 
 /// Names the peers that fit all of its selectors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
