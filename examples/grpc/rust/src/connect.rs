@@ -1,6 +1,6 @@
 //! Ways to a broker, and what is tried again on them. tonic reads no service config, so this file does what it says elsewhere.
 
-use std::{fs, path::Path, time::Duration};
+use std::{error::Error, fs, path::Path, time::Duration};
 
 use anyhow::Context;
 use rand::Rng;
@@ -50,7 +50,7 @@ pub(crate) async fn retried<T>(
             Err(_) => return Err(Status::deadline_exceeded("no answer within the deadline")),
         };
         let pause = retry_after(&error).unwrap_or_default().max(backoff(attempt));
-        if error.code() != Code::Unavailable || attempt == ATTEMPTS || Instant::now() + pause > deadline {
+        if !unavailable(&error) || attempt == ATTEMPTS || Instant::now() + pause > deadline {
             return Err(error);
         }
         sleep(pause).await;
@@ -61,6 +61,11 @@ pub(crate) async fn retried<T>(
 /// When a retry is worth it; `None`: it does not help, or the broker was not reached.
 pub(crate) fn retry_after(error: &Status) -> Option<Duration> {
     error.get_details_retry_info()?.retry_delay
+}
+
+/// The broker says so, or was not reached, or its connection broke: tonic gives that the code UNKNOWN, and a source.
+pub(crate) fn unavailable(error: &Status) -> bool {
+    error.code() == Code::Unavailable || error.source().is_some()
 }
 
 /// Longer from time to time, and not in step with the other callers of the same broker.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 
 use crate::{
-    connect::{backoff, retry_after},
+    connect::{backoff, retry_after, unavailable},
     v1::{
         Failure, GetTokenRequest, Token, WatchTokensAdd, WatchTokensRequest, WatchTokensResponse,
         token_service_client::TokenServiceClient, watch_tokens_request::Action, watch_tokens_response::Event,
@@ -88,7 +88,7 @@ impl From<Status> for Ending {
         let why = error.get_details_error_info().map_or_else(|| error.code().to_string(), |info| info.reason);
         match retry_after(&error) {
             Some(wait) => Self::Interrupted { why, wait },
-            None if error.code() == Code::Unavailable => Self::Interrupted { why, wait: Duration::ZERO },
+            None if unavailable(&error) => Self::Interrupted { why, wait: Duration::ZERO },
             None => Self::ForGood(error),
         }
     }
