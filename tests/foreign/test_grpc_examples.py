@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -19,6 +20,8 @@ CLIENTS = (ROOT / "docs" / "clients.md").read_text()
 EXAMPLES = ROOT / "examples" / "grpc"
 SECTIONS = {"python": "Python", "go": "Go", "node": "Node and TypeScript", "java": "Java", "rust": "Rust"}
 WITH_TLS = ["python", "go", "node", "java"]
+# A first build fetches what it needs.
+BUILD_S = 600
 TOOLS = ROOT / "target" / "ci-tools"
 VAULT, ORDERS = "https://vault.example/.default", "https://orders.example/.default"
 # What `jeton dev` has at once: a token of its own for each language.
@@ -65,12 +68,21 @@ class Examples:
 
     def shell(self, line):
         child = self.start(line)
+        return self.end(child)
+
+    @staticmethod
+    def end(child):
         try:
-            out, err = child.communicate(timeout=600)
+            out, err = child.communicate(timeout=BUILD_S)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             raise
-        return subprocess.CompletedProcess(line, child.returncode, out, err)
+        return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+    def beside(self, languages, **arguments):
+        """All at once, each to its end."""
+        children = {language: self.start(self.line(language, **arguments)) for language in languages}
+        return {language: self.end(child) for language, child in children.items()}
 
     def line(self, language, **arguments):
         """The command with which the guide runs an example, and arguments."""
@@ -166,8 +178,8 @@ def test_an_example_shows_the_bearer_token_in_a_file(examples, door, language, t
 class Own:
     """A broker of this module's own, to be stopped and killed; it is found at the same places again."""
 
-    def __init__(self, folder):
-        self.folder, self.starts = folder, 0
+    def __init__(self, folder, *settings):
+        self.folder, self.settings, self.starts = folder, settings, 0
         self.start()
 
     def start(self):
@@ -175,7 +187,7 @@ class Own:
         # A killed one leaves it behind.
         endpoints.unlink(missing_ok=True)
         self.starts += 1
-        arguments = [BINARY, "dev", "--data-dir", endpoints.parent, "--free-ports"]
+        arguments = [BINARY, "dev", "--data-dir", endpoints.parent, "--free-ports", *self.settings]
         self.process = Process(arguments, endpoints, self.folder / f"log-{self.starts}.txt")
         self.info = dict(self.process.info, data_dir=str(endpoints.parent))
 
@@ -195,9 +207,11 @@ class Watching:
         arguments = {"data-dir": own.info["data_dir"], "identity": identity, "scope": scope, "updates": 4}
         self.language, self.said = language, ""
         self.child = examples.start(examples.line(language, **arguments))
+        self.deadline = threading.Timer(DEADLINE_S, self.kill)
+        self.deadline.start()
 
     def until(self, words):
-        """Reads until a line has these words. The pipe's end ends it, and the clean-up of the test ends the pipe."""
+        """Reads until a line has these words, or the deadline has ended the program."""
         for line in self.child.stdout:
             self.said += line
             if words in line:
@@ -210,6 +224,7 @@ class Watching:
         return result(out)
 
     def kill(self):
+        self.deadline.cancel()
         if self.child.poll() is None:
             os.killpg(self.child.pid, signal.SIGKILL)
             self.child.wait()
@@ -236,6 +251,24 @@ def test_a_watch_goes_on_when_the_broker_is_stopped_or_killed_and_started_again(
     finally:
         for example in watching:
             example.kill()
+
+
+def test_a_watch_goes_on_when_its_connection_has_its_age(examples, tmp_path):
+    aged = Own(tmp_path, "--set", "door.max_age_ms=1000", "--set", "door.age_grace_ms=100")
+    try:
+        for language, done in examples.beside(SECTIONS, **{"data-dir": aged.info["data_dir"], "updates": 4}).items():
+            assert done.returncode == 0, (language, done.stderr)
+            # A report may have brought one more.
+            assert result(done.stdout)["interruptions"] >= 2, language
+    finally:
+        aged.process.stop()
+
+
+def test_an_example_waits_for_a_broker_until_its_deadline(examples, tmp_path):
+    waiting = ["python", "go", "node", "java"]
+    for language, done in examples.beside(waiting, address=f"unix:{tmp_path}/nobody.sock").items():
+        assert done.returncode != 0
+        assert re.search("DEADLINE_EXCEEDED|DeadlineExceeded", done.stderr), (language, done.stderr)
 
 
 def test_the_examples_read_when_a_retry_is_worth_it(examples, own):
