@@ -202,9 +202,9 @@ def own(tmp_path_factory):
 class Watching:
     """An example that runs beside the test, which follows what it says."""
 
-    def __init__(self, examples, language, own):
-        identity, scope = WATCHED[language]
-        arguments = {"data-dir": own.info["data_dir"], "identity": identity, "scope": scope, "updates": 4}
+    def __init__(self, examples, language, own, identity=None):
+        identity, scope = (identity, VAULT) if identity else WATCHED[language]
+        arguments = {"data-dir": own.info["data_dir"], "identity": identity, "scope": scope, "updates": 5}
         self.language, self.said = language, ""
         self.child = examples.start(examples.line(language, **arguments))
         self.deadline = threading.Timer(DEADLINE_S, self.kill)
@@ -230,7 +230,7 @@ class Watching:
             self.child.wait()
 
 
-def test_a_watch_goes_on_when_the_broker_is_stopped_or_killed_and_started_again(examples, own):
+def test_a_watch_goes_on_over_a_stop_a_kill_and_a_revocation(examples, own):
     watching = [Watching(examples, language, own) for language in SECTIONS]
     try:
         for example in watching:
@@ -242,12 +242,32 @@ def test_a_watch_goes_on_when_the_broker_is_stopped_or_killed_and_started_again(
         own.process.kill()
         own.start()
         for example in watching:
+            example.until("update 4")
+        jeton("access", "revoke", "--all", "--yes", "--data-dir", own.info["data_dir"])
+        for example in watching:
             told = example.end()
-            first, refreshed, stopped, killed = told["updates"]
-            assert told["report"] == "REPORT_OUTCOME_REFRESHING" and first != refreshed == stopped == killed, example.language
-            assert told["interruptions"] >= 2
-            current = token_of(own.info["data_dir"], *WATCHED[example.language])
-            assert refreshed == short_hash(current)
+            first, refreshed, stopped, killed, new = told["updates"]
+            assert told["report"] == "REPORT_OUTCOME_REFRESHING", example.language
+            assert first != refreshed == stopped == killed != new, example.language
+            assert told["interruptions"] >= 3
+            assert new == short_hash(token_of(own.info["data_dir"], *WATCHED[example.language]))
+    finally:
+        for example in watching:
+            example.kill()
+
+
+def test_a_watch_ends_when_its_token_is_not_allowed_any_longer(examples, own):
+    data_dir, identity = own.info["data_dir"], "identities/leaving"
+    jeton("identity", "create", identity, "--authority", "entra", "--data-dir", data_dir)
+    jeton("access", "assign", "--member", "workloads/demo", "--identity", identity, "--target", VAULT, "--data-dir", data_dir)
+    watching = [Watching(examples, language, own, identity) for language in SECTIONS]
+    try:
+        for example in watching:
+            example.until("update 1")
+        jeton("identity", "delete", identity, "--yes", "--data-dir", data_dir)
+        for example in watching:
+            out, err = example.child.communicate(timeout=DEADLINE_S)
+            assert example.child.returncode > 0 and re.search("access.denied", out + err, re.I), (example.language, err)
     finally:
         for example in watching:
             example.kill()
