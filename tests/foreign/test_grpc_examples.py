@@ -316,6 +316,12 @@ def test_the_commands_for_grpcurl_work(examples):
     assert any("describe" in line for line in lines) and any("-unix" in line for line in lines)
 
 
+def test_every_command_of_the_guide_is_run():
+    run = [line for title in [*SECTIONS.values(), "grpcurl"] for line in commands(title)]
+    every = [line for block in re.findall(r"```sh\n(.*?)```", CLIENTS, re.S) for line in block.splitlines()]
+    assert sorted(run) == sorted(every)
+
+
 def test_what_the_guide_shows_is_in_the_examples():
     suffixes = {"python": "*.py", "go": "*.go", "js": "*.js", "java": "*.java", "rust": "*.rs"}
     shown = re.findall(r"^```(\w+)\n(.*?)^```", CLIENTS, re.M | re.S)
