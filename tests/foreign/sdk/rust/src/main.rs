@@ -1,6 +1,6 @@
 //! Asks azure_identity for tokens. One case a line on stdin, one JSON object a line on stdout; see ../README.md.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{error::Error, io, sync::Arc, time::Instant};
 
 use azure_core::credentials::TokenCredential;
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
@@ -16,7 +16,7 @@ async fn main() {
         let start = Instant::now();
         let mut answer = case(&words)
             .await
-            .unwrap_or_else(|error| json!({"error": format!("{:?}", error.kind()), "message": error.to_string()}));
+            .unwrap_or_else(|error| json!({"error": "azure_core::Error", "message": described(&error)}));
         answer["seconds"] = start.elapsed().as_secs_f64().into();
         println!("{answer}");
     }
@@ -43,4 +43,9 @@ async fn case(words: &[&str]) -> azure_core::Result<Value> {
         }
         other => panic!("no case {other}"),
     }
+}
+
+/// With its causes.
+fn described(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", described(cause)))
 }

@@ -12,6 +12,9 @@ import java.security.MessageDigest;
 import java.util.HexFormat;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.Objects;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 /** Asks azure-identity for tokens. One case a line on stdin, one JSON object a line on stdout; see ../README.md. */
 public class Probe {
@@ -24,7 +27,8 @@ public class Probe {
                 ask(line.split(" "), answer);
             } catch (Exception error) {
                 answer.put("error", error.getClass().getSimpleName());
-                answer.put("message", String.valueOf(error.getMessage()));
+                answer.put("message", Stream.iterate((Throwable) error, Objects::nonNull, Throwable::getCause)
+                    .map(Throwable::toString).collect(Collectors.joining(": ")));
             }
             answer.put("seconds", (System.nanoTime() - start) / 1e9);
             System.out.println(json(answer));
