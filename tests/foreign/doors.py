@@ -1,6 +1,5 @@
 """The managed-identity doors of a running broker, as programs find them: by the variables of `jeton env`."""
 
-import base64
 import functools
 import hashlib
 import json
@@ -190,9 +189,3 @@ DOORS = {
     "azure-ml": AzureMl,
     "cloud-shell": CloudShell,
 }
-
-
-def thumbprint(pem):
-    """SHA-1 of a certificate, as Service Fabric says it."""
-    der = base64.b64decode("".join(line for line in pem.splitlines() if "-----" not in line))
-    return hashlib.sha1(der).hexdigest().upper()
