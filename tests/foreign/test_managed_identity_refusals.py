@@ -153,6 +153,13 @@ def test_imds_takes_the_form_for_proxies_and_no_other_authority(doors):
     assert status("169.254.169.254.evil.example", "169.254.169.254") in PERMANENT
 
 
+@pytest.mark.parametrize("flavour", [flavour for flavour in DOORS if flavour != "cloud-shell"])
+def test_a_body_that_no_sdk_sends_is_refused(doors, flavour):
+    door = doors.door(flavour)
+    url = f"{door.url}?resource={VAULT}"
+    refused(door, doors.http.get(url, headers=door.proof, data="x=y", verify=door.ca, timeout=30))
+
+
 def test_a_name_that_was_made_to_lead_here_is_refused(doors):
     """A page in a browser can make any name of its own mean 127.0.0.1."""
     for flavour in ("imds", "arc", "cloud-shell", "app-service"):

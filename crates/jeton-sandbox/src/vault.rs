@@ -31,6 +31,13 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/secrets/{name}", get(latest))
         .route("/secrets/{name}/", get(latest))
         .route("/secrets/{name}/{version}", get(version))
+        .method_not_allowed_fallback(nothing_else)
+        .fallback(nothing_else)
+}
+
+async fn nothing_else() -> Reply {
+    let message = "This vault only answers GET /secrets/NAME and GET /secrets/NAME/VERSION.";
+    reply(404, &json!({"error": {"code": "NotFound", "message": message}}))
 }
 
 async fn latest(shared: Extract<Arc<Shared>>, Path(name): Path<String>, request: Parts) -> Reply {
