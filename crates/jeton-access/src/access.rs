@@ -161,6 +161,12 @@ impl Access {
         })
     }
 
+    /// The no to a request that names an identity in a way in which none is known, such as by a client id.
+    pub fn unknown_identity(&self, principal: &Principal, asked: &str, request: &TargetRequest) -> Refused {
+        let correlation_id = self.deny(principal, asked, request, None, Denial::UnknownIdentity);
+        Refused::Denied { correlation_id }
+    }
+
     /// The same decision for whoever only wants to know whether it is a yes: a no is neither explained nor remembered.
     pub fn allowed(
         &self,
@@ -170,6 +176,13 @@ impl Access {
         claims: Option<Claims>,
     ) -> Option<Authorized> {
         self.decide(principal, identity, request, claims).ok()
+    }
+
+    /// Whether this caller may use this identity for anything.
+    pub fn reaches(&self, principal: &Principal, identity: &Identity) -> bool {
+        let directory = self.shared.directory.load();
+        let subject = Subject { principal, workload: directory.workload_of(principal).map(|w| w.uid) };
+        self.shared.snapshot.load().reaching(subject, identity).next().is_some()
     }
 
     /// The revision of what decisions rest on. A decision that was made after reading it holds as long as it stays the same, and no longer

@@ -45,8 +45,14 @@ impl Access {
                     resources: vec![],
                 };
                 let request = TargetRequest::prefixed(&denied.target).unwrap_or_else(asked);
-                let named = Some(denied.identity.as_str()).filter(|name| !name.is_empty());
-                self.explain(&denied.principal, named.and_then(|n| n.parse().ok()).as_ref(), &request)
+                match denied.identity.as_str() {
+                    "" => self.explain(&denied.principal, None, &request),
+                    name => match name.parse() {
+                        Ok(name) => self.explain(&denied.principal, Some(&name), &request),
+                        // Named by what no identity is called: there is nothing to look at.
+                        Err(_) => Explanation::new(&denied.principal, name, denied.target.clone()),
+                    },
+                }
             }
         };
         let reason = match &now.allowed_by {

@@ -24,12 +24,22 @@ pub type SharedDirectory = Published<Directory>;
 pub struct Directory {
     identities: imbl::HashMap<Uid, Arc<Identity>>,
     identity_names: imbl::OrdMap<IdentityName, Uid>,
+    /// By what authorities call them. Two authorities may use one id.
+    identity_ids: imbl::OrdSet<(AuthoritysId, Uid)>,
     workloads: imbl::HashMap<Uid, Arc<Workload>>,
     workload_names: imbl::OrdMap<WorkloadName, Uid>,
     principals: imbl::HashMap<Principal, Uid>,
     secrets: imbl::HashMap<SecretDigest, Arc<Place>>,
     authorities: imbl::HashMap<Uid, Arc<Authority>>,
     authority_names: imbl::OrdMap<AuthorityName, Uid>,
+}
+
+/// What an authority calls a client.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum AuthoritysId {
+    Client(Arc<str>),
+    /// Graph: the object id of the service principal.
+    Object(Arc<str>),
 }
 
 /// Whose a secret is, and when it was used: shared by all states of the registry, because a use changes none of them.
@@ -52,6 +62,22 @@ impl Directory {
     /// By name.
     pub fn identity_named(&self, name: &IdentityName) -> Option<&Arc<Identity>> {
         self.identity_names.get(name).and_then(|uid| self.identities.get(uid))
+    }
+
+    /// All that have this client id at their authorities.
+    pub fn identities_of_client(&self, id: &str) -> impl Iterator<Item = &Arc<Identity>> {
+        self.called(AuthoritysId::Client(id.into()))
+    }
+
+    /// All whose service principals have this object id in their directories.
+    pub fn identities_of_object(&self, id: &str) -> impl Iterator<Item = &Arc<Identity>> {
+        self.called(AuthoritysId::Object(id.into()))
+    }
+
+    fn called(&self, id: AuthoritysId) -> impl Iterator<Item = &Arc<Identity>> {
+        let from = (id.clone(), Uid::new(Wall::default(), [0; 10]));
+        let same = self.identity_ids.range(from..).take_while(move |(found, _)| *found == id);
+        same.filter_map(|(_, uid)| self.identities.get(uid))
     }
 
     /// All, in the order of their names, from the first name after `after`.
@@ -129,6 +155,10 @@ impl Directory {
 
     /// Adds or replaces.
     pub fn put_identity(&mut self, identity: Arc<Identity>) {
+        if let Some(before) = self.identities.get(&identity.uid).cloned() {
+            ids(&before).for_each(|id| drop(self.identity_ids.remove(&(id, before.uid))));
+        }
+        ids(&identity).for_each(|id| drop(self.identity_ids.insert((id, identity.uid))));
         self.identity_names.insert(identity.name.clone(), identity.uid);
         self.identities.insert(identity.uid, identity);
     }
@@ -137,6 +167,7 @@ impl Directory {
     pub fn remove_identity(&mut self, uid: Uid) -> Option<Arc<Identity>> {
         let identity = self.identities.remove(&uid)?;
         self.identity_names.remove(&identity.name);
+        ids(&identity).for_each(|id| drop(self.identity_ids.remove(&(id, uid))));
         Some(identity)
     }
 
@@ -180,6 +211,12 @@ impl Directory {
     }
 }
 
+fn ids(identity: &Identity) -> impl Iterator<Item = AuthoritysId> + use<> {
+    let registration = identity.registration.as_ref();
+    let object = registration.and_then(|r| r.service_principal_id.clone()).map(AuthoritysId::Object);
+    identity.client_id.clone().map(AuthoritysId::Client).into_iter().chain(object)
+}
+
 fn from<'a, K: Ord + Clone>(
     names: &'a imbl::OrdMap<K, Uid>,
     after: Option<&K>,
@@ -191,7 +228,7 @@ fn from<'a, K: Ord + Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Wall;
+    use crate::{IdentityKind, IdentityState, Registration, Wall};
 
     fn workload(n: u8, name: &str, principals: &[&str]) -> Arc<Workload> {
         Arc::new(Workload {
@@ -206,6 +243,50 @@ mod tests {
             updated_at: Wall::default(),
             version: 1,
         })
+    }
+
+    fn identity(n: u8, client: Option<&str>, object: Option<&str>) -> Arc<Identity> {
+        let registration =
+            Registration { service_principal_id: object.map(Into::into), ..Registration::default() };
+        Arc::new(Identity {
+            uid: Uid::new(Wall::from_secs(1), [n; 10]),
+            name: format!("identities/i{n}").parse().unwrap(),
+            display_name: String::new(),
+            labels: Default::default(),
+            kind: IdentityKind::Created,
+            workload: None,
+            authority: Uid::new(Wall::from_secs(1), [n; 10]),
+            state: IdentityState::Active,
+            client_id: client.map(Into::into),
+            registration: Some(registration),
+            credentials: vec![],
+            operation: None,
+            created_at: Wall::default(),
+            updated_at: Wall::default(),
+            version: 1,
+        })
+    }
+
+    #[test]
+    fn an_identity_is_found_by_the_ids_that_it_has_now_and_by_no_other() {
+        let mut directory = Directory::default();
+        directory.put_identity(identity(1, None, None));
+        directory.put_identity(identity(1, Some("a"), Some("o")));
+        directory.put_identity(identity(2, Some("a"), None));
+        let found = |directory: &Directory, id: &str| {
+            directory.identities_of_client(id).map(|i| i.name.id().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&directory, "a"), ["i1", "i2"], "two authorities may call a client the same");
+        assert_eq!(directory.identities_of_object("o").count(), 1);
+        assert_eq!((found(&directory, "o").len(), directory.identities_of_object("a").count()), (0, 0));
+        directory.put_identity(identity(1, Some("b"), None));
+        assert_eq!(
+            (found(&directory, "a").join(" "), found(&directory, "b").join(" ")),
+            ("i2".into(), "i1".into())
+        );
+        assert_eq!(directory.identities_of_object("o").count(), 0);
+        directory.remove_identity(identity(2, None, None).uid);
+        assert!(found(&directory, "a").is_empty());
     }
 
     #[test]

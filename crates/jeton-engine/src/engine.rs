@@ -199,6 +199,16 @@ impl Engine {
         }
     }
 
+    /// The token that may be served when the flight under way has landed, if there is one, or when so much time has passed.
+    pub async fn settled(&self, key: &TokenKey, within: Duration) -> Option<Hit> {
+        let flight = self.shared.index.find(key).and_then(|slot| slot.state().flight.clone());
+        if let Some(landing) = flight {
+            // However it ended: what counts is what is in memory.
+            let _ = tokio::time::timeout(within, landed(landing)).await;
+        }
+        self.cached(key)
+    }
+
     /// Follows a token. Watching counts as use.
     pub fn watch(&self, key: &TokenKey, caller: impl Into<Account>) -> Result<Watch, TokenError> {
         let (shared, caller) = (&self.shared, &caller.into());

@@ -15,7 +15,7 @@ use futures_util::stream;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use jeton_server::door::{Door, DoorSettings, Drain, Listen, Listener, LoopbackDev, serve};
+use jeton_server::door::{Door, DoorSettings, Drain, Listen, Listener, LoopbackDev, Protocol, serve};
 use tonic::{Status, body::Body, server::NamedService, service::Routes};
 
 #[derive(Clone)]
@@ -57,6 +57,7 @@ async fn main() {
     let door = Door {
         name: "answering",
         listener,
+        protocol: Protocol::Http2,
         settings: DoorSettings::default(),
         tls: None,
         authenticate: Some(Arc::new(LoopbackDev)),

@@ -16,6 +16,7 @@ mod token;
 mod watch;
 mod workload;
 
+pub(crate) use error::Failure;
 pub use error::{REASONS, Reason, complete};
 pub use permit::{METHODS, Method, On};
 pub use probe::{AuthorityProbe, DiscoverRequest, ProbeStep, RegistrarShape};

@@ -6,5 +6,6 @@
 mod alarms;
 pub mod door;
 pub mod grpc;
+pub mod managed_identity;
 
 pub use alarms::{Alarm, Alarms};

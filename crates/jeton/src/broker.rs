@@ -26,10 +26,11 @@ use jeton_lifecycle::{
 use jeton_server::{
     Alarms,
     door::{
-        Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Shortcut, Tls, UnixPeers,
-        serve,
+        Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Protocol, Shortcut, Tls,
+        UnixPeers, serve,
     },
     grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
+    managed_identity,
 };
 use jeton_store::{SealingKey, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -44,6 +45,7 @@ use crate::{
     config::{Settings, path_or},
     data_dir::DataDir,
     issuers::bearer_tokens,
+    managed_identity::Opening,
 };
 
 #[cfg(test)]
@@ -81,6 +83,8 @@ pub(crate) struct Doors {
     pub(crate) secured: Option<Secured>,
     /// With TLS too, for administrators.
     pub(crate) admin: Option<Secured>,
+    /// For SDKs of managed identities; some on unix sockets.
+    pub(crate) managed_identity: Vec<Opening>,
 }
 
 /// A listener with TLS.
@@ -96,6 +100,7 @@ pub(crate) struct Secured {
 /// A listener, and who comes there.
 struct Entry {
     name: &'static str,
+    protocol: Protocol,
     listener: Listener,
     tls: Option<Arc<Tls>>,
     authenticate: Option<Arc<dyn Authenticate>>,
@@ -105,7 +110,8 @@ struct Entry {
 impl Entry {
     /// Where the peer's place says who it is.
     fn known(name: &'static str, listener: Listener, authenticate: Arc<dyn Authenticate>) -> Self {
-        Self { name, listener, tls: None, authenticate: Some(authenticate), bearer: None }
+        let authenticate = Some(authenticate);
+        Self { name, protocol: Protocol::Http2, listener, tls: None, authenticate, bearer: None }
     }
 }
 
@@ -264,6 +270,9 @@ impl Running {
             let entry = self.secured("admin (TLS)", secured);
             self.door(entry, admin_routes, None);
         }
+        for opening in tcp.managed_identity {
+            self.managed_identity(opening, &users);
+        }
         let mut entries = vec![Entry::known("data (unix)", data, users)];
         if let Some(listener) = tcp.plain {
             entries.push(Entry::known("data (loopback)", listener, Arc::new(LoopbackDev)));
@@ -277,18 +286,33 @@ impl Running {
         Ok(())
     }
 
+    fn managed_identity(&mut self, opening: Opening, users: &Arc<UnixPeers>) {
+        let settings = &self.settings.managed_identity;
+        let routes = managed_identity::routes(&self.broker, opening.endpoint(settings));
+        let (name, authenticate) = (opening.flavour.door(), opening.authenticate(users));
+        let tls = opening.certificates.map(|certificates| {
+            let tls = Arc::clone(&certificates.tls);
+            certificates.follow(&self.broker.alarms, &mut self.following);
+            tls
+        });
+        let (listener, protocol) = (opening.listener, Protocol::Http1);
+        self.door(Entry { name, protocol, listener, tls, authenticate, bearer: None }, routes, None);
+    }
+
     /// Its certificates are followed from now on.
     fn secured(&mut self, name: &'static str, secured: Secured) -> Entry {
         let Secured { listener, certificates, authenticate, bearer } = secured;
         let tls = Some(Arc::clone(&certificates.tls));
         let bearer = self.tokens.clone().filter(|_| bearer);
         certificates.follow(&self.broker.alarms, &mut self.following);
-        Entry { name, listener, tls, authenticate, bearer }
+        Entry { name, protocol: Protocol::Http2, listener, tls, authenticate, bearer }
     }
 
     fn door(&mut self, entry: Entry, routes: Routes, shortcut: Option<Arc<dyn Shortcut>>) {
-        let Entry { name, listener, tls, authenticate, bearer } = entry;
-        let (mut settings, finishes) = (self.settings.door.clone(), shortcut.is_none());
+        let Entry { name, protocol, listener, tls, authenticate, bearer } = entry;
+        // The admin plane's calls.
+        let finishes = protocol == Protocol::Http2 && shortcut.is_none();
+        let mut settings = self.settings.door.clone();
         if finishes {
             settings.request_deadline_ms = settings.admin_request_deadline_ms;
         }
@@ -296,6 +320,7 @@ impl Running {
         let door = Door {
             name,
             listener,
+            protocol,
             tls,
             settings,
             authenticate,

@@ -4,11 +4,13 @@ pub(crate) mod access;
 pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod authority;
+pub(crate) mod env;
 pub(crate) mod identity;
 mod in_use;
 mod shown;
 pub(crate) mod status;
 pub(crate) mod token;
+mod trust;
 pub(crate) mod workload;
 
 use std::{collections::HashMap, fs::File, io::Read, path::Path};

@@ -16,7 +16,10 @@ use anyhow::Context;
 use jeton_authority::HttpError;
 use jeton_core::Problem;
 use jeton_sandbox::{Description, read_description};
-use jeton_server::door::{Authenticate, Certificates, Listen, Listener, LoopbackDev, TlsSettings};
+use jeton_server::{
+    door::{Authenticate, Certificates, Listen, Listener, LoopbackDev, TlsSettings},
+    managed_identity::{Flavour, ManagedIdentitySettings, Place},
+};
 use jeton_store::SealingKey;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +28,7 @@ use crate::{
     config::{Settings, Sources, path_or},
     data_dir::{DataDir, write_private},
     endpoints::{DevEndpoints, GrpcTls, OidcEndpoints, SandboxEndpoints, VaultEndpoint},
+    managed_identity,
     sandbox::{self, Embedded},
     serve, stop,
 };
@@ -62,9 +66,12 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
         sources.data_dir = Some(folder.path().to_owned());
     }
     let settings = sources.load(&Settings::for_dev(), |settings| {
-        let text =
-            "is for `serve`: `dev --tls` and `dev --mtls` make their own certificates, for the data plane";
-        let given = [("data.tls", &settings.data.tls), ("admin.tls", &settings.admin.tls)];
+        let text = "is for `serve`: `dev` makes its own certificates";
+        let given = [
+            ("data.tls", &settings.data.tls),
+            ("admin.tls", &settings.admin.tls),
+            ("managed_identity.service_fabric_tls", &settings.managed_identity.service_fabric_tls),
+        ];
         let own = given.into_iter().filter(|(_, tls)| tls.is_given()).map(|(key, _)| Problem::new(key, text));
         settings.sockets_that_do_not_fit().into_iter().chain(exposed(settings)).chain(own).collect()
     })?;
@@ -74,20 +81,30 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
     let plain =
         listen("data.listen", settings.data.address(), &data_dir, draw.then_some("grpc.port")).await?;
     let mut doors = Doors { plain, ..Doors::default() };
-    let mut grpc_tls = None;
+    let made = tls::make(data_dir.path(), arguments.mtls)?;
+    let mut settings = settings;
+    settings.managed_identity.service_fabric_tls = TlsSettings {
+        cert_file: made.settings.cert_file.clone(),
+        key_file: made.settings.key_file.clone(),
+        ..TlsSettings::default()
+    };
+    doors.managed_identity = endpoints(&settings.managed_identity, &data_dir, draw).await?;
+    let managed_identity =
+        managed_identity::found(&doors.managed_identity, &settings.managed_identity, Some(&made.ca_file));
+    let mut network = serve::Network { managed_identity, ..serve::Network::default() };
     if arguments.tls || arguments.mtls {
         let address = settings.data.tls_address();
         let listener = listen("data.tls_listen", address, &data_dir, draw.then_some("grpc-tls.port")).await?;
         if let Some(listener) = listener {
-            let mut made = tls::make(data_dir.path(), arguments.mtls)?;
+            let mut tls = made.settings;
             // Whoever says whose tokens count wants to see that they do.
-            made.settings.bearer = arguments.mtls && !settings.access.issuers.is_empty();
-            grpc_tls = listener.tcp_address().map(|address| GrpcTls {
+            tls.bearer = arguments.mtls && !settings.access.issuers.is_empty();
+            network.grpc_tls = listener.tcp_address().map(|address| GrpcTls {
                 address: address.to_string(),
                 ca_file: Some(made.ca_file),
                 clients: made.clients,
             });
-            doors.secured = Some(secured(listener, &made.settings, arguments.mtls)?);
+            doors.secured = Some(secured(listener, &tls, arguments.mtls)?);
         }
     }
     let (description, embedded) = match &arguments.sandbox {
@@ -98,8 +115,11 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
             (embedded.description.clone(), Some(embedded))
         }
     };
+    if settings.managed_identity.gce_scopes == ManagedIdentitySettings::default().gce_scopes {
+        settings.managed_identity.gce_scopes = description.entra.scopes.iter().take(1).cloned().collect();
+    }
     let tour = Tour::new(temporary.is_some());
-    let opening = Opening { doors, grpc_tls, description: &description, tour };
+    let opening = Opening { doors, network, description: &description, tour };
     let mut served = serve_demo(&settings, &data_dir, opening, &stop).await;
     if let Some(folder) = &arguments.sandbox {
         let unreachable = |cause: &(dyn std::error::Error + 'static)| {
@@ -119,9 +139,32 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
 /// What is opened when the demo is there.
 struct Opening<'a> {
     doors: Doors,
-    grpc_tls: Option<GrpcTls>,
+    network: serve::Network,
     description: &'a Description,
     tour: Tour,
+}
+
+/// The listeners for SDKs of managed identities.
+async fn endpoints(
+    settings: &ManagedIdentitySettings,
+    data_dir: &DataDir,
+    draw: bool,
+) -> anyhow::Result<Vec<managed_identity::Opening>> {
+    let mut openings = vec![];
+    for flavour in Flavour::ALL {
+        let (key, file) = (managed_identity::key(flavour), format!("{}.port", flavour.name()));
+        let listener = match settings.endpoint(flavour).place() {
+            Some(Place::Tcp(address)) => {
+                listen(&key, Some(address), data_dir, draw.then_some(&*file)).await?
+            }
+            Some(Place::Unix(_)) => managed_identity::bind(settings.endpoint(flavour), flavour).await?,
+            None => None,
+        };
+        if let Some(listener) = listener {
+            openings.push(managed_identity::Opening::new(flavour, settings, listener)?);
+        }
+    }
+    Ok(openings)
 }
 
 /// With TLS: everybody from loopback, or whoever has a certificate.
@@ -140,7 +183,8 @@ async fn serve_demo(
 ) -> anyhow::Result<()> {
     let sealing = sealing_key(settings, data_dir)?;
     let mut running = Running::start(settings, data_dir, sealing).await?;
-    let callers = opening.grpc_tls.iter().flat_map(|tls| &tls.clients).filter(|client| client.allowed);
+    let callers =
+        opening.network.grpc_tls.iter().flat_map(|tls| &tls.clients).filter(|client| client.allowed);
     let also: Vec<_> = callers.map(|client| client.principal.clone()).collect();
     let provisioning =
         provision::provision(&running, data_dir, opening.description, &also, &mut opening.tour);
@@ -158,7 +202,7 @@ async fn open(
     opening: Opening<'_>,
     demo: Demo,
 ) -> anyhow::Result<()> {
-    let Opening { doors, grpc_tls, description, tour } = opening;
+    let Opening { doors, mut network, description, tour } = opening;
     let dev = DevEndpoints {
         sandbox: sandbox_endpoints(description),
         vault: VaultEndpoint {
@@ -173,7 +217,7 @@ async fn open(
     };
     let (places, address) = (running.places(data_dir), doors.plain.as_ref().and_then(Listener::tcp_address));
     running.open(&places, doors).await?;
-    let network = serve::Network { grpc: address, grpc_tls, admin_tls: None };
+    network.grpc = address;
     serve::announce(data_dir, &places, network, Some(dev))?;
     tour.finish(data_dir.path(), &places, address, description)
 }

@@ -4,6 +4,7 @@
 //! reads it checks that the process is still there.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use anyhow::Context;
 use jeton_core::Principal;
 use serde::{Deserialize, Serialize};
 
-use crate::data_dir::write_private;
+use crate::{data_dir::write_private, managed_identity::AllFound};
 
 const FILE: &str = "endpoints.json";
 
@@ -31,6 +32,9 @@ pub(crate) struct Endpoints {
     /// Where the admin plane listens with TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admin_tls: Option<String>,
+    /// Where SDKs of managed identities ask, by flavour.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) managed_identity: AllFound,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) dev: Option<DevEndpoints>,
 }
@@ -172,6 +176,7 @@ mod tests {
             admin_tls: None,
             grpc_socket: "/tmp/data.sock".into(),
             admin_socket: "/tmp/admin.sock".into(),
+            managed_identity: AllFound::new(),
             dev: None,
         }
     }

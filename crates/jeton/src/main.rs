@@ -9,6 +9,7 @@ mod endpoints;
 mod exit;
 mod issuers;
 mod log;
+mod managed_identity;
 mod output;
 mod reach;
 mod sandbox;
@@ -55,6 +56,10 @@ enum Command {
     Apply(commands::apply::ApplyArguments),
     /// Print the broker's state as a file for `apply`
     Export(commands::apply::ExportArguments),
+    /// Print the variables that point an SDK of managed identities at this broker
+    Env(commands::env::EnvArguments),
+    /// Run a program with those variables set
+    Run(commands::env::RunArguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -77,7 +82,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            Command::Dev(arguments) => dev::run(arguments).await,
+            Command::Dev(arguments) => Box::pin(dev::run(arguments)).await,
             Command::Serve(arguments) => serve::run(arguments).await,
             Command::Sandbox(arguments) => sandbox::run(arguments).await,
             Command::CheckConfig(arguments) => serve::check(&arguments),
@@ -90,6 +95,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Status(arguments) => return commands::status::run(arguments).await,
             Command::Apply(arguments) => commands::apply::apply(arguments).await,
             Command::Export(arguments) => commands::apply::export(arguments).await,
+            Command::Env(arguments) => commands::env::env(arguments).await,
+            Command::Run(arguments) => commands::env::run(arguments).await,
             Command::Completions { shell } => {
                 let mut script = vec![];
                 clap_complete::generate(shell, &mut Arguments::command(), "jeton", &mut script);

@@ -63,7 +63,8 @@ impl Whereabouts {
         }
     }
 
-    fn running(&self) -> anyhow::Result<Endpoints> {
+    /// What a running broker says of itself.
+    pub(crate) fn running(&self) -> anyhow::Result<Endpoints> {
         Endpoints::find(&self.data_dir).map_err(|error| match error {
             Missing::Denied(text) => Refused(text).into(),
             other => Unreachable(other.to_string()).into(),

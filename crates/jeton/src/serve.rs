@@ -13,10 +13,10 @@ use crate::{
     config::{Faults, Settings, Sources},
     data_dir::DataDir,
     endpoints::{DevEndpoints, Endpoints, GrpcTls},
+    managed_identity::{self, AllFound, Opening},
     output, stop,
 };
 
-/// The section of the network listener.
 /// `jeton serve`
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArguments {
@@ -41,13 +41,15 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let doors = doors(&settings).await?;
     let [tls, admin_tls] =
         [&doors.secured, &doors.admin].map(|door| door.as_ref().and_then(|door| door.listener.tcp_address()));
+    let managed_identity = managed_identity::found(&doors.managed_identity, &settings.managed_identity, None);
     let mut running = Running::start(&settings, &data_dir, sealing).await?;
     let places = running.places(&data_dir);
     let mut opened = running.open(&places, doors).await;
     if opened.is_ok() {
         let grpc_tls =
             tls.map(|address| GrpcTls { address: address.to_string(), ca_file: None, clients: vec![] });
-        opened = announce(&data_dir, &places, Network { grpc: None, grpc_tls, admin_tls }, None);
+        let network = Network { grpc: None, grpc_tls, admin_tls, managed_identity };
+        opened = announce(&data_dir, &places, network, None);
         let [tls, admin_tls] = [tls, admin_tls].map(|address| address.map(tracing::field::display));
         tracing::info!(tls, admin_tls, data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
     }
@@ -89,6 +91,7 @@ fn network(settings: &Settings) -> Vec<Problem> {
     }
     problems.extend(listener("data", &data.tls_listen, &data.tls));
     problems.extend(listener("admin", &admin.tls_listen, &admin.tls));
+    problems.extend(managed_identity::problems(&settings.managed_identity));
     problems
 }
 
@@ -120,6 +123,7 @@ fn listener(plane: &'static str, listen: &str, tls: &TlsSettings) -> Vec<Problem
     }
 }
 
+/// The section of a network listener.
 fn section(plane: &'static str) -> &'static str {
     if plane == "admin" { "admin.tls" } else { "data.tls" }
 }
@@ -131,6 +135,7 @@ async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
         plain: None,
         secured: secured("data", data.tls_address(), &data.tls).await?,
         admin: secured("admin", admin.tls_address(), &admin.tls).await?,
+        managed_identity: Opening::all(&settings.managed_identity).await?,
     })
 }
 
@@ -165,15 +170,16 @@ fn sealing_key(settings: &Settings) -> Result<SealingKey, Problem> {
     SealingKey::load(&real).map_err(|e| wrong(e.to_string()))
 }
 
-/// Writes `endpoints.json`: everything listens.
 /// Where the TCP listeners are.
 #[derive(Default)]
 pub(crate) struct Network {
     pub(crate) grpc: Option<SocketAddr>,
     pub(crate) grpc_tls: Option<GrpcTls>,
     pub(crate) admin_tls: Option<SocketAddr>,
+    pub(crate) managed_identity: AllFound,
 }
 
+/// Writes `endpoints.json`: everything listens.
 pub(crate) fn announce(
     data_dir: &DataDir,
     places: &Places,
@@ -188,6 +194,7 @@ pub(crate) fn announce(
         admin_tls: network.admin_tls.map(|a| a.to_string()),
         grpc_socket: places.data_socket.clone(),
         admin_socket: places.admin_socket.clone(),
+        managed_identity: network.managed_identity,
         dev,
     };
     endpoints.write(data_dir.path())

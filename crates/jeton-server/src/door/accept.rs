@@ -24,7 +24,7 @@ use tonic::{body::Body, service::Routes};
 use super::{
     Authenticate, DoorSettings, Drain, Listener, Peer, Shortcut, Tls,
     authority::Hosted,
-    connection,
+    connection, http1,
     listen::Stream,
     places::{Place, Places},
     request::{Common, Shared},
@@ -39,12 +39,32 @@ const MAX_FINISHING: usize = 1_024;
 /// TLS handshakes under way: each costs a signature, and a peer nothing.
 const MAX_HANDSHAKES: usize = 256;
 
+/// What is spoken at a door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2, for gRPC.
+    Http2,
+    /// HTTP/1.1, a request for each connection.
+    Http1,
+}
+
+impl Protocol {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http2 => b"h2",
+            Self::Http1 => b"http/1.1",
+        }
+    }
+}
+
 /// A door and what stands behind it.
 pub struct Door {
     /// What it is called in the log.
     pub name: &'static str,
     /// Where it listens.
     pub listener: Listener,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// Its bounds.
     pub settings: DoorSettings,
     /// The certificate that it shows, and those that it takes; none: plain text.
@@ -154,6 +174,7 @@ impl Accepting {
             most: settings.connections() as u64,
             common: Arc::new(Common {
                 name: door.name,
+                protocol: door.protocol,
                 routes: door.routes,
                 shortcut: door.shortcut,
                 bearer: door.bearer,
@@ -259,7 +280,10 @@ impl Arrival {
         let Self { common, peer, principal, place, since } = self;
         let shown = proof.as_ref().map(|(_, proof)| proof.authenticated.clone());
         let shared = Arc::new(Shared::new(common, peer, principal, shown));
-        connection::serve(stream, shared, since, proof).await;
+        match shared.common.protocol {
+            Protocol::Http2 => connection::serve(stream, shared, since, proof).await,
+            Protocol::Http1 => http1::serve(stream, shared).await,
+        }
         drop(place);
     }
 
@@ -271,7 +295,7 @@ impl Arrival {
         under_way: OwnedSemaphorePermit,
     ) -> Option<(TlsStream<TcpStream>, Option<Proof>)> {
         let deadline = self.since + self.common.settings.first_request_deadline();
-        let (config, verifier) = match tls.handshake() {
+        let (config, verifier) = match tls.handshake(self.common.protocol.alpn()) {
             Ok(Some(begun)) => begun,
             Ok(None) => {
                 self.common.refused(&self.peer, &"there is no server certificate yet");

@@ -22,7 +22,7 @@ use tokio::{
 use tonic::{body::Body, service::Routes};
 
 use super::{
-    Caller, DoorSettings, Drain, Moment, Peer,
+    Caller, DoorSettings, Drain, Moment, Peer, Protocol,
     accept::Counters,
     caller::{Asker, Named},
     deadline,
@@ -46,6 +46,7 @@ pub trait Shortcut: Send + Sync + 'static {
 /// Everything that the connections of one door share.
 pub(crate) struct Common {
     pub(crate) name: &'static str,
+    pub(crate) protocol: Protocol,
     pub(crate) routes: Routes,
     pub(crate) shortcut: Option<Arc<dyn Shortcut>>,
     pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
@@ -257,7 +258,7 @@ async fn long(
     (common.complete)(answered)
 }
 
-async fn routed(common: &Common, request: Request<Body>) -> Response<Body> {
+pub(crate) async fn routed(common: &Common, request: Request<Body>) -> Response<Body> {
     let mut routes = common.routes.clone();
     // The routes are always ready, and cannot fail.
     let Ok(response) = tower::Service::call(&mut routes, request).await;

@@ -150,8 +150,8 @@ impl Tls {
         self.trust.borrow().iter().map(Option::is_some).collect()
     }
 
-    /// What a handshake goes by that begins now; none: there is no certificate to show yet.
-    pub(crate) fn handshake(&self) -> Result<Option<Handshake>, Error> {
+    /// What a handshake goes by that begins now, for this protocol; none: there is no certificate to show yet.
+    pub(crate) fn handshake(&self, alpn: &[u8]) -> Result<Option<Handshake>, Error> {
         let Some(shown) = self.shown.borrow().clone() else { return Ok(None) };
         let verifier = Arc::new(Verifier {
             trust: self.trust.borrow().clone(),
@@ -163,7 +163,7 @@ impl Tls {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::clone(&verifier) as Arc<dyn ClientCertVerifier>)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown.key)));
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Some((Arc::new(config), verifier)))

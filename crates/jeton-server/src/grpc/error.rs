@@ -343,7 +343,7 @@ impl From<Failure> for Status {
 
 impl Failure {
     /// As a caller sees it: with a correlation id, which the log has too, and with a delay where a retry helps and nowhere else.
-    pub(super) fn told(mut self) -> Self {
+    pub(crate) fn told(mut self) -> Self {
         self.retry = self.row().3.then(|| self.retry.unwrap_or(DEFAULT_DELAY));
         if !self.metadata.contains_key("correlation_id") {
             let id = format!("{:032x}", rand::random::<u128>());

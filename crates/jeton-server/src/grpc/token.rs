@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream::FuturesOrdered};
 use jeton_access::Authorized;
 use jeton_core::{
     AuditEvent, AuditKind, AuditOutcome, AuditResource, Claims, Freshness, IdentityName, RoleAssignment,
-    TargetRequest, Token, TokenHash,
+    TargetRequest, Token, TokenHash, TokenKey,
 };
 use jeton_engine::{Account, Ask, Encoded, Hit, Rejected};
 use jeton_proto::v1::{self, token_service_server::TokenService};
@@ -168,7 +168,7 @@ impl Broker {
     }
 
     /// What was asked for as it was asked: in a refusal nothing of it may be true.
-    fn audit_refusal(
+    pub(crate) fn audit_refusal(
         &self,
         caller: &Caller,
         request: &v1::GetTokenRequest,
@@ -205,6 +205,16 @@ impl Broker {
         request: &v1::GetTokenRequest,
         wait: Option<Duration>,
     ) -> Result<v1::GetTokenResponse, Failure> {
+        response(&self.hit(caller, request, wait).await?)
+    }
+
+    /// The token that a caller asks for: from memory, or when the authority has answered.
+    pub(crate) async fn hit(
+        &self,
+        caller: &Caller,
+        request: &v1::GetTokenRequest,
+        wait: Option<Duration>,
+    ) -> Result<Hit, Failure> {
         if !self.tally.has_room() {
             return Err(no_room());
         }
@@ -234,7 +244,22 @@ impl Broker {
         };
         short_enough(authorized.max_lifetime(), hit.token.lifetime())?;
         self.count(caller, &authorized, &hit);
-        response(&hit)
+        Ok(hit)
+    }
+
+    /// A resource refused the token with this SHA-256: if it is the present one, it is refreshed, unless that was done lately.
+    pub(crate) fn report(
+        &self,
+        caller: &Caller,
+        request: &v1::GetTokenRequest,
+        refused: &[u8],
+    ) -> Result<(TokenKey, Rejected), Failure> {
+        let authorized = self.authorize(caller, request)?;
+        let is_refused = |token: &Token| sha256(token).as_ref() == refused;
+        let account = account(caller, &authorized);
+        let reported =
+            self.engine.report_rejected(&authorized.key, account, is_refused).map_err(Failure::from)?;
+        Ok((authorized.key, reported))
     }
 }
 
@@ -309,11 +334,7 @@ impl TokenService for Broker {
             claims: request.claims,
             min_validity: None,
         };
-        let authorized = self.authorize(&caller, &wanted)?;
-        let is_refused = |token: &Token| sha256(token).as_ref() == request.token_sha256.as_slice();
-        let account = account(&caller, &authorized);
-        let reported =
-            self.engine.report_rejected(&authorized.key, account, is_refused).map_err(Failure::from)?;
+        let (_, reported) = self.report(&caller, &wanted, &request.token_sha256)?;
         let outcome = match reported {
             Rejected::Refreshing => v1::ReportOutcome::Refreshing,
             Rejected::Superseded => v1::ReportOutcome::Superseded,

@@ -22,7 +22,8 @@ use http_body_util::StreamBody;
 use jeton_access::BearerTokens;
 use jeton_core::{Clock, SystemClock};
 use jeton_server::door::{
-    Authenticate, Caller, Door, DoorSettings, DoorStats, Drain, Listen, Listener, LoopbackDev, Tls, serve,
+    Authenticate, Caller, Door, DoorSettings, DoorStats, Drain, Listen, Listener, LoopbackDev, Protocol, Tls,
+    serve,
 };
 use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinHandle, time::timeout};
 use tonic::{Status, body::Body, server::NamedService, service::Routes};
@@ -129,6 +130,7 @@ pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Ca
         Door {
             name,
             listener,
+            protocol: Protocol::Http2,
             settings,
             tls,
             authenticate,

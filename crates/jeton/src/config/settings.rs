@@ -9,12 +9,17 @@ use jeton_engine::EngineSettings;
 use jeton_keys::KeysSettings;
 use jeton_lifecycle::LifecycleSettings;
 use jeton_sandbox::SandboxOptions;
-use jeton_server::door::{DoorSettings, TlsSettings, UnixPeerRule};
+use jeton_server::{
+    door::{DoorSettings, TlsSettings, UnixPeerRule},
+    managed_identity::{Flavour, ManagedIdentitySettings},
+};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::log::LogSettings;
 
+/// The first of the ports of `dev`'s endpoints for SDKs of managed identities.
+const FIRST_MANAGED_IDENTITY_PORT: u16 = 7421;
 /// What `sun_path` holds beside its end.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -28,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) sealing: SealingSettings,
     pub(crate) data: DataSettings,
     pub(crate) admin: AdminSettings,
+    pub(crate) managed_identity: ManagedIdentitySettings,
     pub(crate) reflection: ReflectionSettings,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) door: DoorSettings,
@@ -115,6 +121,7 @@ impl Default for Settings {
             sealing: SealingSettings::default(),
             data: DataSettings::default(),
             admin: AdminSettings::default(),
+            managed_identity: ManagedIdentitySettings::default(),
             reflection: ReflectionSettings::default(),
             sandbox: SandboxSettings::default(),
             door: DoorSettings::default(),
@@ -168,6 +175,13 @@ impl Settings {
         let mut settings = Self::default();
         settings.data.listen = "127.0.0.1:7411".into();
         settings.data.tls_listen = "127.0.0.1:7412".into();
+        for (flavour, port) in Flavour::ALL.into_iter().zip(FIRST_MANAGED_IDENTITY_PORT..) {
+            let endpoint = settings.managed_identity.endpoint_mut(flavour);
+            endpoint.listen = format!("127.0.0.1:{port}");
+            if !flavour.by_secret() {
+                endpoint.principal = Principal::loopback_dev().to_string();
+            }
+        }
         settings.reflection.enabled = true;
         settings.log.filter = "warn".into();
         settings.door.max_connections_per_principal = 8_000;
@@ -185,6 +199,7 @@ impl Settings {
             ("node", self.node.validate()),
             ("data", self.data.validate()),
             ("admin", self.admin.validate()),
+            ("managed_identity", self.managed_identity.validate()),
             ("sandbox", self.sandbox.validate()),
             ("door", self.door.validate()),
             ("engine", self.engine.validate()),

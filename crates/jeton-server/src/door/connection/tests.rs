@@ -13,7 +13,7 @@ use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
 use tonic::{body::Body, server::NamedService, service::Routes};
 
 use super::*;
-use crate::door::{ClientCertificates, Drain, Peer, request::Common, seldom::Seldom};
+use crate::door::{ClientCertificates, Drain, Peer, Protocol, request::Common, seldom::Seldom};
 
 /// Answers at once; a stream says nothing and does not end.
 #[derive(Clone)]
@@ -49,6 +49,7 @@ impl tower::Service<Request<Body>> for Service {
 
 fn common(clock: Arc<dyn jeton_core::Clock>, bearer: Option<Arc<dyn BearerTokens>>) -> Arc<Common> {
     Arc::new(Common {
+        protocol: Protocol::Http2,
         name: "test",
         routes: Routes::new(Service),
         shortcut: None,
