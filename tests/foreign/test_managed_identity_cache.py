@@ -99,8 +99,9 @@ def test_the_life_that_is_left_is_counted_for_each_reply(doors):
     while (later := door.ask().json())["expires_in"] == first["expires_in"]:
         assert time.monotonic() < end
         time.sleep(0.1)
-    assert int(later["expires_in"]) < int(first["expires_in"])
-    assert (later["access_token"], later["expires_on"]) == (first["access_token"], first["expires_on"])
+    assert int(later["expires_in"]) < int(first["expires_in"]) and later["access_token"] == first["access_token"]
+    # The end stays where it is, but for whole seconds of two clocks.
+    assert abs(int(later["expires_on"]) - int(first["expires_on"])) <= 1
 
 
 def test_a_token_that_its_caller_saw_rejected_is_not_handed_out_again(doors):
