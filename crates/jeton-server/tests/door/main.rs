@@ -9,6 +9,7 @@ mod descriptors;
 mod drain;
 mod floods;
 mod frames;
+mod http1;
 mod limits;
 mod listeners;
 mod log;

@@ -106,6 +106,7 @@ pub(crate) async fn open_that(settings: DoorSettings, finishes: bool, tls: Optio
 pub(crate) struct Callers {
     /// The door's, in the log.
     pub(crate) name: &'static str,
+    pub(crate) protocol: Protocol,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
     pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
@@ -114,7 +115,15 @@ pub(crate) struct Callers {
 
 impl Default for Callers {
     fn default() -> Self {
-        Self { name: "test", tls: None, authenticate: None, bearer: None, clock: Arc::new(SystemClock) }
+        let protocol = Protocol::Http2;
+        Self {
+            name: "test",
+            protocol,
+            tls: None,
+            authenticate: None,
+            bearer: None,
+            clock: Arc::new(SystemClock),
+        }
     }
 }
 
@@ -124,13 +133,13 @@ pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Ca
     let slow = Slow::default();
     let done = Arc::clone(&slow.0);
     let routes = Routes::new(slow);
-    let Callers { name, tls, authenticate, bearer, clock } = callers;
+    let Callers { name, protocol, tls, authenticate, bearer, clock } = callers;
     let streaming = |path: &str| path.ends_with("/stream");
     let (accepting, stats) = serve(
         Door {
             name,
             listener,
-            protocol: Protocol::Http2,
+            protocol,
             settings,
             tls,
             authenticate,

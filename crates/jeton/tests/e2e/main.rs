@@ -13,6 +13,7 @@ mod faults;
 mod flights;
 mod kills;
 mod limits;
+mod managed_identity;
 mod ports;
 mod registrations;
 mod restart;
