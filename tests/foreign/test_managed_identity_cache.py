@@ -9,6 +9,7 @@ import pytest
 
 from conftest import jeton
 from doors import DOORS, VAULT
+from probes import ask
 
 ORDERS = "https://orders.example"
 PROCESSES, CREDENTIALS = 8, 25
@@ -116,6 +117,20 @@ def test_a_token_that_its_caller_saw_rejected_is_not_handed_out_again(doors):
     assert once_more["access_token"] == renewed["access_token"]
     claims = doors.claims(renewed["access_token"])
     assert (claims["azp"], claims["xms_cc"]) == (client_id, ["CP1"])
+
+
+def test_a_slow_authority_is_asked_once_though_its_callers_try_again(doors, sandbox):
+    """Google's clients give a try three seconds; what the first one began is what the second one gets."""
+    forget(doors, "demo-system")
+    client_id, scope = doors.client_id("demo-system"), f"{ORDERS}/.default"
+    before = sandbox.asked(client_id, scope)
+    sandbox.order(latency_ms=4_000)
+    try:
+        [answer] = ask("python", doors.environment("gce"), [["google", scope]])
+    finally:
+        sandbox.order(latency_ms=None)
+    assert answer.get("sha256") == doors.sha256("demo-system", scope=scope), answer
+    assert sandbox.asked(client_id, scope) - before == 1
 
 
 def test_a_token_that_was_reported_to_the_broker_leaves_the_doors_too(doors, stubs):

@@ -72,6 +72,26 @@ def test_every_selector_leads_to_its_identity(doors, sdk, flavour):
 
 
 @pytest.mark.parametrize("sdk", ["python", "node"])
-def test_application_default_credentials_find_the_metadata_server(doors, sdk):
+def test_googles_default_credentials_find_the_metadata_server(doors, sdk):
     [answer] = ask(sdk, doors.environment("gce"), [["google", SCOPE]])
     assert answer.get("sha256") == doors.sha256("demo-system"), answer
+
+
+def test_googles_client_for_another_account_gets_that_identitys_token(doors):
+    """Node's: Python's asks for the default account, whatever it was given."""
+    [answer] = ask("node", doors.environment("gce"), [["google", SCOPE, "account", "billing"]])
+    assert answer.get("sha256") == doors.sha256("billing"), answer
+
+
+@pytest.mark.parametrize("sdk", ["python", "node", "go", "java", "rust"])
+def test_a_proxy_gets_nothing_that_is_for_this_machine(doors, sdk):
+    # Nobody is at that port.
+    proxies = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")}
+    [answer] = ask(sdk, {**proxies, **doors.environment("app-service")}, [["managed", SCOPE]])
+    assert answer.get("sha256") == doors.sha256("demo-system"), answer
+
+
+def test_msal_has_a_token_replaced_that_a_resource_refused(doors):
+    [answer] = ask("python", doors.environment("service-fabric"), [["msal-challenged", SCOPE]])
+    assert answer.get("sha256") and answer["refused"].get("sha256"), answer
+    assert answer["sha256"] != answer["refused"]["sha256"]

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { createInterface } from "node:readline";
 import { DefaultAzureCredential, ManagedIdentityCredential } from "@azure/identity";
 import { SecretClient } from "@azure/keyvault-secrets";
-import { GoogleAuth } from "google-auth-library";
+import { Compute, GoogleAuth } from "google-auth-library";
 
 const OPTIONS = { client_id: "clientId", object_id: "objectId", resource_id: "resourceId" };
 const DEFAULT_OPTIONS = { client_id: "managedIdentityClientId", resource_id: "managedIdentityResourceId" };
@@ -30,8 +30,10 @@ const CASES = {
   managed: (scope, ...identity) => shown(managed(...identity), scope),
   default: (scope, ...identity) => shown(byDefault(...identity), scope),
   secret: async (url, ...identity) => ({ secret: (await new SecretClient(url, managed(...identity)).getSecret("greeting")).value }),
-  google: async (scope) => {
-    const client = await new GoogleAuth({ scopes: [scope] }).getClient();
+  google: async (scope, _, account) => {
+    const client = account
+      ? new Compute({ serviceAccountEmail: account, scopes: [scope] })
+      : await new GoogleAuth({ scopes: [scope] }).getClient();
     const { token } = await client.getAccessToken();
     return { sha256: sha256(token), expires: Math.floor(client.credentials.expiry_date / 1000) };
   },

@@ -1,6 +1,7 @@
 """Asks azure-identity, MSAL and google-auth for tokens. One case a line on stdin, one JSON object a line on stdout; see ../README.md."""
 
 import asyncio
+import datetime
 import hashlib
 import json
 import sys
@@ -50,20 +51,33 @@ def asynchronous(make):
     return case
 
 
-def msal_alone(scope, selector=None, value=None):
+def managed_by_msal(selector=None, value=None, **more):
     identity = msal.UserAssignedManagedIdentity(**{selector: value}) if selector else msal.SystemAssignedManagedIdentity()
-    with requests.Session() as session:
-        client = msal.ManagedIdentityClient(identity, http_client=session)
-        answer = client.acquire_token_for_client(resource=scope.removesuffix("/.default"))
+    return msal.ManagedIdentityClient(identity, http_client=requests.Session(), **more)
+
+
+def acquired(answer):
     if "access_token" not in answer:
         return {"error": answer["error"], "message": answer.get("error_description", "")}
     return shown(answer["access_token"], time.time() + answer["expires_in"])
 
 
+def msal_alone(scope, *identity):
+    return acquired(managed_by_msal(*identity).acquire_token_for_client(resource=scope.removesuffix("/.default")))
+
+
+def msal_challenged(scope):
+    """What a program does whose token a resource refuses with a claims challenge."""
+    client, resource = managed_by_msal(client_capabilities=["CP1"]), scope.removesuffix("/.default")
+    refused = acquired(client.acquire_token_for_client(resource=resource))
+    challenge = json.dumps({"access_token": {"nbf": {"essential": True, "value": "1"}}})
+    return {**acquired(client.acquire_token_for_client(resource=resource, claims_challenge=challenge)), "refused": refused}
+
+
 def google_default(scope):
     credentials, _ = google.auth.default(scopes=[scope])
     credentials.refresh(google.auth.transport.requests.Request())
-    return shown(credentials.token, credentials.expiry.timestamp() - time.timezone)
+    return shown(credentials.token, credentials.expiry.replace(tzinfo=datetime.timezone.utc).timestamp())
 
 
 def secret(url, *identity):
@@ -77,6 +91,7 @@ CASES = {
     "managed-aio": asynchronous(managed),
     "default-aio": asynchronous(by_default),
     "msal": msal_alone,
+    "msal-challenged": msal_challenged,
     "google": google_default,
     "secret": secret,
 }
