@@ -75,10 +75,18 @@ def test_the_example_reads_the_secret_under_jeton_run(doors, secret, tmp_path, l
     assert (done.returncode, done.stdout) == (0, f"{secret}\n"), done.stderr
 
 
+def test_the_example_as_an_identity_without_the_role_says_what_the_vault_says(doors, tmp_path):
+    run = [BINARY, "run", "--data-dir", doors.broker["data_dir"], "--workload", "demo", "--"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "AZURE_CLIENT_ID": doors.client_id("reports")}
+    command = [*run, *PROGRAMS["python"], doors.broker["vault"]["url"]]
+    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and "does not have the app role" in done.stderr, done.stderr
+
+
 def test_the_examples_know_nothing_of_jeton():
-    sources = [path for path in EXAMPLES.rglob("*") if path.is_file()]
+    sources = subprocess.run(["git", "ls-files"], cwd=EXAMPLES, capture_output=True, text=True, check=True).stdout.split()
     assert len(sources) >= 2 * len(PROGRAMS)
-    assert not [path for path in sources if "jeton" in path.read_text().lower()]
+    assert not [path for path in sources if "jeton" in (EXAMPLES / path).read_text().lower()]
 
 
 def test_the_examples_are_pinned_to_what_runs_here():
