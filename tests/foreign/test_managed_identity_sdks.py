@@ -71,15 +71,16 @@ def test_every_selector_leads_to_its_identity(doors, sdk, flavour):
         assert answer.get("sha256") == expected[identity, scope], (credential, scope, selector, answer)
 
 
-@pytest.mark.parametrize("sdk", ["python", "node"])
+@pytest.mark.parametrize("sdk", ["python", "node", "go"])
 def test_googles_default_credentials_find_the_metadata_server(doors, sdk):
     [answer] = ask(sdk, doors.environment("gce"), [["google", SCOPE]])
     assert answer.get("sha256") == doors.sha256("demo-system"), answer
 
 
-def test_googles_client_for_another_account_gets_that_identitys_token(doors):
-    """Node's: Python's asks for the default account, whatever it was given."""
-    [answer] = ask("node", doors.environment("gce"), [["google", SCOPE, "account", "billing"]])
+@pytest.mark.parametrize("sdk", ["node", "go"])
+def test_googles_clients_for_another_account_get_that_identitys_token(doors, sdk):
+    """Not Python's: it asks for the default account, whatever it was given."""
+    [answer] = ask(sdk, doors.environment("gce"), [["google", SCOPE, "account", "billing"]])
     assert answer.get("sha256") == doors.sha256("billing"), answer
 
 

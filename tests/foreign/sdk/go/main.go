@@ -1,4 +1,4 @@
-// Asks azidentity for tokens. One case a line on stdin, one JSON object a line on stdout; see ../README.md.
+// Asks azidentity and Google's oauth2 for tokens. One case a line on stdin, one JSON object a line on stdout; see ../README.md.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
+	"golang.org/x/oauth2/google"
 )
 
 func main() {
@@ -34,6 +35,17 @@ func main() {
 }
 
 func ask(name, scope string, identity []string) (map[string]any, error) {
+	if name == "google" {
+		account := ""
+		if len(identity) > 0 {
+			account = identity[1]
+		}
+		token, err := google.ComputeTokenSource(account, scope).Token()
+		if err != nil {
+			return nil, err
+		}
+		return shown(token.AccessToken, token.Expiry), nil
+	}
 	credential, err := credential(name, identity)
 	if err != nil {
 		return nil, err
@@ -54,8 +66,11 @@ func ask(name, scope string, identity []string) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	digest := fmt.Sprintf("%x", sha256.Sum256([]byte(token.Token)))
-	return map[string]any{"sha256": digest, "expires": token.ExpiresOn.Unix()}, nil
+	return shown(token.Token, token.ExpiresOn), nil
+}
+
+func shown(token string, expires time.Time) map[string]any {
+	return map[string]any{"sha256": fmt.Sprintf("%x", sha256.Sum256([]byte(token))), "expires": expires.Unix()}
 }
 
 func credential(name string, identity []string) (azcore.TokenCredential, error) {
