@@ -33,6 +33,9 @@ async fn a_token_is_one_flat_object_and_opens_the_vault_for_those_who_have_the_r
     assert_eq!(world.sandbox.vault(billing["access_token"].as_str()).await, 200);
     assert_eq!(world.sandbox.vault(get("identities/reports", VAULT)["access_token"].as_str()).await, 403);
     assert_eq!(world.sandbox.vault(None).await, 401);
+    let by_its_name = format!("{}/.default", world.sandbox.text("/vault/named_resource"));
+    let named = get("identities/billing", &by_its_name);
+    assert_eq!(named["access_token"], billing["access_token"], "another spelling of the same resource");
     let own = world.broker.json(&["token", "get", "--scope", VAULT]);
     assert_eq!(own["identity"], "identities/demo-system");
     assert_eq!(
