@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use tokio::runtime::Handle;
+
 use crate::{
     bearer::BearerFile, broker::Broker, client::Client, clock::Clock, connect::Place, error::Error,
     flight::Core, near::Near, tls::TlsFiles,
@@ -124,9 +126,11 @@ impl Builder {
         }
         let (near, bearer) = (Near::new(max_keys, self.clock.clone()), self.bearer_token_file.clone());
         let place = self.place()?;
+        let runtime = Handle::try_current()
+            .map_err(|_| Error::setting("runtime", "build the client inside of a tokio runtime"))?;
         let shown = place.shown();
         let broker = Broker::new(place.channel()?, bearer.map(BearerFile::new), shown);
-        Client::start(Core::new(near, broker, max_waiting, timeout))
+        Ok(Client::start(Core::new(near, broker, max_waiting, timeout), &runtime))
     }
 
     fn place(self) -> Result<Place, Error> {

@@ -73,16 +73,14 @@ impl Client {
         })
     }
 
-    /// Starts the task. Needs a runtime.
-    pub(crate) fn start(core: Core) -> Result<Self, Error> {
-        let runtime = Handle::try_current()
-            .map_err(|_| Error::setting("runtime", "build the client inside of a tokio runtime"))?;
+    /// Starts the task.
+    pub(crate) fn start(core: Core, runtime: &Handle) -> Self {
         let core = Arc::new(core);
         let kept = Arc::clone(&core);
         let task = runtime.spawn(async move {
             tokio::join!(watch(&kept), poll(&kept));
         });
-        Ok(Self(Arc::new(Inner { core, task: task.abort_handle() })))
+        Self(Arc::new(Inner { core, task: task.abort_handle() }))
     }
 }
 

@@ -122,7 +122,7 @@ struct Landing {
 impl Landing {
     async fn fly(self, old: Option<Token>) -> Outcome {
         let Core { near, broker, timeout, .. } = &*self.core;
-        let (deadline, mut backoff) = (Instant::now() + *timeout, Backoff::default());
+        let (deadline, mut backoff, mut last) = (Instant::now() + *timeout, Backoff::default(), None);
         loop {
             let since = near.since();
             let error = match timeout_at(deadline, broker.token(&self.key)).await {
@@ -131,10 +131,13 @@ impl Landing {
                     None => continue,
                 },
                 Ok(Err(error)) => error,
-                Err(_) => return Err(broker.timed_out(*timeout)),
+                Err(_) => return Err(last.unwrap_or_else(|| broker.timed_out(*timeout))),
             };
             tracing::debug!(%error, "no token yet");
-            pause(&error, &mut backoff, deadline).await.ok_or(error)?;
+            if pause(&error, &mut backoff, deadline).await.is_none() {
+                return Err(error);
+            }
+            last = Some(error);
             // The watch may have been faster.
             if let Some(token) = near.token_of(&self.key)
                 && old.as_ref().is_none_or(|old| !old.0.same(&token.0))

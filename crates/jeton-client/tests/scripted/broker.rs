@@ -21,7 +21,7 @@ use jeton_proto::v1::{
 };
 use prost_types::Timestamp;
 use tokio::{
-    io::{DuplexStream, copy_bidirectional, duplex},
+    io::{AsyncRead, AsyncWrite, DuplexStream, copy_bidirectional, duplex},
     sync::{Notify, mpsc},
     task::AbortHandle,
     time::Instant,
@@ -69,6 +69,8 @@ struct State {
     /// What an added key gets instead of its token.
     refuse_key: Option<(Code, &'static str)>,
     outcome: v1::ReportOutcome,
+    /// The bearer token that calls must bring.
+    bearer: Option<&'static str>,
 }
 
 struct Watch {
@@ -117,13 +119,26 @@ impl Broker {
         if state.down {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let ((near, mut a), (mut b, far)) = (duplex(64 * 1024), duplex(64 * 1024));
+        let (near, far) = duplex(64 * 1024);
+        self.serve(&mut state, far);
+        Ok(near)
+    }
+
+    /// Takes a connection that came otherwise; dropped while the broker is down.
+    pub(crate) fn accept(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let mut state = self.state();
+        if !state.down {
+            self.serve(&mut state, stream);
+        }
+    }
+
+    fn serve(&self, state: &mut State, mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let (mut near, far) = duplex(64 * 1024);
         let wire = tokio::spawn(async move {
-            let _ = copy_bidirectional(&mut a, &mut b).await;
+            let _ = copy_bidirectional(&mut stream, &mut near).await;
         });
         state.wires.push(wire.abort_handle());
         let _ = self.0.connections.send(Ok(far));
-        Ok(near)
     }
 
     /// SIGKILL: connections break, and nobody listens.
@@ -177,6 +192,10 @@ impl Broker {
         self.state().refuse_key = refusal;
     }
 
+    pub(crate) fn want_bearer(&self, bearer: &'static str) {
+        self.state().bearer = Some(bearer);
+    }
+
     pub(crate) fn answer_reports(&self, outcome: v1::ReportOutcome) {
         self.state().outcome = outcome;
     }
@@ -215,6 +234,17 @@ impl Broker {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap()
+    }
+
+    fn authenticate<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let wanted = self.state().bearer.map(|bearer| format!("Bearer {bearer}"));
+        let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        match wanted {
+            Some(wanted) if shown != Some(&wanted) => {
+                Err(refusal(Code::Unauthenticated, "UNAUTHENTICATED", None))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Holds a call back as long as the test says so.
@@ -307,6 +337,7 @@ impl TokenService for Broker {
         request: Request<v1::GetTokenRequest>,
     ) -> Result<Response<v1::GetTokenResponse>, Status> {
         self.0.asked.fetch_add(1, SeqCst);
+        self.authenticate(&request)?;
         let (key, now) = (key_of(request.get_ref()), self.now());
         // What was there when the question came, however long the answer takes.
         let (serial, issued) = *self.state().tokens.entry(key.clone()).or_insert((0, now));
@@ -326,6 +357,7 @@ impl TokenService for Broker {
         request: Request<Streaming<v1::WatchTokensRequest>>,
     ) -> Result<Response<Self::WatchTokensStream>, Status> {
         self.0.opened.fetch_add(1, SeqCst);
+        self.authenticate(&request)?;
         self.held(|state| state.watch.clone()).await?;
         let (answers, mut receiver) = mpsc::unbounded_channel();
         let (broker, mut requests) = (self.clone(), request.into_inner());

@@ -4,7 +4,9 @@
 mod bounds;
 mod broker;
 mod calls;
+mod credential;
 mod outages;
+mod secured;
 mod seeds;
 mod taken_back;
 mod unwatched;

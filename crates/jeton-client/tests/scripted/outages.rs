@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::{BILLING, Broker, HOUR, Instead, SCOPE, until};
 
-/// Callers that ask every ten milliseconds, and fail the test when one of them gets no token.
+/// Callers that ask every fifty milliseconds, and fail the test when one of them gets no token.
 struct Callers {
     tasks: JoinSet<()>,
     stop: Arc<AtomicBool>,
@@ -30,7 +30,7 @@ impl Callers {
                 while !stop.load(SeqCst) {
                     client.token(BILLING, SCOPE).await.unwrap();
                     calls.fetch_add(1, SeqCst);
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             });
         }
@@ -59,7 +59,7 @@ async fn no_call_fails_while_the_broker_is_killed_and_what_it_refreshed_is_seen_
     let client = broker.client();
     let callers = Callers::start(&client);
     until("it is watched", || broker.watched() == [BILLING]).await;
-    for away in [10, 1_000, 60_000, 600_000].map(Duration::from_millis) {
+    for away in [10, 1_000, 100_000].map(Duration::from_millis) {
         broker.kill();
         tokio::time::sleep(away).await;
         let secret = broker.refresh(BILLING);

@@ -30,14 +30,14 @@ async fn a_refreshed_token_is_seen_by_every_caller_and_nobody_asked_for_it() {
     let client = broker.client();
     client.token(BILLING, SCOPE).await.unwrap();
     until("it is watched", || broker.watched() == [BILLING]).await;
-    for _ in 0..100 {
+    for _ in 0..10 {
         tokio::time::sleep(HOUR / 2).await;
         let secret = broker.refresh(BILLING);
         tokio::time::sleep(Duration::from_millis(100)).await;
         let all = join_all((0..50).map(|_| client.token(BILLING, SCOPE))).await;
         assert!(all.into_iter().all(|token| token.unwrap().secret() == secret));
     }
-    assert_eq!((broker.asked(), broker.opened()), (1, 1), "in fifty hours");
+    assert_eq!((broker.asked(), broker.opened()), (1, 1), "in five hours");
 }
 
 #[tokio::test(start_paused = true)]
