@@ -68,7 +68,8 @@ impl BearerFile {
         let mut text = Zeroizing::new(String::new());
         file.take(LONGEST + 1).read_to_string(&mut text).await.map_err(|e| failed(&e))?;
         let token = text.trim();
-        if token.is_empty() || text.len() as u64 > LONGEST {
+        let printable = token.bytes().all(|byte| byte.is_ascii_graphic());
+        if token.is_empty() || !printable || text.len() as u64 > LONGEST {
             return Err(failed(&"it should hold one bearer token and nothing else"));
         }
         let header = Zeroizing::new(format!("Bearer {token}"));
