@@ -62,7 +62,10 @@ impl Client {
         let request = token.0.key.report(token.0.sha256());
         Ok(match core.report(request).await? {
             v1::ReportOutcome::Superseded => {
-                core.ask(&token.0.key, Some(token)).await?;
+                // A question that went out before may bring the old one once more.
+                if core.ask(&token.0.key, Some(token)).await?.0.same(&token.0) {
+                    core.ask(&token.0.key, Some(token)).await?;
+                }
                 Report::Superseded
             }
             v1::ReportOutcome::TooSoon => Report::TooSoon,

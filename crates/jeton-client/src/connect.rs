@@ -20,8 +20,8 @@ use crate::{
 
 /// For a connection with its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a silent peer is asked whether it is there, and how long it may take to say so.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+/// How often a silent peer is asked whether it is there, and how long it may take to say so: together less than a call may take.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3));
 /// A token is a few kilobytes; a broker has no reason to fill more.
 const WINDOW: u32 = 1024 * 1024;
 
@@ -102,6 +102,7 @@ impl Place {
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE.0)
             .keep_alive_timeout(KEEP_ALIVE.1)
+            .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW);
         let place = Arc::new(self);

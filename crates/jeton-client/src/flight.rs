@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{
     FutureExt,
-    future::{BoxFuture, Shared, WeakShared},
+    future::{BoxFuture, Either, Ready, Shared, WeakShared, ready},
 };
 use jeton_proto::v1;
 use tokio::{
@@ -57,11 +57,7 @@ impl Core {
             self.waiting.try_acquire().map_err(|_| Error::TooManyWaiting { most: self.max_waiting })?;
         let (deadline, mut last) = (Instant::now() + self.timeout, None);
         loop {
-            let outcome = match self.join(key, old) {
-                Ok(token) => return Ok(token),
-                Err(flight) => timeout_at(deadline, flight).await,
-            };
-            let error = match outcome {
+            let error = match timeout_at(deadline, self.join(key, old)).await {
                 Ok(Ok(token)) => return Ok(token),
                 Ok(Err(error)) => error,
                 Err(_) => return Err(last.unwrap_or_else(|| self.broker.timed_out(self.timeout))),
@@ -92,15 +88,19 @@ impl Core {
     }
 
     /// The flight under way, or a new one; or the token, if one has landed meanwhile.
-    pub(crate) fn join(self: &Arc<Self>, key: &Key, old: Option<&Token>) -> Result<Token, Shared<Flight>> {
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        key: &Key,
+        old: Option<&Token>,
+    ) -> Either<Ready<Outcome>, Shared<Flight>> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(key).and_then(|(_, flight)| flight.upgrade()) {
-            return Err(flight);
+            return Either::Right(flight);
         }
         if let Some(token) = self.near.token_of(key)
             && old.is_none_or(|old| !old.0.same(&token.0))
         {
-            return Ok(token);
+            return Either::Left(ready(Ok(token)));
         }
         let number = self.next_flight.fetch_add(1, Relaxed);
         let landing = Landing { core: Arc::clone(self), key: key.clone(), number };
@@ -108,7 +108,7 @@ impl Core {
         if let Some(weak) = flight.downgrade() {
             flights.insert(key.clone(), (number, weak));
         }
-        Err(flight)
+        Either::Right(flight)
     }
 }
 

@@ -209,14 +209,17 @@ impl Entry {
         self.token.store(issued);
     }
 
-    /// Whether it should be asked for: nobody sends it, somebody uses it, and the broker has or will have another.
+    /// Whether it should be asked for: somebody uses it, and the broker has or will have another that nobody sends. A watch that has
+    /// said nothing for half of the time between refresh and end is not waited for any longer.
     pub(crate) fn is_due(&self, now: Moment) -> bool {
-        if self.watched.load(Relaxed) || now.boot < self.ask_after.load(Relaxed) {
+        if now.boot < self.ask_after.load(Relaxed) {
             return false;
         }
-        let token = self.token.load();
+        let (token, watched) = (self.token.load(), self.watched.load(Relaxed));
         let used = self.used.load(Relaxed) > token.received.boot >> USE_SHIFT;
-        self.rejected.load(Relaxed) || (used && now.wall >= token.refresh_at)
+        let late = token.refresh_at.midpoint(token.expires_at);
+        let due = if watched { late } else { token.refresh_at };
+        (self.rejected.load(Relaxed) && !watched) || (used && now.wall >= due)
     }
 
     pub(crate) fn current(&self) -> Token {

@@ -32,11 +32,7 @@ async fn ask(core: &Arc<Core>, entry: Arc<Entry>) {
     let old = entry.current();
     let pause = if entry.is_rejected() { BETWEEN_REJECTED } else { BETWEEN };
     entry.asked(core.near.clock.now(), spread(pause));
-    let outcome = match core.join(&entry.key, Some(&old)) {
-        Ok(_) => return,
-        Err(flight) => flight.await,
-    };
-    if let Err(error) = outcome {
+    if let Err(error) = core.join(&entry.key, Some(&old)).await {
         let pause = error.retry_after().unwrap_or(pause).max(pause);
         tracing::debug!(%error, ?pause, "a token is not refreshed yet");
         entry.asked(core.near.clock.now(), spread(pause));

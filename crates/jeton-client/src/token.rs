@@ -31,7 +31,7 @@ pub(crate) struct Issued {
     scopes: Vec<String>,
     /// Milliseconds since the Unix epoch, by the broker's clock.
     pub(crate) issued_at: i64,
-    expires_at: i64,
+    pub(crate) expires_at: i64,
     pub(crate) refresh_at: i64,
     /// When it came.
     pub(crate) received: Moment,

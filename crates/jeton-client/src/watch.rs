@@ -178,12 +178,14 @@ pub(crate) enum Means {
 impl Means {
     pub(crate) fn of(error: &Error) -> Self {
         match (error.code(), error.reason()) {
-            (_, reason) if reason.starts_with("AUTHORITY_") => Self::LaterPerhaps,
-            (_, "TOKENS_REVOKED") => Self::TakenBack,
-            (Some(Code::Aborted), _) => Self::NotWatched(COMPARE),
             (Some(Code::ResourceExhausted), _) => {
                 Self::NotWatched(spread(error.retry_after().unwrap_or_default().max(NO_ROOM)))
             }
+            // Not a broker's words: one always gives a reason.
+            (_, "") => Self::LaterPerhaps,
+            (_, reason) if reason.starts_with("AUTHORITY_") => Self::LaterPerhaps,
+            (_, "TOKENS_REVOKED") => Self::TakenBack,
+            (Some(Code::Aborted), _) => Self::NotWatched(COMPARE),
             (
                 Some(
                     Code::PermissionDenied
@@ -224,6 +226,8 @@ mod tests {
             (Code::Unavailable, "AUTHORITY_UNAVAILABLE"),
             (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             (Code::Internal, "INTERNAL"),
+            (Code::PermissionDenied, ""),
+            (Code::Unauthenticated, "UNAUTHENTICATED"),
         ] {
             assert_eq!(means(code, reason), Means::LaterPerhaps, "{reason}");
         }

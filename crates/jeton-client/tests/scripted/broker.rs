@@ -66,6 +66,8 @@ struct State {
     watches: Vec<Watch>,
     get: Option<Instead>,
     watch: Option<Instead>,
+    /// Watches open, and nothing is read from them.
+    deaf: bool,
     /// What an added key gets instead of its token.
     refuse_key: Option<(Code, &'static str)>,
     outcome: v1::ReportOutcome,
@@ -74,6 +76,7 @@ struct State {
 }
 
 struct Watch {
+    number: u64,
     answers: mpsc::UnboundedSender<Answer>,
     added: HashMap<String, Key>,
 }
@@ -162,6 +165,16 @@ impl Broker {
         }
     }
 
+    /// Forgets what it was asked to send, and says nothing.
+    pub(crate) fn forget_watches(&self) {
+        self.state().watches.iter_mut().for_each(|watch| watch.added.clear());
+    }
+
+    /// Ends all streams without a word.
+    pub(crate) fn end_streams(&self) {
+        self.state().watches.clear();
+    }
+
     /// Another token, and a word to whoever watches; its secret.
     pub(crate) fn refresh(&self, identity: &str) -> String {
         let (key, now) = ((identity.to_owned(), SCOPE.to_owned()), self.now());
@@ -186,6 +199,10 @@ impl Broker {
     pub(crate) fn instead_of_watches(&self, instead: Option<Instead>) {
         self.state().watch = instead;
         self.0.changed.notify_waiters();
+    }
+
+    pub(crate) fn read_nothing(&self) {
+        self.state().deaf = true;
     }
 
     pub(crate) fn refuse_keys(&self, refusal: Option<(Code, &'static str)>) {
@@ -356,15 +373,19 @@ impl TokenService for Broker {
         &self,
         request: Request<Streaming<v1::WatchTokensRequest>>,
     ) -> Result<Response<Self::WatchTokensStream>, Status> {
-        self.0.opened.fetch_add(1, SeqCst);
+        let number = self.0.opened.fetch_add(1, SeqCst);
         self.authenticate(&request)?;
         self.held(|state| state.watch.clone()).await?;
         let (answers, mut receiver) = mpsc::unbounded_channel();
         let (broker, mut requests) = (self.clone(), request.into_inner());
-        self.state().watches.push(Watch { answers: answers.clone(), added: HashMap::new() });
+        let deaf = self.state().deaf;
+        self.state().watches.push(Watch { number, answers, added: HashMap::new() });
         tokio::spawn(async move {
+            if deaf {
+                std::future::pending::<()>().await;
+            }
             while let Some(Ok(request)) = requests.next().await {
-                broker.change(&answers, request);
+                broker.change(number, request);
             }
         });
         let answers = stream::poll_fn(move |context| receiver.poll_recv(context));
@@ -383,11 +404,11 @@ impl TokenService for Broker {
 }
 
 impl Broker {
-    fn change(&self, answers: &mpsc::UnboundedSender<Answer>, request: v1::WatchTokensRequest) {
+    fn change(&self, number: u64, request: v1::WatchTokensRequest) {
         let now = self.now();
         let mut state = self.state();
         let State { watches, tokens, refuse_key, .. } = &mut *state;
-        let Some(watch) = watches.iter_mut().find(|watch| watch.answers.same_channel(answers)) else {
+        let Some(watch) = watches.iter_mut().find(|watch| watch.number == number) else {
             return;
         };
         match request.action {
@@ -403,7 +424,7 @@ impl Broker {
                         Event::Token(response(&key, serial, issued))
                     }
                 };
-                let _ = answers.send(Ok(v1::WatchTokensResponse { id: add.id, event: Some(event) }));
+                let _ = watch.answers.send(Ok(v1::WatchTokensResponse { id: add.id, event: Some(event) }));
             }
             None => panic!("an empty request"),
         }

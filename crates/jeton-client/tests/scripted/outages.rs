@@ -74,7 +74,7 @@ async fn no_call_fails_while_the_broker_is_killed_and_what_it_refreshed_is_seen_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_moves_is_followed_with_all_keys() {
+async fn a_broker_that_moves_or_ends_the_stream_is_followed_with_all_keys() {
     let broker = Broker::start();
     let client = broker.client();
     let names: Vec<_> = (0..300).map(|n| format!("identities/n{n:03}")).collect();
@@ -85,8 +85,12 @@ async fn a_broker_that_moves_is_followed_with_all_keys() {
     let mut all = names.clone();
     all.insert(0, BILLING.to_owned());
     until("all are watched", || broker.watched() == all).await;
-    for _ in 0..5 {
-        broker.drain();
+    for n in 0..5 {
+        if n % 2 == 0 {
+            broker.drain()
+        } else {
+            broker.end_streams()
+        }
         until("all are watched again", || broker.watched() == all).await;
         seen(&broker, &client).await;
     }
