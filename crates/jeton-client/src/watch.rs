@@ -34,6 +34,8 @@ const NO_WATCHES: Duration = Duration::from_secs(300);
 const NO_ROOM: Duration = Duration::from_secs(30);
 /// Requests on their way to the broker; the others wait here.
 const UNDER_WAY: usize = 64;
+/// And so many: a broker that reads nothing gets another stream.
+const MOST_WAITING: usize = 100_000;
 
 /// Keeps a stream open as long as there is something to watch. Does not end by itself.
 pub(crate) async fn watch(core: &Core) {
@@ -82,7 +84,7 @@ impl<'a> Watch<'a> {
         let mut watch = Self { core, followed: HashMap::new(), say: VecDeque::new() };
         let mut compare = interval(COMPARE);
         compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while watch.say.len() <= MOST_WAITING {
             tokio::select! {
                 _ = compare.tick() => watch.compare(),
                 () = core.near.changed.notified() => watch.compare(),
@@ -99,6 +101,7 @@ impl<'a> Watch<'a> {
                 },
             }
         }
+        Ok(())
     }
 
     /// Makes the stream say what the cache says.
@@ -123,35 +126,32 @@ impl<'a> Watch<'a> {
     }
 
     fn take(&mut self, answer: v1::WatchTokensResponse) {
-        let Some(followed) = answer.id.parse().ok().and_then(|id: u64| self.followed.get_mut(&id)) else {
-            return;
-        };
+        let Ok(id) = answer.id.parse::<u64>() else { return };
+        let Some(followed) = self.followed.get_mut(&id) else { return };
         match answer.event {
             Some(Event::Token(v1::GetTokenResponse { token: Some(token), .. })) => {
+                followed.refused_until = None;
                 match self.core.near.renew(&followed.entry, token) {
                     Ok(()) => followed.entry.watched.store(true, Relaxed),
                     Err(error) => tracing::warn!(%error, "a watched token is of no use"),
                 }
             }
-            Some(Event::Failure(failure)) => self.fail(&answer.id, Error::of_watch(failure)),
+            Some(Event::Failure(failure)) => {
+                let error = Error::of_watch(failure);
+                tracing::debug!(%error, "a watched token");
+                match Means::of(&error) {
+                    Means::LaterPerhaps => {}
+                    Means::NotWatched(pause) => {
+                        followed.entry.watched.store(false, Relaxed);
+                        followed.refused_until = Some(Instant::now() + pause);
+                    }
+                    Means::TakenBack => {
+                        self.core.near.take_back(&followed.entry);
+                        self.followed.remove(&id);
+                    }
+                }
+            }
             _ => {}
-        }
-    }
-
-    fn fail(&mut self, id: &str, error: Error) {
-        let Ok(id) = id.parse::<u64>() else { return };
-        let Some(followed) = self.followed.get_mut(&id) else { return };
-        tracing::debug!(%error, "a watched token");
-        match Means::of(&error) {
-            Means::LaterPerhaps => {}
-            Means::NotWatched(pause) => {
-                followed.entry.watched.store(false, Relaxed);
-                followed.refused_until = Some(Instant::now() + pause);
-            }
-            Means::TakenBack => {
-                self.core.near.take_back(&followed.entry);
-                self.followed.remove(&id);
-            }
         }
     }
 }

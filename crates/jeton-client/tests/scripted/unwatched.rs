@@ -47,9 +47,9 @@ async fn a_broker_that_reads_nothing_of_what_is_to_be_watched_holds_nobody_up() 
     let broker = Broker::start();
     broker.read_nothing();
     let client = broker.client();
-    // More than fits into what is under way.
-    for n in 0..900 {
-        client.token(&format!("identities/a-rather-long-name-{n}"), SCOPE).await.unwrap();
+    // More than fits into a window, and more than is under way.
+    for n in 0..100 {
+        client.token(&format!("identities/{n}{}", "x".repeat(2_000)), SCOPE).await.unwrap();
     }
     stays_fresh(&client, &broker).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jeton_client::Target;
 
-use crate::broker::{BILLING, Broker, HOUR, SCOPE, until};
+use crate::broker::{BILLING, Broker, HOUR, Instead, SCOPE, until};
 
 #[tokio::test(start_paused = true)]
 async fn callers_of_one_cold_token_share_one_question_and_the_next_ask_nobody() {
@@ -43,22 +43,20 @@ async fn a_refreshed_token_is_seen_by_every_caller_and_nobody_asked_for_it() {
 #[tokio::test(start_paused = true)]
 async fn an_older_token_that_comes_late_replaces_nothing() {
     let broker = Broker::start();
+    broker.instead_of_watches(Some(Instead::Hang));
     let client = broker.client();
-    let first = client.token(BILLING, SCOPE).await.unwrap();
-    until("it is watched", || broker.watched() == [BILLING]).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    // A question whose answer is held back while the watch brings a newer one.
-    broker.instead_of_tokens(Some(crate::broker::Instead::Hang));
-    broker.answer_reports(jeton_proto::v1::ReportOutcome::Superseded);
-    let reporting = tokio::spawn({
-        let (client, first) = (client.clone(), first.clone());
-        async move { client.report_rejected(&first).await }
-    });
+    client.token(BILLING, SCOPE).await.unwrap();
+    tokio::time::sleep(HOUR / 4).await;
+    client.token(BILLING, SCOPE).await.unwrap();
+    // Asked ahead, and the answer is held back while the watch brings a newer one.
+    broker.instead_of_tokens(Some(Instead::Hang));
     until("it asks", || broker.asked() == 2).await;
+    broker.instead_of_watches(None);
+    until("it is watched", || broker.watched() == [BILLING]).await;
     let secret = broker.refresh(BILLING);
     tokio::time::sleep(Duration::from_millis(100)).await;
     broker.instead_of_tokens(None);
-    reporting.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(client.token(BILLING, SCOPE).await.unwrap().secret(), secret);
 }
 
