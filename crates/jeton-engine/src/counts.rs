@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use jeton_core::{
-    Freshness, Uid,
+    Freshness, Now, Uid,
     metrics::{Buckets, Counter, Histogram, LONG_MICROS, PerKey},
     serve_floor,
 };
@@ -151,10 +151,12 @@ pub struct RefreshCounts {
 pub struct Census {
     /// Slots in each state.
     pub states: HashMap<SlotState, u64>,
-    /// Of each authority where a slot's last request failed: how many such slots, and the least life among their tokens.
-    pub failing: HashMap<Uid, (u64, Option<Duration>)>,
-    /// The same least life of identities.
+    /// Slots whose last request failed, by authority.
+    pub failing: HashMap<Uid, u64>,
+    /// The least time that is left to serve one of their tokens, by authority; a slot that never had one is not among them.
     pub starving: HashMap<Uid, Duration>,
+    /// The same by identity.
+    pub starving_identities: HashMap<Uid, Duration>,
 }
 
 impl Engine {
@@ -206,15 +208,16 @@ impl Engine {
 }
 
 impl Census {
-    fn fails(&mut self, slot: &Slot, cached: Option<&Cached>, now: jeton_core::Now) {
-        let left = cached.map(|c| c.token.remaining(now).saturating_sub(serve_floor(c.token.lifetime())));
-        let (slots, least) = self.failing.entry(slot.key.authority).or_default();
-        *slots += 1;
-        // One without a token has starved.
-        let left = left.unwrap_or_default();
-        *least = Some(least.map_or(left, |least| least.min(left)));
-        let of_identity = self.starving.entry(slot.key.identity).or_insert(left);
-        *of_identity = left.min(*of_identity);
+    fn fails(&mut self, slot: &Slot, cached: Option<&Cached>, now: Now) {
+        *self.failing.entry(slot.key.authority).or_default() += 1;
+        let Some(token) = cached.map(|cached| &cached.token) else { return };
+        let left = token.remaining(now).saturating_sub(serve_floor(token.lifetime()));
+        for (by, key) in
+            [(&mut self.starving, slot.key.authority), (&mut self.starving_identities, slot.key.identity)]
+        {
+            let least = by.entry(key).or_insert(left);
+            *least = left.min(*least);
+        }
     }
 }
 

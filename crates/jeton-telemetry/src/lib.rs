@@ -20,7 +20,7 @@ mod telemetry;
 pub use docs::reference;
 pub use gathered::{Gathered, Observer};
 pub use instruments::{INSTRUMENTS, instrument};
-pub use listener::{Readiness, routes};
+pub use listener::{Judge, Readiness, routes};
 pub use model::{Attribute, Family, Instrument, Kind, Point, Snapshot, Value, Values};
 pub use otlp::{Environment, Otlp, Protocol};
 pub use prometheus::name as prometheus_name;

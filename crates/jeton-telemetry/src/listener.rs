@@ -10,7 +10,7 @@ use axum::{
 };
 use http::{StatusCode, header::CACHE_CONTROL, header::CONTENT_TYPE};
 
-use crate::{Gathered, Resource, prometheus};
+use crate::{Gathered, Resource, Snapshot, prometheus};
 
 /// Whether the broker can serve what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +23,14 @@ pub enum Readiness {
     Unready(&'static str),
 }
 
+/// Who says it, of what was told last.
+pub type Judge = Arc<dyn Fn(&Snapshot) -> Readiness + Send + Sync>;
+
 #[derive(Clone)]
 struct Served {
     gathered: Gathered,
     resource: Arc<Resource>,
-    ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    ready: Judge,
 }
 
 impl fmt::Debug for Served {
@@ -37,11 +40,7 @@ impl fmt::Debug for Served {
 }
 
 /// What stands behind the listener.
-pub fn routes(
-    gathered: Gathered,
-    resource: Resource,
-    ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
-) -> Router {
+pub fn routes(gathered: Gathered, resource: Resource, ready: Judge) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { text(StatusCode::OK, "alive\n") }))
@@ -55,7 +54,8 @@ async fn metrics(State(served): State<Served>) -> Response {
 }
 
 async fn readiness(State(served): State<Served>) -> Response {
-    match (served.ready)() {
+    let snapshot = served.gathered.snapshot().await;
+    match (served.ready)(&snapshot) {
         Readiness::Ready => text(StatusCode::OK, "ready\n"),
         Readiness::Degraded => {
             text(StatusCode::OK, "ready, degraded: `jeton status` says what needs attention\n")

@@ -103,6 +103,17 @@ impl Snapshot {
         self.put(of, &with, Value::Buckets(buckets));
     }
 
+    /// What the series of an instrument have together; histograms have nothing.
+    pub fn total(&self, of: &Instrument) -> f64 {
+        let points = self.0.get(of.name).map_or(&[][..], |family| &family.points);
+        let value = |point: &Point| match &point.value {
+            Value::Whole(count) => *count as f64,
+            Value::Real(value) => *value,
+            Value::Buckets(_) => 0.0,
+        };
+        points.iter().map(value).sum()
+    }
+
     /// In the order of their names.
     pub fn families(&self) -> impl Iterator<Item = &Family> {
         self.0.values()

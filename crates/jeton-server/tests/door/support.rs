@@ -147,6 +147,7 @@ pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Ca
             clock,
             routes,
             shortcut: None,
+            calls: None,
             streaming,
             finishes,
             complete: |r| r,
