@@ -135,7 +135,7 @@ async fn every_documented_metric_has_a_sample_after_a_mixed_load_and_no_secret_i
     // A refresh is due within seconds.
     let world = World::with(
         &["--set", "telemetry.named_identities=[\"identities/orders\"]"],
-        json!({"entra": {"token_lifetime_seconds": 8}}),
+        json!({"token_lifetime_seconds": 20}),
     )
     .await;
     let url = world.broker.endpoints["metrics"].as_str().unwrap().to_owned();
@@ -152,7 +152,8 @@ async fn every_documented_metric_has_a_sample_after_a_mixed_load_and_no_secret_i
     let (status, ..) = got(&url, "/canary-path").await;
     assert_eq!(status, 404);
     // The authority fails from now on, so what is warm starves.
-    world.sandbox.settings(json!({"entra": {"error_rate": 1.0}})).await;
+    let fault = json!({"rate": 1.0, "status": 500, "retry_after_seconds": 0});
+    world.sandbox.settings(json!({"error": fault})).await;
     let failing = || async {
         let (status, head, text) = got(&url, "/metrics").await;
         assert_eq!(status, 200);
