@@ -1,5 +1,7 @@
 //! Metrics as collectors get them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
+
 use std::{sync::Arc, time::Instant};
 
 use axum::{Router, body::Bytes, extract::State, routing::post};

@@ -197,7 +197,7 @@ pub(crate) fn announce(
         admin_tls: network.admin_tls.map(|a| a.to_string()),
         grpc_socket: places.data_socket.clone(),
         admin_socket: places.admin_socket.clone(),
-        metrics: network.metrics.map(|address| metrics::url(address)),
+        metrics: network.metrics.map(metrics::url),
         managed_identity: network.managed_identity,
         dev,
     };

@@ -55,10 +55,10 @@ struct Encoding<'a> {
 impl Encoding<'_> {
     fn metric(&self, family: &Family) -> Metric {
         let instrument = family.instrument;
-        let delta = match (self.temporality, instrument.kind) {
-            (Temporality::Delta, Kind::Counter | Kind::Histogram) => true,
-            (Temporality::LowMemory, Kind::Histogram) => true,
-            _ => false,
+        let delta = match self.temporality {
+            Temporality::Cumulative => false,
+            Temporality::Delta => matches!(instrument.kind, Kind::Counter | Kind::Histogram),
+            Temporality::LowMemory => instrument.kind == Kind::Histogram,
         };
         let (start, before) = match self.before.filter(|_| delta) {
             Some(before) => {

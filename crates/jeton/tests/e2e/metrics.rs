@@ -197,6 +197,37 @@ async fn every_documented_metric_has_a_sample_after_a_mixed_load_and_no_secret_i
 }
 
 #[tokio::test]
+async fn a_broker_that_is_about_to_stop_says_so_while_those_who_wait_are_still_served() {
+    let world = World::start().await;
+    let url = world.broker.endpoints["metrics"].as_str().unwrap().to_owned();
+    let (status, _, body) = got(&url, "/readyz").await;
+    assert_eq!((status, body.as_str()), (200, "ready\n"));
+    world.sandbox.settings(json!({"hang_seconds": 60})).await;
+    let mut tokens = world.broker.tokens().await;
+    let [identity, cold] = ["/identities/0/name", "/scopes/1"]
+        .map(|pointer| world.broker.endpoints.pointer(pointer).unwrap().as_str().unwrap().to_owned());
+    let asking = tokio::spawn(async move { token(&mut tokens, &identity, &cold).await });
+    comes(&url, "/metrics", |_, text| text.contains("\njeton_token_waiting_callers 1\n")).await;
+    world.broker.process.terminate();
+    comes(&url, "/readyz", |status, body| status == 503 && body.contains("about to stop")).await;
+    comes(&url, "/metrics", |_, text| text.contains("\njeton_draining 1\n")).await;
+    asking.abort();
+}
+
+/// Waits for an answer that must come.
+async fn comes(url: &str, path: &str, is_it: impl Fn(u16, &str) -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    loop {
+        let (status, _, body) = got(url, path).await;
+        if is_it(status, &body) {
+            return;
+        }
+        assert!(std::time::Instant::now() < end, "{path} {status}: {body}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_counted_is_pushed_to_the_collector_that_the_environment_names() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
