@@ -19,6 +19,7 @@ use secrecy::SecretString;
 
 use crate::{
     Http, HttpError,
+    calls::Calls,
     classify::Refusal,
     holds::Holds,
     skew::Skews,
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) skews: Skews,
     pub(crate) holds: Holds,
+    pub(crate) calls: Calls,
     /// One for each authority, of the record's present version.
     clients: Mutex<HashMap<Uid, (u64, Http)>>,
     /// Tokens for Graph: registrars' and identities' own. Never served to anyone.
@@ -108,6 +110,7 @@ impl AuthorityClient {
             clock: ports.clock,
             skews: Skews::default(),
             holds: Holds::default(),
+            calls: Calls::default(),
             clients: Mutex::default(),
             graph_tokens: Mutex::default(),
             turns: Mutex::default(),

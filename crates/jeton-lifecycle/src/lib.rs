@@ -8,6 +8,7 @@ mod attach;
 mod audited;
 mod authorities;
 mod busy;
+mod counts;
 mod error;
 mod identities;
 mod list;
@@ -27,6 +28,7 @@ pub mod testing;
 
 pub use attach::{AttachIdentity, AttachMaterial};
 pub use authorities::{AuthorityPatch, CreateAuthority, RegistrarMaterial};
+pub use counts::StepCounts;
 pub use error::LifecycleError;
 pub use identities::{CreateIdentity, IdentityPatch};
 pub use list::{IdentityFilter, Page, page};

@@ -46,6 +46,7 @@ use crate::{
     data_dir::DataDir,
     issuers::bearer_tokens,
     managed_identity::Opening,
+    metrics::Told,
 };
 
 #[cfg(test)]
@@ -70,6 +71,7 @@ pub(crate) struct Running {
     tokens: Option<Arc<dyn BearerTokens>>,
     issuers: TokenTasks,
     doors: Vec<JoinHandle<()>>,
+    told: Told,
     /// Of certificates. They end with this.
     following: JoinSet<()>,
     health: Vec<Health>,
@@ -85,6 +87,8 @@ pub(crate) struct Doors {
     pub(crate) admin: Option<Secured>,
     /// For SDKs of managed identities; some on unix sockets.
     pub(crate) managed_identity: Vec<Opening>,
+    /// For `/metrics`.
+    pub(crate) metrics: Option<Listener>,
 }
 
 /// A listener with TLS.
@@ -139,7 +143,7 @@ impl Running {
         let (audit_settings, audit_clock) = (settings.audit.clone(), Arc::clone(&clock));
         let (trail, audit) =
             Trail::start(data_dir.path(), audit_key, begun, audit_settings, version, audit_clock)?;
-        let trail: Arc<dyn AuditTrail> = Arc::new(trail);
+        let (log, trail): (_, Arc<dyn AuditTrail>) = (trail.clone(), Arc::new(trail));
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
             .context("the signing threads do not start")?;
         let authorities = AuthorityClient::new(jeton_authority::Ports {
@@ -200,7 +204,7 @@ impl Running {
             access,
             tally,
             lifecycle,
-            probe: Arc::new(Probe(authorities)),
+            probe: Arc::new(Probe(authorities.clone())),
             trail,
             clock,
             drain: Drain::default(),
@@ -222,6 +226,7 @@ impl Running {
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
+        let told = Told::start(&settings.telemetry, &broker, &keys, authorities, log);
         let (settings, doors, following, health) = (settings.clone(), vec![], JoinSet::new(), vec![]);
         Ok(Self {
             broker,
@@ -236,6 +241,7 @@ impl Running {
             tokens,
             issuers,
             doors,
+            told,
             following,
             health,
         })
@@ -283,6 +289,11 @@ impl Running {
         for entry in entries {
             self.door(entry, data_routes.clone(), shortcut.clone());
         }
+        if let Some(listener) = tcp.metrics {
+            let (name, protocol) = ("metrics", Protocol::Http1);
+            let entry = Entry { name, protocol, listener, tls: None, authenticate: None, bearer: None };
+            self.door_until(entry, self.told.routes(&self.broker), None, self.told.drain.clone());
+        }
         Ok(())
     }
 
@@ -309,6 +320,16 @@ impl Running {
     }
 
     fn door(&mut self, entry: Entry, routes: Routes, shortcut: Option<Arc<dyn Shortcut>>) {
+        self.door_until(entry, routes, shortcut, self.broker.drain.clone());
+    }
+
+    fn door_until(
+        &mut self,
+        entry: Entry,
+        routes: Routes,
+        shortcut: Option<Arc<dyn Shortcut>>,
+        drain: Drain,
+    ) {
         let Entry { name, protocol, listener, tls, authenticate, bearer } = entry;
         // The admin plane's calls.
         let finishes = protocol == Protocol::Http2 && shortcut.is_none();
@@ -328,11 +349,13 @@ impl Running {
             clock: Arc::clone(&self.broker.clock),
             routes,
             shortcut,
+            calls: Some(Arc::clone(&self.told.calls)),
             streaming,
             finishes,
             complete,
         };
-        let (task, _) = serve(door, self.broker.drain.clone());
+        let (task, stats) = serve(door, drain);
+        self.told.door(name, stats);
         self.doors.push(task);
     }
 
@@ -345,6 +368,7 @@ impl Running {
             what = self.tally.ended() => what,
             what = self.audit.ended() => what,
             what = self.issuers.ended() => what,
+            what = self.told.ended() => what,
             _ = &mut self.events => "the passing on of events",
             _ = doors => "an accept loop",
             Some(_) = self.following.join_next() => "the following of certificates",
@@ -365,6 +389,7 @@ impl Running {
         // After everything that writes to it.
         self.audit.shutdown().await;
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.store.close()).await;
+        self.told.shutdown().await;
     }
 }
 

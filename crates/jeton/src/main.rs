@@ -10,6 +10,7 @@ mod exit;
 mod issuers;
 mod log;
 mod managed_identity;
+mod metrics;
 mod output;
 mod reach;
 mod sandbox;

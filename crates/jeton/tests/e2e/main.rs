@@ -16,6 +16,7 @@ mod flights;
 mod kills;
 mod limits;
 mod managed_identity;
+mod metrics;
 mod ports;
 mod registrations;
 mod restart;
