@@ -71,6 +71,8 @@ def test_it_serves_on_a_read_only_root_as_nobody_without_capabilities_or_a_shell
     status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
     assert set(status["Uid"].split()) == {str(USER)} and set(status["Gid"].split()) == {str(USER)}
     assert (int(status["CapEff"], 16), int(status["CapBnd"], 16), status["NoNewPrivs"]) == (0, 0, "1")
+    # Whose memory is closed to others of its user, is root's in /proc.
+    assert os.stat(f"/proc/{pid}/environ").st_uid == 0
     root = next(line for line in pathlib.Path(f"/proc/{pid}/mountinfo").read_text().splitlines() if line.split()[4] == "/")
     assert "ro" in root.split()[5].split(","), root
     assert run(*podman, "exec", "jeton", "/bin/sh", "-c", "true", ok=False).returncode != 0

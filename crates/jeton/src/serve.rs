@@ -6,6 +6,7 @@ use anyhow::Context;
 use jeton_core::Problem;
 use jeton_server::door::{Certificates, Listen, Listener, TlsSettings};
 use jeton_store::SealingKey;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -39,6 +40,7 @@ pub(crate) async fn run(arguments: ServeArguments, sockets: HandedOver) -> anyho
     let (stop, hangups) = (stop::on_signal()?, reload::hangups()?);
     let settings = load(&arguments.sources)?;
     let filter = settings.log.start();
+    close_memory();
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
     let sealing = sealing_key(&settings).map_err(Faults::from)?;
     let doors = doors(&settings, &Places::of(&settings, &data_dir), sockets).await?;
@@ -61,6 +63,13 @@ pub(crate) async fn run(arguments: ServeArguments, sockets: HandedOver) -> anyho
         running.own(reload.follow(hangups));
     }
     until_stopped(running, &data_dir, opened, &stop).await
+}
+
+/// Private keys are in here: no core file has them, and no other process of this user reads them.
+fn close_memory() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(error = %std::io::Error::from(error), "other processes of this user may read the memory");
+    }
 }
 
 /// Says everything that is wrong with a configuration.
