@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::Request;
-use jeton_server::door::{Door, DoorSettings, Drain, Listen, Listener, LoopbackDev, Tls, serve};
+use jeton_server::door::{Door, DoorSettings, Drain, Listen, Listener, LoopbackDev, Protocol, Tls, serve};
 use tokio::net::TcpStream;
 use tonic::service::Routes;
 
@@ -28,6 +28,7 @@ async fn open(world: &World, tls: Option<Arc<Tls>>) -> SocketAddr {
     let listener = Listener::bind(&listen).await.expect("a free port");
     let address = listener.tcp_address().expect("a TCP listener");
     let door = Door {
+        protocol: Protocol::Http2,
         name: "bench",
         listener,
         settings: DoorSettings::default(),

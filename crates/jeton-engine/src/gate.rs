@@ -61,6 +61,8 @@ pub struct BudgetInfo {
     pub in_flight: u32,
     /// Identities that must not ask before their Retry-After ends.
     pub held_identities: u32,
+    /// What is left of the longest.
+    pub held_for: Duration,
 }
 
 impl Gate {
@@ -134,13 +136,16 @@ impl Gate {
 
     pub(crate) fn budgets(&self, now: Now) -> Vec<BudgetInfo> {
         let holds = locked(&self.holds);
-        let held =
-            |authority| holds.iter().filter(|((a, _), end)| *a == authority && **end > now.boot).count();
+        let held = |authority| {
+            let own = holds.iter().filter(move |((a, _), end)| *a == authority && **end > now.boot);
+            own.map(|(_, end)| end.saturating_since(now.boot))
+        };
         let info = |(authority, purse): (&Uid, &Purse)| BudgetInfo {
             authority: *authority,
             requests_per_second: purse.budget.rate(),
             in_flight: purse.budget.in_flight(),
-            held_identities: u32::try_from(held(*authority)).unwrap_or(u32::MAX),
+            held_identities: u32::try_from(held(*authority).count()).unwrap_or(u32::MAX),
+            held_for: held(*authority).max().unwrap_or_default(),
         };
         locked(&self.purses).iter().map(info).collect()
     }

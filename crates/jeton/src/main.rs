@@ -52,7 +52,7 @@ enum Command {
     Token(commands::token::TokenArguments),
     /// The audit log: verify, list, follow
     Audit(commands::audit::AuditArguments),
-    /// How the broker is doing; exit code 0 healthy, 1 degraded
+    /// How the broker is doing, the worst first; exit code 0 healthy, 1 degraded, 2 down
     Status(commands::status::StatusArguments),
     /// Make the broker's state what a file says; prints the differences first
     Apply(commands::apply::ApplyArguments),
