@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,8 +20,6 @@ def store():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="jeton-image-"))
     yield folder
     run("podman", *options(folder), "rm", "--all", "--force", ok=False)
-    # What containers had mounted is theirs; podman unmounts it.
-    run("podman", *options(folder), "system", "reset", "--force", ok=False)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -89,3 +88,8 @@ def test_it_has_the_binary_its_libraries_and_the_authorities_and_no_more(image):
     libraries = files - named
     assert named <= files and all("/lib" in f"/{name}" and ".so" in name for name in libraries), libraries
     assert all(not path.stat().st_mode & 0o6022 for path in image.rglob("*")), "nobody else writes, nothing is setuid"
+
+
+def test_its_first_stage_builds_with_the_toolchain_of_the_project():
+    channel = re.search(r'channel = "(.*)"', (ROOT / "rust-toolchain.toml").read_text())[1]
+    assert f"rust:{channel}-" in (ROOT / "deploy" / "Containerfile").read_text()

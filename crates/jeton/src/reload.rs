@@ -62,7 +62,7 @@ impl Reload {
             };
             // Files may lie on a disk that does not answer.
             let looked = tokio::task::spawn_blocking(move || {
-                if file.has_changed() || told {
+                if file.is_due(told) {
                     self.read();
                 }
                 (self, file)
@@ -138,16 +138,17 @@ impl File {
         std::fs::read(self.path.as_ref()?).ok().map(Arc::from)
     }
 
-    /// Whether there is something new, and the same as at the look before: while somebody writes, it is let be.
-    fn has_changed(&mut self) -> bool {
+    /// Whether it is to be read: somebody says so, or there is something new, and the same as at the look before. While somebody writes, it
+    /// is let be.
+    fn is_due(&mut self, told: bool) -> bool {
         let now = self.look();
         let rests = now == self.seen;
         self.seen = now;
-        let changed = rests && self.seen != self.read;
-        if changed {
+        let due = told || (rests && self.seen != self.read);
+        if due {
             self.read = self.seen.clone();
         }
-        changed
+        due
     }
 }
 
@@ -161,16 +162,19 @@ mod tests {
         let path = folder.path().join("jeton.toml");
         std::fs::write(&path, "a").unwrap();
         let mut file = File::new(Some(path.clone()));
-        assert!(!file.has_changed());
+        assert!(!file.is_due(false));
         std::fs::write(&path, "ab").unwrap();
-        assert!(!file.has_changed());
+        assert!(!file.is_due(false));
         std::fs::write(&path, "abc").unwrap();
-        assert!(!file.has_changed());
-        assert!(file.has_changed(), "it rests");
-        assert!(!file.has_changed(), "and is read once");
+        assert!(!file.is_due(false));
+        assert!(file.is_due(false), "it rests");
+        assert!(!file.is_due(false), "and is read once");
         std::fs::remove_file(&path).unwrap();
-        assert!(!file.has_changed() && file.has_changed(), "one that is gone is to be heard of");
-        assert!(!File::new(None).has_changed());
+        assert!(!file.is_due(false) && file.is_due(false), "one that is gone is to be heard of");
+        std::fs::write(&path, "abcd").unwrap();
+        assert!(file.is_due(true), "whoever says so does not wait");
+        assert!(!file.is_due(false), "and is not told twice");
+        assert!(!File::new(None).is_due(false));
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub(crate) async fn run(arguments: ServeArguments, sockets: HandedOver) -> anyho
         let alarms = running.broker.alarms.clone();
         let reload = Reload { sources: arguments.sources, load, filter, alarms, settings };
         running.own(reload.follow(hangups));
+        running.own(supervisor::keep_telling());
     }
     until_stopped(running, &data_dir, opened, &stop).await
 }

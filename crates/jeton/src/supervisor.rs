@@ -46,6 +46,8 @@ pub(crate) enum State<'a> {
     /// Its configuration is read again. Ready comes after it.
     Reloading,
     Stopping,
+    /// It still turns.
+    Alive,
 }
 
 /// Tells the supervisor, if there is one.
@@ -54,6 +56,23 @@ pub(crate) fn tell(state: &State<'_>) {
     if let Err(error) = send(&place, &state.text()) {
         tracing::warn!(%error, ?place, "the supervisor cannot be told ({state:?})");
     }
+}
+
+/// Tells it again and again that the process still turns, where it wants to hear that (`WatchdogSec=`). Never ends.
+pub(crate) async fn keep_telling() {
+    let Some(within) = watched() else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval(within / 2);
+    loop {
+        ticks.tick().await;
+        tell(&State::Alive);
+    }
+}
+
+/// How long the supervisor waits for that.
+fn watched() -> Option<Duration> {
+    let ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| pid.parse() == Ok(std::process::id()));
+    let within = std::env::var("WATCHDOG_USEC").ok()?.parse().ok().filter(|within| ours && *within > 1)?;
+    Some(Duration::from_micros(within))
 }
 
 impl State<'_> {
@@ -66,6 +85,7 @@ impl State<'_> {
                 format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS=Reading the configuration\n")
             }
             Self::Stopping => "STOPPING=1\nSTATUS=Draining\n".into(),
+            Self::Alive => "WATCHDOG=1\n".into(),
         }
     }
 }

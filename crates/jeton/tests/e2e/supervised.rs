@@ -60,6 +60,12 @@ impl Place {
         (output.status.code(), status.to_string())
     }
 
+    fn supervisor(&self) -> UnixDatagram {
+        let supervisor = UnixDatagram::bind(self.at("notify")).unwrap();
+        supervisor.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        supervisor
+    }
+
     /// Starts it with a socket at its third descriptor, under these names.
     fn hand_over(&self, socket: &UnixListener, names: &str) -> Process {
         let input = OwnedFd::from(socket.try_clone().unwrap()).into();
@@ -89,8 +95,7 @@ async fn asked(socket: &Path) -> Code {
 #[test]
 fn a_configuration_that_changes_counts_where_it_can_names_what_waits_and_changes_nothing_when_it_is_wrong() {
     let place = Place::new();
-    let supervisor = UnixDatagram::bind(place.at("notify")).unwrap();
-    supervisor.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    let supervisor = place.supervisor();
     let first = format!("export NOTIFY_SOCKET={}", place.at("notify").display());
     let mut process = Process::after(&first, &place.arguments(), &place.at("log"));
     assert_eq!(heard(&supervisor), "READY=1\nSTATUS=Serving\n");
@@ -122,6 +127,21 @@ fn a_configuration_that_changes_counts_where_it_can_names_what_waits_and_changes
     assert_eq!(place.status(&[]).0, Some(0));
     process.terminate();
     assert_eq!(heard(&supervisor), "STOPPING=1\nSTATUS=Draining\n");
+    assert!(process.ended().success());
+}
+
+#[test]
+fn a_supervisor_that_wants_to_hear_of_life_does() {
+    let place = Place::new();
+    let supervisor = place.supervisor();
+    let first = format!("export WATCHDOG_USEC=20000 NOTIFY_SOCKET={}", place.at("notify").display());
+    let mut process = Process::after(&first, &place.arguments(), &place.at("log"));
+    assert_eq!(heard(&supervisor), "READY=1\nSTATUS=Serving\n");
+    for _ in 0..3 {
+        assert_eq!(heard(&supervisor), "WATCHDOG=1\n");
+    }
+    process.terminate();
+    while heard(&supervisor) != "STOPPING=1\nSTATUS=Draining\n" {}
     assert!(process.ended().success());
 }
 
