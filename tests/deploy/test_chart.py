@@ -66,12 +66,17 @@ def test_pods_may_do_nothing_that_the_broker_does_not_need(values):
     writable = [mount["name"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
     assert set(writable) <= {"data", "socket"}
     assert all(probe in container for probe in ("startupProbe", "livenessProbe", "readinessProbe"))
-    assert not spec.get("hostNetwork") and ("hostPID" not in spec or "daemonset" in values.stem)
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
 
 
 def test_a_deployment_never_has_two_brokers_on_one_claim():
     spec = one(rendered(CHART / "ci" / "deployment-values.yaml"), "Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_a_pod_asks_the_broker_of_its_own_node():
+    assert one(rendered(CHART / "ci" / "daemonset-values.yaml"), "Service")["spec"]["internalTrafficPolicy"] == "Local"
+    assert "internalTrafficPolicy" not in one(rendered(CHART / "ci" / "deployment-values.yaml"), "Service")["spec"]
 
 
 def test_the_token_of_the_account_is_in_the_pod_only_where_tokens_are_reviewed():
@@ -89,8 +94,19 @@ def test_nobody_comes_and_nothing_goes_beside_what_the_policy_names():
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert [rule["ports"][0]["port"] for rule in policy["ingress"]] == ["grpc-tls", "metrics"]
     assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53]
-    policy = one(rendered(CHART / "ci" / "daemonset-values.yaml"), "NetworkPolicy")["spec"]
+    policy = one(rendered(CHART / "ci" / "socket-values.yaml"), "NetworkPolicy")["spec"]
     assert policy["ingress"] == []
+
+
+def test_metrics_stay_in_the_cluster_whoever_the_service_of_tokens_is_open_to():
+    documents = rendered(CHART / "ci" / "everything-values.yaml")
+    services = {d["metadata"]["name"]: d for d in documents if d["kind"] == "Service"}
+    types = {name: (d["spec"]["type"], [port["name"] for port in d["spec"]["ports"]]) for name, d in services.items()}
+    assert types == {"broker": ("LoadBalancer", ["grpc-tls"]), "broker-metrics": ("ClusterIP", ["metrics"])}
+    watched = one(documents, "ServiceMonitor")["spec"]["selector"]["matchLabels"].items()
+    assert [name for name, d in services.items() if watched <= d["metadata"]["labels"].items()] == ["broker-metrics"]
+    (container,) = pod(documents)["containers"]
+    assert [container[p]["httpGet"]["path"] for p in ("livenessProbe", "readinessProbe")] == ["/livez", "/readyz"]
 
 
 @pytest.mark.parametrize(

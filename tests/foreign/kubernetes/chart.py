@@ -79,6 +79,7 @@ def test_a_deployment_is_installed_under_the_restricted_standard_upgraded_and_le
 
 
 def test_brokers_on_nodes_are_installed_where_pods_may_use_folders_of_the_node(cluster):
+    helm(cluster, "nodes", "install", "socket", CHART, "-f", CHART / "ci" / "socket-values.yaml")
     helm(cluster, "nodes", "install", "jeton", CHART, "-f", CHART / "ci" / "daemonset-values.yaml")
     made = workload(cluster, "nodes", "daemonsets", "jeton")
     assert pod(cluster, "nodes", made).ok

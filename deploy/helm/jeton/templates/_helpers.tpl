@@ -46,11 +46,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* A probe: the listener of metrics at that path, or the command line. */}}
 {{- define "jeton.probe" -}}
-{{- if .root.Values.metrics.enabled }}
+{{- if .root.Values.metrics.enabled -}}
 httpGet:
   path: {{ .path }}
   port: metrics
-{{- else }}
+{{- else -}}
 exec:
   command: [/usr/bin/jeton, status, --alive, --data-dir, /var/lib/jeton]
 {{- end }}
@@ -84,9 +84,6 @@ spec:
   {{- end }}
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
-  {{- end }}
-  {{- if and (include "jeton.onNodes" .) .Values.socket.hostPID }}
-  hostPID: true
   {{- end }}
   securityContext:
     runAsNonRoot: true
