@@ -168,10 +168,9 @@ impl Observed {
     }
 
     /// The named identities, and those that are worst off beside them.
-    fn worst(&self, to: &mut Snapshot, of: &'static Instrument, mut all: Vec<(&str, Duration)>) {
-        let named = &self.settings.named_identities;
-        let (chosen, mut others): (Vec<_>, Vec<_>) =
-            all.drain(..).partition(|(name, _)| named.iter().any(|named| named == name));
+    fn worst(&self, to: &mut Snapshot, of: &'static Instrument, all: Vec<(&str, Duration)>) {
+        let named = |name: &str| self.settings.named_identities.iter().any(|named| named == name);
+        let (chosen, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| named(name));
         let most = self.settings.worst_identities;
         if others.len() > most {
             others.select_nth_unstable_by_key(most, |(_, left)| *left);

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use crate::support::{JETON, Process, World, ends_in_time, terminate, until};
 
-fn sealing_key(path: &Path) {
+pub(crate) fn sealing_key(path: &Path) {
     fs::write(path, [7_u8; 32]).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
@@ -25,6 +25,7 @@ async fn serve_runs_without_a_sandbox_and_stops_in_order() {
         Process::start(&["serve", "--config", config.to_str().unwrap()], &folder.path().join("log"));
     let endpoints = process.announces(&data_dir.join("endpoints.json"));
     assert!(endpoints["grpc"].is_null(), "no TCP without authentication");
+    assert!(endpoints["metrics"].is_null(), "nobody asked for it");
     let status =
         Command::new(JETON).args(["status", "--data-dir", data_dir.to_str().unwrap()]).output().unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
