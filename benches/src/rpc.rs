@@ -35,9 +35,9 @@ async fn open(world: &World, tls: Option<Arc<Tls>>, calls: Option<Arc<Calls>>) -
     let listener = Listener::bind(&listen).await.expect("a free port");
     let address = listener.tcp_address().expect("a TCP listener");
     let door = Door {
+        protocol: Protocol::Http2,
         name: "bench",
         listener,
-        protocol: Protocol::Http2,
         settings: DoorSettings::default(),
         tls,
         authenticate: Some(Arc::new(LoopbackDev)),

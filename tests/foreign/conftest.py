@@ -93,6 +93,13 @@ def broker(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def doors(broker):
+    from doors import Doors
+
+    return Doors(broker)
+
+
+@pytest.fixture(scope="session")
 def stubs(tmp_path_factory):
     """Stubs generated from proto/ by grpcio-tools, as any Python user would make them."""
     out = tmp_path_factory.mktemp("stubs")

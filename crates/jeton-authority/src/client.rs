@@ -8,7 +8,7 @@ use std::{
 };
 
 use jeton_core::{
-    Assertions, Authority, BoxFuture, Clock, Credential, Identity, IdentityKind, IssuedToken,
+    Assertions, Authority, BoxFuture, Clock, Credential, Identity, IdentityKind, IssuedToken, OperationKind,
     SharedDirectory, Target, Token, TokenKey, Uid, Wall,
     profile::{AuthorityLimits, ErrorClass, RegistrationStyle, TargetStyle},
 };
@@ -237,7 +237,9 @@ impl Inner {
         let outcome = self.grant(authority, client, &target, None).await;
         outcome.map(drop).map_err(|refused| {
             // Right after a registration an unknown client or key only means that the change has not spread.
-            let fresh = identity.kind == IdentityKind::Created && self.spreading(identity, credential);
+            let proved = identity.operation.as_ref().is_some_and(|o| o.kind == OperationKind::Verify);
+            let created = identity.kind == IdentityKind::Created;
+            let fresh = created && !proved && self.spreading(identity, credential);
             let class = match refused.class {
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient if fresh => RegistryErrorClass::Transient,
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient | ErrorClass::Permanent => {

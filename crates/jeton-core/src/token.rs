@@ -102,6 +102,11 @@ impl Token {
         self.expires_at.saturating_since(now.wall).min(self.expires_boot.saturating_since(now.boot))
     }
 
+    /// How long it may still be served, by the more pessimistic clock.
+    pub fn served_for(&self, now: Now) -> Duration {
+        self.remaining(now).saturating_sub(serve_floor(self.lifetime()))
+    }
+
     /// Whether the token may be served now.
     pub fn freshness(&self, now: Now) -> Freshness {
         self.phases().at(now)

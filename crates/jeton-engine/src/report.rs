@@ -1,17 +1,17 @@
 //! What else is asked of the engine: rejected tokens, evictions, and what it holds.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jeton_core::{Freshness, Now, Token, TokenKey, Uid, Wall};
 
 use crate::{
-    Account, BudgetInfo, Engine, TokenError,
+    Account, BudgetInfo, Engine, IssueError, TokenError,
     flight::Wish,
     slot::{Cached, Slot},
 };
 
 /// At most one forced refresh per key in this time.
-const FORCED_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+const FORCED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a report of a rejected token led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,10 @@ pub struct SlotInfo {
     pub last_used: Wall,
     /// Whether it is kept fresh although nobody asks.
     pub pinned: bool,
+    /// How long the token may still be served; nothing: there is none, or not any more.
+    pub served_for: Duration,
     /// Why the last try failed, if it did.
-    pub last_error: Option<Arc<str>>,
+    pub last_error: Option<IssueError>,
 }
 
 /// Where a slot's token is in its life.
@@ -190,6 +192,7 @@ fn info(slot: &Slot, now: Now) -> SlotInfo {
         refresh_at: cached.as_ref().map(|c| c.token.refresh_at),
         last_used: slot.last_used_wall(),
         pinned: slot.is_pinned(now),
-        last_error: slot.state().last_error.as_ref().map(|e| Arc::clone(&e.message)),
+        served_for: cached.as_ref().map_or(Duration::ZERO, |c| c.token.served_for(now)),
+        last_error: slot.state().last_error.clone(),
     }
 }

@@ -354,6 +354,9 @@ impl Shared {
             identity.state = IdentityState::Failed;
         } else if permanent && kind == OperationKind::Rotate && step == Step::Registered {
             abandon_pending(&mut identity, &mut writes);
+        } else if permanent && kind == OperationKind::Verify && identity.kind == IdentityKind::Created {
+            // What came from a backup is not what the authority knows: another key takes its place.
+            identity.operation = Some(Operation::new(OperationKind::Rotate, now));
         }
         self.touch(&mut identity);
         writes.insert(0, Write::Identity(Box::new(identity)));

@@ -41,6 +41,10 @@ pub struct Description {
 pub struct VaultPlace {
     /// Its base URL.
     pub url: String,
+    /// Its base URL for clients that verify the challenge's resource. The name must resolve to loopback.
+    pub named_url: String,
+    /// The resource that it asks for there.
+    pub named_resource: String,
     /// The scope of a token for it.
     pub scope: String,
     /// The name of a secret in it.

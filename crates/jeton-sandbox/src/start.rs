@@ -220,7 +220,7 @@ async fn listen(data_dir: &Path, file: &str, wanted: SocketAddr) -> Result<TcpLi
 
 fn describe(data_dir: &Path, authority: &TcpListener, vault: &TcpListener) -> io::Result<Description> {
     let url = format!("https://localhost:{}", authority.local_addr()?.port());
-    let vault_url = format!("https://localhost:{}", vault.local_addr()?.port());
+    let vault_port = vault.local_addr()?.port();
     let tenant = kept(&data_dir.join("tenant"), || Uuid::new_v4().to_string())?;
     let authority = format!("{url}/{tenant}");
     let oidc = format!("{url}/oidc");
@@ -228,7 +228,9 @@ fn describe(data_dir: &Path, authority: &TcpListener, vault: &TcpListener) -> io
         pid: std::process::id(),
         ca_file: data_dir.join(CA_FILE),
         vault: VaultPlace {
-            url: vault_url,
+            url: format!("https://localhost:{vault_port}"),
+            named_url: format!("https://{}.{}:{vault_port}", vault::SECRET_NAME, vault::DOMAIN),
+            named_resource: format!("https://{}:{vault_port}", vault::DOMAIN),
             scope: format!("{}/.default", graph::VAULT_API),
             secret: vault::SECRET_NAME.into(),
         },

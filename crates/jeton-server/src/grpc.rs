@@ -8,6 +8,7 @@ mod error;
 mod identity;
 mod permit;
 mod probe;
+mod problems;
 mod revoke;
 mod routes;
 mod shortcut;

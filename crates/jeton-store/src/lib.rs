@@ -5,6 +5,7 @@
 //! stands in any of them in clear.
 
 mod access;
+mod backup;
 mod database;
 mod identities;
 mod recorded;
@@ -14,5 +15,6 @@ mod store;
 mod tokens;
 mod uses;
 
+pub use backup::{Backup, BackupError, backup, restore};
 pub use sealing::{SealingKey, SealingKeyError};
 pub use store::{OpenError, Store};

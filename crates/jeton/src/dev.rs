@@ -215,6 +215,7 @@ async fn open(
         sandbox: sandbox_endpoints(description),
         vault: VaultEndpoint {
             url: description.vault.url.clone(),
+            named_url: description.vault.named_url.clone(),
             scope: description.vault.scope.clone(),
             secret: description.vault.secret.clone(),
         },

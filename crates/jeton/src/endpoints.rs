@@ -97,6 +97,8 @@ pub(crate) struct OidcEndpoints {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct VaultEndpoint {
     pub(crate) url: String,
+    /// For clients that verify the challenge's resource; the name must resolve to loopback.
+    pub(crate) named_url: String,
     pub(crate) scope: String,
     pub(crate) secret: String,
 }

@@ -10,14 +10,20 @@
 //! | 5 | not found |
 //! | 6 | it exists already, or its state does not allow the change |
 //! | 7 | try again later: overloaded, throttled or past a deadline |
+//!
+//! `status` is a check, with codes of its own: 0 healthy, 1 degraded, 2 down.
 
 use std::{error::Error, process::ExitCode};
 
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt;
 
-/// The code of `status` for a broker that is degraded.
+/// The codes of `status`, which are those of a check: healthy,
+pub(crate) const HEALTHY: u8 = 0;
+/// degraded: something needs attention,
 pub(crate) const DEGRADED: u8 = 1;
+/// and down: nobody answers.
+pub(crate) const DOWN: u8 = 2;
 
 /// What the command line or a file that it names says cannot be meant.
 #[derive(Debug, thiserror::Error)]

@@ -51,12 +51,16 @@ enum Command {
     Token(commands::token::TokenArguments),
     /// The audit log: verify, list, follow
     Audit(commands::audit::AuditArguments),
-    /// How the broker is doing; exit code 0 healthy, 1 degraded
+    /// How the broker is doing, the worst first; exit code 0 healthy, 1 degraded, 2 down
     Status(commands::status::StatusArguments),
     /// Make the broker's state what a file says; prints the differences first
     Apply(commands::apply::ApplyArguments),
     /// Print the broker's state as a file for `apply`
     Export(commands::apply::ExportArguments),
+    /// Copy the registry of a data directory, while its broker runs, into a file
+    Backup(commands::backup::BackupArguments),
+    /// Make a data directory from such a file
+    Restore(commands::backup::RestoreArguments),
     /// Print the variables that point an SDK of managed identities at this broker
     Env(commands::env::EnvArguments),
     /// Run a program with those variables set
@@ -96,6 +100,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Status(arguments) => return commands::status::run(arguments).await,
             Command::Apply(arguments) => commands::apply::apply(arguments).await,
             Command::Export(arguments) => commands::apply::export(arguments).await,
+            Command::Backup(arguments) => commands::backup::backup(arguments).await,
+            Command::Restore(arguments) => commands::backup::restore(arguments).await,
             Command::Env(arguments) => commands::env::env(arguments).await,
             Command::Run(arguments) => commands::env::run(arguments).await,
             Command::Completions { shell } => {

@@ -25,6 +25,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("jeton-issuers", &["jeton-access", "jeton-core", "jeton-http"]),
     ("jeton-store", &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access"]),
     ("jeton-server", &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access", "jeton-proto"]),
+    ("jeton-client", &["jeton-proto"]),
     ("loadtest", &["jeton-proto"]),
     (
         "benches",

@@ -1,10 +1,9 @@
 //! StatusService.
 
-use std::collections::HashMap;
+use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use jeton_access::AdminCall;
-use jeton_core::{Directory, IdentityState, Object, Uid};
-use jeton_engine::SlotState;
+use jeton_core::{CredentialKind, Directory, Object, Uid};
 use jeton_proto::v1::{self, status_service_server::StatusService};
 use tonic::{Request, Response, Status};
 
@@ -12,8 +11,12 @@ use super::{
     convert::{page_size, timestamp, wire_duration},
     error::Failure,
     permit::object,
+    problems::{is_failing, sees},
     routes::Broker,
 };
+
+/// Certificates that are shown.
+const MAX_CERTIFICATES: usize = 10;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -28,9 +31,14 @@ impl StatusService for Broker {
             *identities.entry(format!("{:?}", identity.state).to_lowercase()).or_default() += 1;
         }
         let mut tokens: HashMap<String, u64> = HashMap::new();
+        let mut failing: HashMap<Uid, (u32, Duration)> = HashMap::new();
         for slot in self.engine.slots().into_iter().filter(|slot| sees(&call, &directory, slot.key.identity))
         {
             *tokens.entry(slot.state.as_str().to_owned()).or_default() += 1;
+            if is_failing(&slot) {
+                let (count, least) = failing.entry(slot.key.authority).or_insert((0, Duration::MAX));
+                (*count, *least) = (*count + 1, slot.served_for.min(*least));
+            }
         }
         let budgets = self.engine.stats().budgets;
         let authorities = directory.authorities_after(None).map(|authority| {
@@ -43,6 +51,9 @@ impl StatusService for Broker {
                     }),
                 in_flight: budget.map_or(0, |b| b.in_flight),
                 held_identities: budget.map_or(0, |b| b.held_identities),
+                retry_after: budget.map(|b| b.retry_after).filter(|left| !left.is_zero()).map(wire_duration),
+                failing_tokens: failing.get(&authority.uid).map_or(0, |(count, _)| *count),
+                starves_in: failing.get(&authority.uid).map(|(_, least)| wire_duration(*least)),
             }
         });
         let orphans = self.lifecycle.orphans().into_iter().filter(|_| call.may(Object::All));
@@ -61,6 +72,7 @@ impl StatusService for Broker {
             tokens,
             authorities: authorities.collect(),
             suspected_orphans: orphans.collect(),
+            certificates: certificates(&call, &directory),
         }))
     }
 
@@ -103,91 +115,25 @@ impl StatusService for Broker {
             refresh_at: slot.refresh_at.map(timestamp),
             last_used: Some(timestamp(slot.last_used)),
             pinned: slot.pinned,
-            last_error: slot.last_error.as_deref().unwrap_or_default().to_owned(),
+            last_error: slot.last_error.map_or_else(String::new, |error| error.message.to_string()),
         });
         Ok(Response::new(v1::ListTokensResponse { tokens: tokens.collect(), next_page_token }))
     }
 }
 
-/// Whether the caller may hear of an identity. One that is gone belongs to nobody's part.
-fn sees(call: &AdminCall, directory: &Directory, identity: Uid) -> bool {
-    call.may(directory.identity(identity).map_or(Object::All, |found| object(found)))
-}
-
-impl Broker {
-    /// What needs attention and may be seen, the worst first.
-    fn problems(&self, call: &AdminCall) -> Vec<v1::Problem> {
-        let directory = self.lifecycle.directory();
-        let problem =
-            |subject: String, message: String, remedy: String| v1::Problem { subject, message, remedy };
-        let mut problems = vec![];
-        if let Some(error) = (self.unwritable)() {
-            let remedy =
-                "make room on the disk of the data directory, or make it writable; no restart is needed"
-                    .into();
-            problems.push(problem("registry".into(), format!("the last write failed: {error}"), remedy));
+/// Those that end first.
+fn certificates(call: &AdminCall, directory: &Directory) -> Vec<v1::CertificateStatus> {
+    let shown = directory.identities_after(None).filter(|i| call.may(object(i)));
+    let mut first = std::collections::BinaryHeap::new();
+    for identity in shown {
+        let Some(CredentialKind::Certificate(facts)) = identity.current().map(|c| &c.kind) else { continue };
+        first.push((facts.not_after, Reverse(&identity.name), identity.pending().is_some()));
+        if first.len() > MAX_CERTIFICATES {
+            first.pop();
         }
-        let alarms = self.alarms.raised().into_iter();
-        problems.extend(alarms.map(|(subject, alarm)| problem(subject, alarm.message, alarm.remedy)));
-        problems.extend((self.failing_issuers)().into_iter().map(|(issuer, failure)| {
-            let text = format!(
-                "the keys of {issuer} cannot be fetched; those that are known stay in use: {failure}"
-            );
-            let remedy =
-                "see that the issuer, or its jwks_file, can be reached from here ([[access.issuers]])";
-            problem("access.issuers".into(), text, remedy.into())
-        }));
-        let trail = self.trail.problems().into_iter();
-        problems.extend(trail.map(|p| problem("audit log".into(), p.message, p.remedy.into())));
-        for slot in self.engine.slots().into_iter().filter(|slot| sees(call, &directory, slot.key.identity)) {
-            let (Some(error), true) = (slot.last_error, slot.state != SlotState::Fresh) else { continue };
-            let name = directory.identity(slot.key.identity).map_or_else(String::new, |i| i.name.to_string());
-            let text = format!("no fresh token for {} ({}): {error}", slot.key.target, slot.state.as_str());
-            problems.push(problem(name.clone(), text, format!("jeton identity get {name}")));
-        }
-        for identity in directory.identities_after(None).filter(|i| call.may(object(i))) {
-            let Some(operation) = &identity.operation else { continue };
-            let failed = identity.state == IdentityState::Failed;
-            let shown = failed || operation.permanent || operation.attempts >= 3;
-            if let Some(error) = operation.last_error.as_ref().filter(|_| shown) {
-                let remedy = if failed {
-                    format!("jeton identity enable {}", identity.name)
-                } else {
-                    format!("jeton identity get {}", identity.name)
-                };
-                problems.push(problem(identity.name.to_string(), error.clone(), remedy));
-            }
-        }
-        let all = call.may(Object::All);
-        for orphan in self.lifecycle.orphans().into_iter().filter(|_| all) {
-            let authority =
-                directory.authority(orphan.authority).map_or_else(String::new, |a| a.name.to_string());
-            let text = match (&orphan.client_id, orphan.repeated) {
-                (Some(client_id), _) => format!(
-                    "what managed the client {client_id} was lost: it may still exist there, named {}",
-                    orphan.client_name
-                ),
-                (None, 0) => format!(
-                    "the answer to a registration was lost: a client named {} may exist there",
-                    orphan.client_name
-                ),
-                (None, more) => format!(
-                    "the answers to {} registrations were lost: as many clients named {} may exist there",
-                    u64::from(more) + 1,
-                    orphan.client_name
-                ),
-            };
-            problems.push(problem(
-                authority,
-                text,
-                "look for it at the authority, and delete it there if it is not in use".into(),
-            ));
-        }
-        for name in self.quarantined.iter().filter(|_| all) {
-            let text = "its row in the registry cannot be read and is left out".to_owned();
-            problems.push(problem(name.clone(), text, "restore the registry from a backup".into()));
-        }
-        problems.truncate(100);
-        problems
     }
+    let status = |(until, Reverse(name), rotating): (_, Reverse<&jeton_core::IdentityName>, _)| {
+        v1::CertificateStatus { identity: name.to_string(), expire_time: Some(timestamp(until)), rotating }
+    };
+    first.into_sorted_vec().into_iter().map(status).collect()
 }

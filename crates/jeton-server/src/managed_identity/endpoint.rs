@@ -27,6 +27,8 @@ use crate::{
 
 /// Largest form of Cloud Shell, in bytes.
 const MAX_FORM: usize = 8 * 1024;
+/// By which clients find out whether an endpoint speaks a newer version: a 400, to a request without the header, would say that it does.
+const NEWER: &str = "/getplatformmetadata";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 
 /// What an endpoint is made of.
@@ -95,18 +97,18 @@ impl Served {
     async fn answered(&self, head: &Parts, body: axum::body::Body) -> Result<Response<Body>, Refusal> {
         let flavour = self.endpoint.flavour;
         guard(flavour, &self.endpoint.hosts, head)?;
+        let path = squeezed(head.uri.path());
+        if path.ends_with(NEWER) {
+            return Err(Refusal::new(Kind::NoPath, "this endpoint speaks the first version alone"));
+        }
         if !proves(flavour.proof(), &head.headers) {
             return Err(unproven(flavour));
         }
         if flavour == Flavour::Gce {
             return gce::answered(self, head).await;
         }
-        let path = squeezed(head.uri.path());
         if !path.ends_with(flavour.path()) {
-            let text = format!("nothing is at {path}: tokens are at {}", flavour.path());
-            // What a client tries is told by its status what is there: this one is not asked again.
-            let kind = if path.contains("getplatformmetadata") { Kind::NoPath } else { Kind::Invalid };
-            return Err(Refusal::new(kind, text));
+            return Err(Refusal::invalid(format!("nothing is at {path}: tokens are at {}", flavour.path())));
         }
         let caller = self.caller(head)?;
         if let Some(challenges) = &self.endpoint.challenges {

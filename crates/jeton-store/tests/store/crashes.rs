@@ -23,6 +23,7 @@ use crate::open;
 const FOLDER: &str = "JETON_TEST_WRITES_TO";
 const FIRST: &str = "JETON_TEST_WRITES_FROM";
 const SEED: u64 = 7;
+const PATIENCE: Duration = Duration::from_secs(60);
 const AT: Wall = Wall::from_secs(1_767_225_600);
 
 fn uid(n: u64) -> Uid {
@@ -86,7 +87,9 @@ async fn the_process_that_writes() {
     }
 }
 
-fn write_until_killed(folder: &Path, first: u64, after: Duration) -> Vec<u64> {
+/// `working`: the time counts from its first acknowledgement, which a busy machine may take long to reach; otherwise from its start, so
+/// that the opening of a store is killed too.
+fn write_until_killed(folder: &Path, first: u64, after: Duration, working: bool) -> Vec<u64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crashes::the_process_that_writes", "--nocapture"])
         .env(FOLDER, folder)
@@ -96,14 +99,19 @@ fn write_until_killed(folder: &Path, first: u64, after: Duration) -> Vec<u64> {
         .spawn()
         .unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
+    let (say, said) = std::sync::mpsc::channel();
     let reading = std::thread::spawn(move || {
         let lines = out.lines().map_while(Result::ok);
-        lines.filter_map(|line| line.split("acknowledged ").nth(1)?.parse().ok()).collect::<Vec<u64>>()
+        let numbers = lines.filter_map(|line| line.split("acknowledged ").nth(1)?.parse::<u64>().ok());
+        // Nobody listens any more when a test has failed.
+        numbers.for_each(|number| _ = say.send(number));
     });
+    let begun = working.then(|| said.recv_timeout(PATIENCE).expect("it acknowledges something"));
     std::thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
-    reading.join().unwrap()
+    reading.join().unwrap();
+    begun.into_iter().chain(said).collect()
 }
 
 /// In so many kills a store becomes large enough; then another begins, because everything in it is looked at after each.
@@ -125,8 +133,8 @@ async fn survive(kills: usize, random: &mut SmallRng) {
     open(folder.path()).await.close().await;
     let (mut acknowledged, mut next) = (BTreeSet::new(), 1);
     for kill in 0..kills {
-        let said =
-            write_until_killed(folder.path(), next, Duration::from_millis(random.random_range(20..220)));
+        let after = Duration::from_millis(random.random_range(20..220));
+        let said = write_until_killed(folder.path(), next, after, kill % 2 == 0);
         next += 1_000;
         acknowledged.extend(said);
         let path = folder.path().join("registry.db");
@@ -154,5 +162,5 @@ async fn survive(kills: usize, random: &mut SmallRng) {
         }
         store.close().await;
     }
-    assert!(acknowledged.len() > kills, "{} acknowledged in {kills} lives", acknowledged.len());
+    assert!(acknowledged.len() >= kills / 2, "{} acknowledged in {kills} lives", acknowledged.len());
 }

@@ -170,7 +170,7 @@ async fn variables(common: &Common, whose: &Whose) -> anyhow::Result<Variables> 
     for name in ["NO_PROXY", "no_proxy"] {
         variables.insert(name, joined(name, NEAR, ","));
     }
-    let authorities = authorities(&endpoints, found);
+    let authorities = authorities(&endpoints);
     if !authorities.is_empty() {
         let trust = trust::write(data_dir, &authorities)?;
         let shown = |path: &Path| path.display().to_string();
@@ -212,10 +212,11 @@ fn choosing(
     })
 }
 
-/// Whose certificates the program meets that no machine trusts by itself.
-fn authorities(endpoints: &Endpoints, found: &Found) -> Vec<PathBuf> {
+/// Whose certificates programs meet that no machine trusts by itself; of all flavours, because they share the files.
+fn authorities(endpoints: &Endpoints) -> Vec<PathBuf> {
     let sandbox = endpoints.dev.as_ref().map(|dev| dev.sandbox.ca_file.clone());
-    sandbox.into_iter().chain(found.ca_file.clone()).collect()
+    let shown = endpoints.managed_identity.values().filter_map(|found| found.ca_file.clone());
+    sandbox.into_iter().chain(shown).collect()
 }
 
 /// The secret that is kept, if it counts for as long as nobody ends it; or a new one.

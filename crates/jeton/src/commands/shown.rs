@@ -232,11 +232,18 @@ pub(super) fn status(s: &v1::StatusResponse) -> Value {
         "version": s.version,
         "node": s.node,
         "uptime_seconds": seconds(s.uptime.as_ref()),
-        "problems": s.problems.iter().map(|p| json!({"subject": p.subject, "message": p.message, "remedy": p.remedy})).collect::<Vec<_>>(),
+        "problems": s.problems.iter().map(|p| json!({
+            "subject": p.subject, "message": p.message, "remedy": p.remedy, "starves_in_seconds": seconds(p.starves_in.as_ref()),
+        })).collect::<Vec<_>>(),
         "identities": sorted(&s.identities),
         "tokens": sorted(&s.tokens),
         "authorities": s.authorities.iter().map(|a| json!({
             "name": a.name, "requests_per_second": a.requests_per_second, "in_flight": a.in_flight, "held_identities": a.held_identities,
+            "retry_after_seconds": seconds(a.retry_after.as_ref()), "failing_tokens": a.failing_tokens,
+            "starves_in_seconds": seconds(a.starves_in.as_ref()),
+        })).collect::<Vec<_>>(),
+        "certificates": s.certificates.iter().map(|c| json!({
+            "identity": c.identity, "expire_time": time(c.expire_time.as_ref()), "rotating": c.rotating,
         })).collect::<Vec<_>>(),
         "suspected_orphans": s.suspected_orphans.iter().map(|o| json!({
             "authority": o.authority, "client_name": o.client_name, "time": time(o.time.as_ref()),

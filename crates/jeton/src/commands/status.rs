@@ -1,33 +1,77 @@
-//! `jeton status`
+//! `jeton status`: one screen that says what is wrong, what will be, and what helps.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use jeton_proto::v1::{self, status_service_client::StatusServiceClient};
 use serde_json::Value;
+use tonic::Code;
 
 use super::{Common, shown};
 use crate::{
     exit,
     output::{self, Format},
+    reach::Unreachable,
 };
+
+const EVERY: Duration = Duration::from_secs(2);
+/// Clears a terminal, and goes to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// `jeton status`
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArguments {
     #[command(flatten)]
     common: Common,
+    /// Show it again every two seconds, until it is interrupted
+    #[arg(long)]
+    watch: bool,
 }
 
-/// Shows how the broker is doing.
+/// Shows how the broker is doing. The exit code is 0 if it is healthy, 1 if it is degraded, and 2 if it does not answer.
 pub(crate) async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> {
-    let mut client = StatusServiceClient::new(arguments.common.broker.admin_plane().await?);
-    let status = client.status(v1::StatusRequest {}).await?.into_inner();
-    let value = shown::status(&status);
-    match arguments.common.output {
-        Format::Json => arguments.common.output.one(&value, |_| vec![])?,
-        Format::Table => output::text(&screen(&value))?,
+    loop {
+        let looked = look(&arguments.common).await;
+        if arguments.watch && arguments.common.output == Format::Table && std::io::stdout().is_terminal() {
+            output::text(CLEAR)?;
+        }
+        let code = match looked {
+            Ok(status) => {
+                let value = shown::status(&status);
+                match arguments.common.output {
+                    Format::Json => arguments.common.output.one(&value, |_| vec![])?,
+                    Format::Table => output::text(&screen(&value))?,
+                }
+                if status.healthy { exit::HEALTHY } else { exit::DEGRADED }
+            }
+            Err(error) if is_down(&error) => {
+                match arguments.common.output {
+                    Format::Json => {
+                        let value =
+                            serde_json::json!({"healthy": false, "down": true, "error": error.to_string()});
+                        arguments.common.output.one(&value, |_| vec![])?;
+                    }
+                    Format::Table => output::text(&format!("down: {error}\n"))?,
+                }
+                exit::DOWN
+            }
+            Err(error) => return Err(error),
+        };
+        if !arguments.watch {
+            return Ok(ExitCode::from(code));
+        }
+        tokio::time::sleep(EVERY).await;
     }
-    Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::DEGRADED) })
+}
+
+async fn look(common: &Common) -> anyhow::Result<v1::StatusResponse> {
+    let mut client = StatusServiceClient::new(common.broker.admin_plane().await?);
+    Ok(client.status(v1::StatusRequest {}).await?.into_inner())
+}
+
+/// Nobody answers, or not in time: whoever is not let in has reached a broker.
+fn is_down(error: &anyhow::Error) -> bool {
+    let late = |status: &tonic::Status| matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+    error.is::<Unreachable>() || error.downcast_ref().is_some_and(late)
 }
 
 fn screen(s: &Value) -> String {
@@ -37,39 +81,99 @@ fn screen(s: &Value) -> String {
         let all = s[name].as_object().into_iter().flatten();
         all.map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>().join(", ")
     };
-    let health = if s["healthy"] == true { "healthy" } else { "degraded" };
+    let problems = each("problems");
+    let health = match problems.len() {
+        0 => "healthy".to_owned(),
+        1 => "degraded: one thing needs attention".to_owned(),
+        n => format!("degraded: {n} things need attention"),
+    };
+    let own = env!("CARGO_PKG_VERSION");
+    let version = match text(&s["version"]) {
+        same if same == own => same,
+        other => format!("{other} (this command {own})"),
+    };
     let mut screen = format!(
-        "{health}, version {}, node {}, up {:.0} s\nidentities  {}\ntokens      {}\n",
-        text(&s["version"]),
+        "{health}\nversion     {version}, node {}, up {}\nidentities  {}\ntokens      {}\n",
         text(&s["node"]),
-        s["uptime_seconds"].as_f64().unwrap_or(0.0),
+        length(s["uptime_seconds"].as_f64().unwrap_or(0.0)),
         counts("identities"),
         counts("tokens"),
     );
-    for authority in each("authorities") {
-        screen += &format!(
-            "authority   {}: at most {} requests/s, {} under way, {} identities held back\n",
-            text(&authority["name"]),
-            authority["requests_per_second"],
-            authority["in_flight"],
-            authority["held_identities"]
-        );
+    each("authorities").iter().for_each(|authority| screen += &of_authority(authority));
+    if let Some(first) = each("certificates").first() {
+        let rotating = if first["rotating"] == true { ", another one is on its way" } else { "" };
+        let (name, until) = (text(&first["identity"]), text(&first["expire_time"]));
+        screen += &format!("certificate that ends first: {name}, {until}{rotating}\n");
     }
-    for problem in each("problems") {
-        screen += &format!(
-            "\n! {}: {}\n  {}\n",
-            text(&problem["subject"]),
-            text(&problem["message"]),
-            text(&problem["remedy"])
-        );
+    for problem in problems {
+        let left = match problem["starves_in_seconds"].as_f64() {
+            Some(left) if left > 0.0 => format!("[{} left] ", length(left)),
+            Some(_) => "[starved] ".to_owned(),
+            None => String::new(),
+        };
+        let (subject, message) = (text(&problem["subject"]), text(&problem["message"]));
+        screen += &format!("\n! {left}{subject}: {message}\n  {}\n", text(&problem["remedy"]));
     }
     for orphan in each("suspected_orphans") {
-        screen += &format!(
-            "\nsuspected orphan at {}: {} ({})\n",
-            text(&orphan["authority"]),
-            text(&orphan["client_name"]),
-            text(&orphan["time"])
-        );
+        let (authority, client) = (text(&orphan["authority"]), text(&orphan["client_name"]));
+        screen += &format!("\nsuspected orphan at {authority}: {client} ({})\n", text(&orphan["time"]));
     }
     screen
+}
+
+fn of_authority(authority: &Value) -> String {
+    let mut line = format!(
+        "authority   {}: at most {:.0} requests/s, {} under way",
+        authority["name"].as_str().unwrap_or_default(),
+        authority["requests_per_second"].as_f64().unwrap_or(0.0),
+        authority["in_flight"]
+    );
+    if let Some(left) = authority["retry_after_seconds"].as_f64() {
+        line +=
+            &format!(", Retry-After for {} more ({} identities)", length(left), authority["held_identities"]);
+    }
+    if let Some(left) = authority["starves_in_seconds"].as_f64() {
+        line += &format!(", {} tokens fail, the first ends in {}", authority["failing_tokens"], length(left));
+    }
+    line + "\n"
+}
+
+/// A length of time as a person says it.
+fn length(seconds: f64) -> String {
+    let whole = seconds as u64;
+    match whole {
+        0..=119 => format!("{whole} s"),
+        120..=7_199 => format!("{} min", whole / 60),
+        7_200..=172_799 => format!("{} h", whole / 3_600),
+        _ => format!("{} days", whole / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_starves_first_is_said_with_what_is_left_and_what_helps() {
+        let value = json!({
+            "version": env!("CARGO_PKG_VERSION"), "node": "n", "uptime_seconds": 7_300.0,
+            "identities": {"active": 2}, "tokens": {"stale": 1},
+            "authorities": [{"name": "authorities/a", "requests_per_second": 200.0, "in_flight": 1, "held_identities": 2,
+                "retry_after_seconds": 30.0, "failing_tokens": 1, "starves_in_seconds": 125.0}],
+            "certificates": [{"identity": "identities/x", "expire_time": "2027-01-01T00:00:00Z", "rotating": true}],
+            "problems": [{"subject": "identities/x", "message": "it fails", "remedy": "jeton authority test authorities/a",
+                "starves_in_seconds": 125.0}],
+            "suspected_orphans": [],
+        });
+        let expected = format!(
+            "degraded: one thing needs attention\nversion     {}, node n, up 2 h\nidentities  2 active\ntokens      1 stale\n\
+             authority   authorities/a: at most 200 requests/s, 1 under way, Retry-After for 30 s more (2 identities), 1 tokens fail, the first ends in 2 min\n\
+             certificate that ends first: identities/x, 2027-01-01T00:00:00Z, another one is on its way\n\n\
+             ! [2 min left] identities/x: it fails\n  jeton authority test authorities/a\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(screen(&value), expected);
+    }
 }

@@ -216,12 +216,21 @@ impl Provisioner<'_> {
     ) -> anyhow::Result<()> {
         let ca_file = Some(self.sandbox.ca_file.display().to_string());
         let wanted = Discovery { shape, url, ca_file: ca_file.clone(), graph, overrides: None };
-        let profile = jeton_authority::discover(&wanted).await?;
+        let mut profile = jeton_authority::discover(&wanted).await?;
+        if shape == Shape::Entra {
+            profile.resource_aliases.push(self.vault_alias());
+        }
         let display_name = format!("Sandbox ({})", name.id());
         let create =
             CreateAuthority { name, display_name, profile, ca_file, registrar, request_id: String::new() };
         self.running.broker.lifecycle.create_authority(create).await?;
         Ok(())
+    }
+
+    /// The resource that the vault asks for by its other name is the same.
+    fn vault_alias(&self) -> (String, String) {
+        let vault = &self.sandbox.vault;
+        (vault.named_resource.clone(), vault.scope.trim_end_matches("/.default").to_owned())
     }
 
     async fn workload(&mut self) -> anyhow::Result<()> {

@@ -33,6 +33,9 @@ async fn a_token_is_one_flat_object_and_opens_the_vault_for_those_who_have_the_r
     assert_eq!(world.sandbox.vault(billing["access_token"].as_str()).await, 200);
     assert_eq!(world.sandbox.vault(get("identities/reports", VAULT)["access_token"].as_str()).await, 403);
     assert_eq!(world.sandbox.vault(None).await, 401);
+    let by_its_name = format!("{}/.default", world.sandbox.text("/vault/named_resource"));
+    let named = get("identities/billing", &by_its_name);
+    assert_eq!(named["access_token"], billing["access_token"], "another spelling of the same resource");
     let own = world.broker.json(&["token", "get", "--scope", VAULT]);
     assert_eq!(own["identity"], "identities/demo-system");
     assert_eq!(
@@ -51,12 +54,18 @@ async fn every_command_has_an_exit_code_that_says_what_kind_of_failure_it_was() 
     assert_eq!(code(&["identity", "create", "No Name", "--authority", "entra"]), 2);
     assert_eq!(code(&["token", "get", "--identity", "nobody", "--scope", VAULT]), 4);
     assert_eq!(code(&["token", "get", "--identity", "billing", "--scope", "bare"]), 2);
-    let nowhere = std::process::Command::new(crate::support::JETON)
-        .args(["status", "--data-dir", "/nonexistent"])
-        .output()
-        .unwrap();
-    assert_eq!(nowhere.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("jeton dev"), "it says how to start one");
+    let nowhere = |command: &[&str]| {
+        let mut jeton = std::process::Command::new(crate::support::JETON);
+        jeton.args(command).args(["--data-dir", "/nonexistent"]).output().unwrap()
+    };
+    let list = nowhere(&["identity", "list"]);
+    assert_eq!(list.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&list.stderr).contains("jeton dev"), "it says how to start one");
+    let status = nowhere(&["status"]);
+    assert_eq!(status.status.code(), Some(2), "down");
+    assert!(String::from_utf8_lossy(&status.stdout).starts_with("down: no broker is running"));
+    let json: serde_json::Value = serde_json::from_slice(&nowhere(&["status", "-o", "json"]).stdout).unwrap();
+    assert_eq!((&json["healthy"], &json["down"]), (&false.into(), &true.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,8 @@ mod administration;
 mod apply;
 mod attach;
 mod audit;
+mod backup;
+mod client;
 mod command_line;
 mod descriptors;
 mod faults;

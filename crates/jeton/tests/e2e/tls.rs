@@ -25,6 +25,19 @@ async fn connect(
     trusted: &Path,
     shown: Option<(&Path, &Path)>,
 ) -> Result<Channel, tonic::transport::Error> {
+    let (tls, address) = (connector(trusted, shown), address.to_owned());
+    let connector = tower::service_fn(move |_| {
+        let (tls, address) = (tls.clone(), address.clone());
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            tls.connect("localhost".try_into().unwrap(), stream).await.map(TokioIo::new)
+        }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
+}
+
+/// What trusts that authority, and shows that certificate.
+pub(crate) fn connector(trusted: &Path, shown: Option<(&Path, &Path)>) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -40,15 +53,7 @@ async fn connect(
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let (tls, address) = (TlsConnector::from(Arc::new(config)), address.to_owned());
-    let connector = tower::service_fn(move |_| {
-        let (tls, address) = (tls.clone(), address.clone());
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            tls.connect("localhost".try_into().unwrap(), stream).await.map(TokioIo::new)
-        }
-    });
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
+    TlsConnector::from(Arc::new(config))
 }
 
 #[tokio::test(flavor = "multi_thread")]
