@@ -80,7 +80,7 @@ const STEP_OUTCOME: Attribute = of(
         "audit_unavailable",
     ],
 );
-const OPERATION: Attribute = of("jeton.operation", &["provision", "attach", "rotate", "delete"]);
+const OPERATION: Attribute = of("jeton.operation", &["provision", "attach", "rotate", "verify", "delete"]);
 const AUTHENTICATION: Attribute = of(
     "jeton.authentication.failure",
     &["place", "handshake", "missing", "expired", "withdrawn", "malformed", "token", "unavailable"],
@@ -197,7 +197,7 @@ instruments! {
     IDENTITY_CREDENTIAL_LEFT: Gauge "jeton.identity.credential.time_to_expiry" "s" [IDENTITY]
         "The same of single identities: of those that are named, and of those whose credentials end first." "`jeton identity rotate`, or attach a new credential.";
     OPERATIONS: UpDownCounter "jeton.operations" "{operation}" [OPERATION, of("jeton.operation.state", &["running", "retrying", "failed"])]
-        "Provisionings, rotations and deletions under way: `retrying` after a failure, `failed` with an error that no retry helps." "`jeton status` names those that fail.";
+        "Provisionings, rotations, verifications (of what a backup brought back) and deletions under way: `retrying` after a failure, `failed` with an error that no retry helps." "`jeton status` names those that fail.";
     STEPS: Counter "jeton.lifecycle.steps" "{step}" [STEP, STEP_OUTCOME]
         "Steps of identities' lives that were tried, by how that ended; whatever is not `done` is tried again." "`unauthorized`: the registrar lost a right. `audit_unavailable`: the disk.";
     STEP_DURATION: Histogram "jeton.lifecycle.step.duration" "s" [STEP] "How long a try of a step took." "`registered` and `verified` wait for the authority.";
