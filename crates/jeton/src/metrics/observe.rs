@@ -150,7 +150,7 @@ impl Observed {
             }
         }
         for (operation, states) in
-            ["provision", "attach", "rotate", "delete", "verify"].into_iter().zip(all.operations)
+            ["provision", "attach", "rotate", "verify", "delete"].into_iter().zip(all.operations)
         {
             for (state, count) in ["running", "retrying", "failed"].into_iter().zip(states) {
                 to.count(&instrument::OPERATIONS, [operation, state], count);
@@ -169,10 +169,9 @@ impl Observed {
     }
 
     /// The named identities, and those that are worst off beside them.
-    fn worst(&self, to: &mut Snapshot, of: &'static Instrument, mut all: Vec<(&str, Duration)>) {
-        let named = &self.settings.named_identities;
-        let (chosen, mut others): (Vec<_>, Vec<_>) =
-            all.drain(..).partition(|(name, _)| named.iter().any(|named| named == name));
+    fn worst(&self, to: &mut Snapshot, of: &'static Instrument, all: Vec<(&str, Duration)>) {
+        let named = |name: &str| self.settings.named_identities.iter().any(|named| named == name);
+        let (chosen, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| named(name));
         let most = self.settings.worst_identities;
         if others.len() > most {
             others.select_nth_unstable_by_key(most, |(_, left)| *left);
@@ -262,8 +261,8 @@ impl<'a> Identities<'a> {
                 OperationKind::Provision => 0,
                 OperationKind::Attach => 1,
                 OperationKind::Rotate => 2,
-                OperationKind::Delete => 3,
-                OperationKind::Verify => 4,
+                OperationKind::Verify => 3,
+                OperationKind::Delete => 4,
             };
             let failed = operation.permanent || identity.state == IdentityState::Failed;
             let state = if failed { 2 } else { usize::from(operation.attempts > 0) };

@@ -9,7 +9,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{VAULT, World, token};
+use crate::{
+    support::sealing_key,
+    support::{Process, VAULT, World, token},
+};
 
 /// Series by name, each with its labels.
 type Scraped = BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>>;
@@ -228,6 +231,26 @@ async fn comes(url: &str, path: &str, is_it: impl Fn(u16, &str) -> bool) {
 }
 
 #[tokio::test]
+async fn serve_listens_where_it_is_configured_or_where_the_environment_asks_for_prometheus() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("sealing.key");
+    sealing_key(&key);
+    let key = format!("sealing.key_file={}", key.display());
+    let asked = "export OTEL_METRICS_EXPORTER=prometheus OTEL_EXPORTER_PROMETHEUS_PORT=0";
+    for (n, first, set) in [(0, ":", &["--set", "telemetry.metrics_listen=127.0.0.1:0"][..]), (1, asked, &[])]
+    {
+        let data_dir = folder.path().join(format!("data{n}"));
+        let usual = ["serve", "--data-dir", data_dir.to_str().unwrap(), "--set", &key];
+        let mut process = Process::after(first, &[&usual, set].concat(), &folder.path().join("log"));
+        let endpoints = process.announces(&data_dir.join("endpoints.json"));
+        let (status, _, text) = got(endpoints["metrics"].as_str().unwrap(), "/metrics").await;
+        assert_eq!(status, 200);
+        parsed(&text);
+        assert!(process.stop().success());
+    }
+}
+
+#[tokio::test]
 async fn what_is_counted_is_pushed_to_the_collector_that_the_environment_names() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -235,7 +258,7 @@ async fn what_is_counted_is_pushed_to_the_collector_that_the_environment_names()
     let data_dir = folder.path().join("data");
     let arguments = ["dev", "--free-ports", "--data-dir", data_dir.to_str().unwrap()];
     let set = format!("export OTEL_EXPORTER_OTLP_ENDPOINT={endpoint} OTEL_METRIC_EXPORT_INTERVAL=200");
-    let mut process = crate::support::Process::after(&set, &arguments, &folder.path().join("log"));
+    let mut process = Process::after(&set, &arguments, &folder.path().join("log"));
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut head = [0; 64];
     stream.read_exact(&mut head).await.unwrap();
