@@ -9,10 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{
-    support::sealing_key,
-    support::{Process, VAULT, World, token},
-};
+use crate::support::{Process, VAULT, World, sealing_key, token};
 
 /// Series by name, each with its labels.
 type Scraped = BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>>;
