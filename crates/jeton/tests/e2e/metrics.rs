@@ -18,7 +18,7 @@ use crate::{
 type Scraped = BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>>;
 
 /// Status, head and body.
-async fn got(url: &str, path: &str) -> (u16, String, String) {
+pub(crate) async fn got(url: &str, path: &str) -> (u16, String, String) {
     let host = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
