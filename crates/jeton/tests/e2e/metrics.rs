@@ -137,7 +137,12 @@ fn within_bounds(scraped: &Scraped) {
 async fn every_documented_metric_has_a_sample_after_a_mixed_load_and_no_secret_is_among_them() {
     // A refresh is due within seconds.
     let world = World::with(
-        &["--set", "telemetry.named_identities=[\"identities/orders\"]"],
+        &[
+            "--set",
+            "telemetry.named_identities=[\"identities/orders\"]",
+            "--set",
+            "telemetry.worst_identities=1",
+        ],
         json!({"token_lifetime_seconds": 20}),
     )
     .await;
@@ -194,6 +199,11 @@ async fn every_documented_metric_has_a_sample_after_a_mixed_load_and_no_secret_i
     {
         assert!(!text.contains(canary), "{canary} in\n{text}");
     }
+    // Of four identities, the named one and the worst.
+    let single = &scraped["jeton_identity_credential_time_to_expiry_seconds"];
+    let of_single: BTreeSet<_> = single.iter().map(|(labels, _)| labels["jeton_identity"].as_str()).collect();
+    assert!(of_single.len() == 2 && of_single.contains("identities/orders"), "{of_single:?}");
+    assert!(scraped["jeton_identity_time_to_starvation_seconds"].len() <= 2);
     // Failing authorities make it no less ready.
     let (status, _, body) = got(&url, "/readyz").await;
     assert_eq!((status, body.starts_with("ready, degraded")), (200, true), "{body}");
