@@ -118,13 +118,24 @@ impl Observed {
     }
 
     fn budgets(&self, to: &mut Snapshot, directory: &Directory) {
+        let mut longest = HashMap::<Uid, Duration>::new();
         for budget in self.broker.engine.stats().budgets.into_iter().take(MOST_AUTHORITIES) {
             let Some(authority) = named(directory, Some(budget.authority)) else { continue };
             to.value(&instrument::BUDGET_RATE, [authority], budget.requests_per_second);
             to.value(&instrument::BUDGET_USED, [authority], budget.used);
             to.count(&instrument::AUTHORITY_ACTIVE, [authority], budget.in_flight.into());
             to.count(&instrument::HELD, [authority], budget.held_identities.into());
-            to.value(&instrument::RETRY_AFTER, [authority], budget.retry_after.as_secs_f64());
+            longest.insert(budget.authority, budget.retry_after);
+        }
+        // Of registrars too, and of what is no request for a token.
+        for (owner, left) in self.authorities.held() {
+            let authority = directory.identity(owner).map_or(owner, |identity| identity.authority);
+            let known = longest.entry(authority).or_default();
+            *known = left.max(*known);
+        }
+        for authority in directory.authorities_after(None).take(MOST_AUTHORITIES) {
+            let left = longest.get(&authority.uid).copied().unwrap_or_default();
+            to.value(&instrument::RETRY_AFTER, [authority.name.as_str()], left.as_secs_f64());
         }
     }
 

@@ -15,7 +15,7 @@ use crate::support::{Process, VAULT, World, sealing_key, token};
 type Scraped = BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>>;
 
 /// Status, head and body.
-async fn got(url: &str, path: &str) -> (u16, String, String) {
+pub(crate) async fn got(url: &str, path: &str) -> (u16, String, String) {
     let host = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
@@ -134,7 +134,12 @@ fn within_bounds(scraped: &Scraped) {
 async fn every_documented_metric_has_a_sample_after_a_mixed_load_and_no_secret_is_among_them() {
     // A refresh is due within seconds.
     let world = World::with(
-        &["--set", "telemetry.named_identities=[\"identities/orders\"]"],
+        &[
+            "--set",
+            "telemetry.named_identities=[\"identities/orders\"]",
+            "--set",
+            "telemetry.worst_identities=1",
+        ],
         json!({"token_lifetime_seconds": 20}),
     )
     .await;
@@ -191,6 +196,11 @@ async fn every_documented_metric_has_a_sample_after_a_mixed_load_and_no_secret_i
     {
         assert!(!text.contains(canary), "{canary} in\n{text}");
     }
+    // Of four identities, the named one and the worst.
+    let single = &scraped["jeton_identity_credential_time_to_expiry_seconds"];
+    let of_single: BTreeSet<_> = single.iter().map(|(labels, _)| labels["jeton_identity"].as_str()).collect();
+    assert!(of_single.len() == 2 && of_single.contains("identities/orders"), "{of_single:?}");
+    assert!(scraped["jeton_identity_time_to_starvation_seconds"].len() <= 2);
     // Failing authorities make it no less ready.
     let (status, _, body) = got(&url, "/readyz").await;
     assert_eq!((status, body.starts_with("ready, degraded")), (200, true), "{body}");
