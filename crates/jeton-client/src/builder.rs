@@ -10,6 +10,9 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Whoever would wait longer asks again.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// What a broker lets one stream watch.
 const MAX_KEYS: usize = 1_000;
 const MAX_WAITING: usize = 10_000;
@@ -69,9 +72,9 @@ impl Builder {
         self
     }
 
-    /// The longest that a call waits for a token that is not in memory. 10 s unless set.
+    /// The longest that a call waits for a token that is not in memory. 10 s unless set, at most an hour.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.timeout = Some(timeout.min(LONGEST_TIMEOUT));
         self
     }
 

@@ -11,6 +11,9 @@ use jeton_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+/// A broker that asks for more is asked again before.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+
 /// When to come again, where nothing says it better.
 const SOON: Duration = Duration::from_millis(50);
 
@@ -145,6 +148,7 @@ impl Error {
                 retry: details
                     .retry_info()
                     .and_then(|retry| retry.retry_delay)
+                    .map(|delay| delay.min(LONGEST_PAUSE))
                     .or_else(|| unsaid(status.code())),
             }))),
         }
@@ -152,13 +156,13 @@ impl Error {
 
     /// A failure inside of an answer.
     pub(crate) fn of_watch(failure: v1::Failure) -> Self {
-        let millis = |delay: prost_types::Duration| Duration::try_from(delay).unwrap_or_default();
+        let bounded = |delay| Duration::try_from(delay).unwrap_or_default().min(LONGEST_PAUSE);
         Self::Refused(Refusal(Arc::new(Said {
             code: Code::from(failure.code),
             correlation_id: failure.metadata.get("correlation_id").cloned(),
             reason: failure.reason,
             message: failure.message,
-            retry: failure.retry_delay.map(millis),
+            retry: failure.retry_delay.map(bounded),
         })))
     }
 

@@ -110,7 +110,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Backup(arguments) => commands::backup::backup(arguments).await,
             Command::Restore(arguments) => commands::backup::restore(arguments).await,
             Command::Env(arguments) => commands::env::env(arguments).await,
-            Command::Run(arguments) => commands::env::run(arguments).await,
+            Command::Run(arguments) => return commands::env::run(arguments).await,
             Command::Completions { shell } => {
                 let mut script = vec![];
                 clap_complete::generate(shell, &mut Arguments::command(), "jeton", &mut script);

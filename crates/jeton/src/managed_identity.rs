@@ -142,8 +142,11 @@ impl Opening {
             }
             let path = self.flavour.path();
             match self.flavour {
-                // Its certificate names the host.
-                Flavour::ServiceFabric => format!("https://localhost:{}{path}", address.port()),
+                // Certificates name hosts sooner than addresses.
+                Flavour::ServiceFabric if address.ip() == IpAddr::from([127, 0, 0, 1]) => {
+                    format!("https://localhost:{}{path}", address.port())
+                }
+                Flavour::ServiceFabric => format!("https://{address}{path}"),
                 // Clients append the rest.
                 Flavour::Imds | Flavour::Arc | Flavour::Gce => format!("http://{address}"),
                 _ => format!("http://{address}{path}"),

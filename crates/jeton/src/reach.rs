@@ -38,7 +38,7 @@ pub(crate) struct Whereabouts {
 /// No broker answers there.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Unreachable(String);
+pub(crate) struct Unreachable(pub(crate) String);
 
 /// A broker is there, and does not let this user in.
 #[derive(Debug, thiserror::Error)]

@@ -44,6 +44,8 @@ where
         .header_read_timeout(HEADERS_WITHIN)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
+        // Whoever has said everything may close its side before it is answered.
+        .half_close(true)
         .keep_alive(false);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {

@@ -84,19 +84,24 @@ impl Challenges {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, challenge| challenge.until > now);
         if open.len() >= MAX_OPEN {
-            return Refusal::new(Kind::TooMany, "too many challenges are open: try again in a second");
+            // Its caller has had longer than the others: nobody can keep the others out by asking and not answering.
+            let oldest = open.iter().min_by_key(|(_, challenge)| challenge.until).map(|(key, _)| *key);
+            oldest.map(|key| open.remove(&key));
         }
         let mut random = rand::rng();
         let (name, key) = (random.random::<u128>(), [random.random::<u128>(), random.random::<u128>()]);
         let file = self.folder.join(format!("{PREFIX}{name:032x}{SUFFIX}"));
         let key = format!("{:032x}{:032x}", key[0], key[1]);
         if let Err(error) = write(&file, &key) {
+            // What was made of it is of no use.
+            let _ = fs::remove_file(&file);
             let folder = self.folder.display();
             tracing::warn!(%folder, %error, "the key file of a challenge cannot be written");
             let text = format!(
                 "the broker cannot put a key file into {folder} ({error}): make the folder, and let the broker's user write there and its callers read"
             );
-            return Refusal::new(Kind::Refused, text);
+            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            return Refusal::new(if full { Kind::Unavailable } else { Kind::Refused }, text);
         }
         let realm = format!("Basic realm={}", file.display());
         open.insert(of(&key), Challenge { file, until: now + VALIDITY });
@@ -175,12 +180,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("agent.key"), "another's").unwrap();
         let challenges = Challenges::new(folder.path().to_str().unwrap());
+        let first = challenged(&challenges).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
         for _ in 0..MAX_OPEN {
             challenged(&challenges).await;
         }
         assert_eq!(files(folder.path()), MAX_OPEN + 1);
-        let refusal = challenges.met(&HeaderMap::new()).await.unwrap_err();
-        assert_eq!((refusal.kind, refusal.retry_after), (Kind::TooMany, Some(1)));
+        assert!(!first.exists(), "the oldest makes room, so nobody is kept out");
         tokio::time::advance(VALIDITY + Duration::from_secs(1)).await;
         challenged(&challenges).await;
         assert_eq!(files(folder.path()), 2, "those that are over are gone");

@@ -33,12 +33,7 @@ pub(super) fn chosen(
     };
     let target = TargetRequest { scopes: request.scopes.clone(), resources: request.resources.clone() };
     match found.as_slice() {
-        [] => {
-            let asked: String = format!("{} {value}", selector.parameter).chars().take(200).collect();
-            let failure = Failure::from(broker.access.unknown_identity(&caller.principal, &asked, &target));
-            broker.audit_refusal(caller, request, AuditKind::AccessDenied, AuditOutcome::Denied, &failure);
-            Err(failure)
-        }
+        [] => Err(unknown(broker, caller, &format!("{} {value}", selector.parameter), request)),
         [one] => Ok(one.name.to_string()),
         // One id at two authorities: it means the one that this caller may use.
         several => {
@@ -61,6 +56,20 @@ pub(super) fn chosen(
             }
         }
     }
+}
+
+/// The refusal of one that names an identity by what none is called; the operator learns by what.
+pub(super) fn unknown(
+    broker: &Broker,
+    caller: &Caller,
+    asked: &str,
+    request: &v1::GetTokenRequest,
+) -> Failure {
+    let asked: String = asked.chars().take(200).collect();
+    let target = TargetRequest { scopes: request.scopes.clone(), resources: request.resources.clone() };
+    let failure = Failure::from(broker.access.unknown_identity(&caller.principal, &asked, &target));
+    broker.audit_refusal(caller, request, AuditKind::AccessDenied, AuditOutcome::Denied, &failure);
+    failure
 }
 
 /// GUIDs are the same in capitals; other ids are not.

@@ -9,6 +9,7 @@ use url::form_urlencoded;
 
 use super::{
     answer,
+    chosen::unknown,
     endpoint::{Served, json as reply, typed},
     refusal::{Kind, Refusal},
 };
@@ -25,7 +26,7 @@ pub(super) async fn answered(served: &Served, head: &Parts) -> Result<Response<B
     if path.is_empty() || path == "/" {
         return Ok(text("computeMetadata/\n"));
     }
-    let below = path.strip_prefix(ROOT).map(|path| path.trim_matches('/')).ok_or_else(|| nothing_at(path))?;
+    let below = under(path, ROOT).ok_or_else(|| nothing_at(path))?.trim_end_matches('/');
     match below {
         "" => Ok(text("instance/\nproject/\nuniverse/\n")),
         "instance" => Ok(text("service-accounts/\n")),
@@ -33,8 +34,8 @@ pub(super) async fn answered(served: &Served, head: &Parts) -> Result<Response<B
         "project/project-id" => Ok(text(&served.endpoint.project)),
         "universe/universe-domain" => Ok(text("googleapis.com")),
         _ => {
-            let account = below.strip_prefix(ACCOUNTS).ok_or_else(|| nothing_at(path))?;
-            account_of(served, head, account.trim_start_matches('/')).await
+            let account = under(below, ACCOUNTS).ok_or_else(|| nothing_at(path))?;
+            account_of(served, head, account).await
         }
     }
 }
@@ -43,16 +44,22 @@ pub(super) async fn answered(served: &Served, head: &Parts) -> Result<Response<B
 async fn account_of(served: &Served, head: &Parts, below: &str) -> Result<Response<Body>, Refusal> {
     let caller = served.caller(head)?;
     let (account, what) = below.split_once('/').unwrap_or((below, ""));
-    if account.is_empty() {
+    let query = head.uri.query().unwrap_or_default();
+    if account.is_empty() && !recursive(query) {
         return Ok(text("default/\n"));
     }
     if what == "token" {
-        return token(served, &caller, account, head.uri.query().unwrap_or_default()).await;
+        return token(served, &caller, account, query).await;
+    }
+    let scopes = &served.endpoint.default_scopes;
+    if account.is_empty() {
+        let own = email(served, &caller, "default")?;
+        let facts = json!({"aliases": ["default"], "email": own, "scopes": scopes});
+        return Ok(reply(StatusCode::OK, &json!({"default": facts, own: facts})));
     }
     let email = email(served, &caller, account)?;
-    let scopes = &served.endpoint.default_scopes;
     match what {
-        "" if recursive(head.uri.query().unwrap_or_default()) => {
+        "" if recursive(query) => {
             let aliases: &[&str] = if account == "default" { &["default"] } else { &[] };
             Ok(reply(StatusCode::OK, &json!({"aliases": aliases, "email": email, "scopes": scopes})))
         }
@@ -82,22 +89,22 @@ async fn token(
     if scopes.is_empty() || scopes.len() > MAX_SCOPES {
         return Err(Refusal::invalid(format!("the parameter scopes names from 1 to {MAX_SCOPES} scopes")));
     }
-    let identity = named(served, account).unwrap_or_default();
-    let request = v1::GetTokenRequest { identity, scopes, ..v1::GetTokenRequest::default() };
+    let mut request = v1::GetTokenRequest { scopes, ..v1::GetTokenRequest::default() };
+    request.identity = match named(served, account) {
+        None => String::new(),
+        Some(Some(name)) => name.to_string(),
+        // What is no name names nothing, and is refused as an identity that is not there.
+        Some(None) => return Err(unknown(&served.broker, caller, account, &request).into()),
+    };
     let hit = served.token(caller, &request).await?;
     Ok(reply(StatusCode::OK, &answer::google(&hit, served.broker.clock.now())))
 }
 
-/// The name of the identity behind an account; none: the caller's own.
-fn named(served: &Served, account: &str) -> Option<String> {
-    if account == "default" {
-        return None;
-    }
+/// The name of the identity behind an account, if it is one; none: the caller's own.
+fn named(served: &Served, account: &str) -> Option<Option<IdentityName>> {
     let domain = format!("@{}.{DOMAIN}", served.endpoint.project);
     let id = account.strip_suffix(&domain).unwrap_or(account);
-    let name = format!("identities/{id}");
-    // What is no name names nothing: it is refused as an identity that is not there.
-    Some(if name.parse::<IdentityName>().is_ok() { name } else { "identities/unknown".to_owned() })
+    (account != "default").then(|| format!("identities/{id}").parse().ok())
 }
 
 /// The address of an account that the caller may use for something.
@@ -107,7 +114,7 @@ fn email(served: &Served, caller: &Caller, account: &str) -> Result<String, Refu
     let own = workload.and_then(|w| w.system_identity).and_then(|uid| directory.identity(uid));
     let found = match named(served, account) {
         None => own.cloned(),
-        Some(name) => name.parse().ok().and_then(|name| directory.identity_named(&name).cloned()),
+        Some(name) => name.and_then(|name| directory.identity_named(&name).cloned()),
     };
     let may_see = |identity: &Identity| served.broker.access.reaches(&caller.principal, identity);
     let found = found.filter(|identity| may_see(identity)).ok_or_else(|| {
@@ -117,6 +124,12 @@ fn email(served: &Served, caller: &Caller, account: &str) -> Result<String, Refu
         Refusal::new(Kind::Unknown, problem)
     })?;
     Ok(format!("{}@{}.{DOMAIN}", found.name.id(), served.endpoint.project))
+}
+
+/// What follows a folder in a path; the folder itself: nothing.
+fn under<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(folder)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
 fn recursive(query: &str) -> bool {

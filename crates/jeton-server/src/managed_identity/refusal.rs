@@ -144,7 +144,7 @@ impl From<Failure> for Refusal {
                 "Identity not found: there is none, or this caller may not use it for this resource. The operator learns which by `jeton access explain --correlation {id}`"
             ),
             Reason::NoSystemIdentity => format!(
-                "Identity not found: this caller's workload has no system-assigned identity; name one by client_id, object_id or msi_res_id (correlation id {id})"
+                "Identity not found: none was named, and this caller belongs to no workload with a system-assigned identity; name one by client_id, object_id or msi_res_id (correlation id {id})"
             ),
             // One client takes a 403 with this word for a network that is not there.
             _ => failure.message.replace("unreachable", "not reachable"),

@@ -159,7 +159,8 @@ impl EndpointSettings {
         let mut wrong = |key: &str, text: &str| problems.push(Problem::new(key, text));
         let place = self.place();
         if self.listen.is_empty() {
-            if *self != Self::default() {
+            // The principal may come from defaults, and the endpoint be switched off over them.
+            if *self != (Self { principal: self.principal.clone(), ..Self::default() }) {
                 wrong("listen", "is missing: without an address nothing of this section has a use");
             }
             return problems;
@@ -234,7 +235,8 @@ mod tests {
         }
         assert_eq!(imds("127.0.0.1:1", ""), ["imds.principal"]);
         assert_eq!(imds("127.0.0.1:1", "nobody"), ["imds.principal"]);
-        assert_eq!(imds("", "spiffe://a.example/b"), ["imds.listen"]);
+        assert_eq!(imds("", "spiffe://a.example/b"), [""; 0], "switched off");
+        assert_eq!(problems(|s| s.imds.allow_remote = true), ["imds.listen"]);
         let told = problems(|s| {
             s.imds = EndpointSettings {
                 listen: "10.0.0.1:1".into(),

@@ -2,15 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::process::CommandExt,
+    ffi::OsString,
+    fs::{self, DirBuilder, File},
+    io::ErrorKind,
+    os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 use anyhow::Context;
 use jeton_proto::v1::{self, workload_service_client::WorkloadServiceClient};
 use jeton_server::managed_identity::Flavour;
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
@@ -21,6 +24,7 @@ use crate::{
     exit::Misuse,
     managed_identity::Found,
     output::{Format, text},
+    reach::Whereabouts,
 };
 
 const COLLECTION: &str = "workloads/";
@@ -28,6 +32,8 @@ const COLLECTION: &str = "workloads/";
 const SECRETS: &str = "workload-secrets";
 /// Proxies must not get what is for this machine.
 const NEAR: &str = "127.0.0.1,localhost";
+const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+const JAVA: &str = "JAVA_TOOL_OPTIONS";
 /// What clients choose an endpoint by. What another flavour set would win over this one's.
 const CHOOSING: [&str; 10] = [
     "IDENTITY_ENDPOINT",
@@ -80,7 +86,7 @@ pub(crate) struct RunArguments {
     whose: Whose,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
-    program: Vec<String>,
+    program: Vec<OsString>,
 }
 
 type Variables = BTreeMap<&'static str, String>;
@@ -94,7 +100,14 @@ struct Kept {
 
 /// Prints the variables.
 pub(crate) async fn env(arguments: EnvArguments) -> anyhow::Result<()> {
-    let variables = variables(&arguments.common, &arguments.whose).await?;
+    let named = arguments.shell || arguments.kubernetes || arguments.systemd;
+    if named && arguments.common.output == Format::Json {
+        return Err(Misuse("-o json is a form of its own: leave the other one out".into()).into());
+    }
+    let mut variables = variables(&arguments.common, &arguments.whose).await?;
+    if arguments.common.output == Format::Table && !arguments.kubernetes && !arguments.systemd {
+        beside_present(&mut variables);
+    }
     let id = id_of(&arguments.whose.workload, COLLECTION);
     let lines = |line: &dyn Fn(&str, &str) -> String| {
         variables.iter().map(|(name, value)| line(name, value)).collect::<String>()
@@ -119,9 +132,10 @@ pub(crate) async fn env(arguments: EnvArguments) -> anyhow::Result<()> {
     })
 }
 
-/// Becomes the program.
-pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
-    let variables = variables(&arguments.common, &arguments.whose).await?;
+/// Becomes the program. The codes of failure are those of a shell: 127, there is none; 126, it cannot be started.
+pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
+    let mut variables = variables(&arguments.common, &arguments.whose).await?;
+    beside_present(&mut variables);
     let [program, rest @ ..] = arguments.program.as_slice() else {
         return Err(Misuse("name the program".into()).into());
     };
@@ -130,7 +144,10 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         command.env_remove(name);
     }
     let failed = command.args(rest).envs(variables).exec();
-    Err(Misuse(format!("{program} cannot be started: {failed}")).into())
+    let text = format!("error: {} cannot be started: {failed}\n", program.to_string_lossy());
+    // A standard error that takes nothing is no reason to lose the exit code.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+    Ok(ExitCode::from(if failed.kind() == ErrorKind::NotFound { 127 } else { 126 }))
 }
 
 fn flavour(text: &str) -> Result<Flavour, String> {
@@ -139,6 +156,11 @@ fn flavour(text: &str) -> Result<Flavour, String> {
 }
 
 async fn variables(common: &Common, whose: &Whose) -> anyhow::Result<Variables> {
+    let Whereabouts { endpoint, socket, admin_socket, .. } = &common.broker;
+    if endpoint.is_some() || socket.is_some() || admin_socket.is_some() {
+        let text = "where SDKs ask stands in the data directory: name it with --data-dir, and no listener";
+        return Err(Misuse(text.into()).into());
+    }
     let endpoints = common.broker.running()?;
     let found = endpoints.managed_identity.get(whose.flavour.key()).ok_or_else(|| {
         let key = crate::managed_identity::key(whose.flavour);
@@ -155,7 +177,7 @@ async fn variables(common: &Common, whose: &Whose) -> anyhow::Result<Variables> 
         && !workload.principals.iter().any(|known| known == principal.as_str())
     {
         let text = format!(
-            "the endpoint for {} answers for {principal}, which is no principal of {name}: `jeton workload update` adds it",
+            "the endpoint for {} answers for {principal}, which is no principal of {name}: give it that one beside those it has, with `jeton workload update` and a --principal for each",
             whose.flavour.name()
         );
         return Err(Misuse(text).into());
@@ -163,12 +185,16 @@ async fn variables(common: &Common, whose: &Whose) -> anyhow::Result<Variables> 
     // A program starts in a folder of its own.
     let data_dir = &common.broker.data_dir.canonicalize()?;
     let secret = match whose.flavour.by_secret() {
-        true => Some(secret(&mut client, &workload, data_dir).await?),
+        true => Some(secret(&mut client, &name, data_dir).await?),
         false => None,
     };
+    let near = match host_of(&url) {
+        host if NEAR.split(',').any(|known| known == host) => NEAR.to_owned(),
+        host => format!("{NEAR},{host}"),
+    };
     let mut variables = choosing(whose.flavour, url, secret, found)?;
-    for name in ["NO_PROXY", "no_proxy"] {
-        variables.insert(name, joined(name, NEAR, ","));
+    for name in NO_PROXY {
+        variables.insert(name, near.clone());
     }
     let authorities = authorities(&endpoints);
     if !authorities.is_empty() {
@@ -178,7 +204,7 @@ async fn variables(common: &Common, whose: &Whose) -> anyhow::Result<Variables> 
             variables.insert(name, shown(&trust.pem));
         }
         let option = format!("-Djavax.net.ssl.trustStore={}", shown(&trust.java));
-        variables.insert("JAVA_TOOL_OPTIONS", joined("JAVA_TOOL_OPTIONS", &option, " "));
+        variables.insert(JAVA, for_java(&option));
     }
     Ok(variables)
 }
@@ -222,10 +248,20 @@ fn authorities(endpoints: &Endpoints) -> Vec<PathBuf> {
 /// The secret that is kept, if it counts for as long as nobody ends it; or a new one.
 async fn secret(
     client: &mut WorkloadServiceClient<Channel>,
-    workload: &v1::Workload,
+    name: &str,
     data_dir: &Path,
 ) -> anyhow::Result<String> {
     let folder = data_dir.join(SECRETS);
+    // Before anything is made: what cannot be kept would end the secret that others have.
+    let (file, failed) =
+        (folder.join("lock"), || format!("keeping workloads' secrets in {}", folder.display()));
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(failed)?;
+    let lock = File::options().write(true).create(true).truncate(false).open(&file).with_context(failed)?;
+    // One at a time, for as long as this lives: two that find none would each make one.
+    flock(&lock, FlockOperation::LockExclusive).with_context(failed)?;
+    // Seen after the wait: another one may have just made it.
+    let request = v1::GetWorkloadRequest { name: name.to_owned() };
+    let workload = client.get_workload(request).await?.into_inner().workload.unwrap_or_default();
     let file = folder.join(format!("{}.json", id_of(&workload.name, COLLECTION)));
     let kept = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
     let counts = |kept: &Kept| {
@@ -237,19 +273,50 @@ async fn secret(
     let request = v1::RotateSecretRequest { name: workload.name.clone(), ..Default::default() };
     let made = client.rotate_secret(request).await?.into_inner();
     let kept = Kept { uid: made.secret_uid, secret: made.secret };
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     write_private(&file, &serde_json::to_vec(&kept)?)
         .with_context(|| format!("keeping the workload's secret in {}", file.display()))?;
     Ok(kept.secret)
 }
 
-/// What the variable has already stays.
-fn joined(name: &str, value: &str, between: &str) -> String {
-    let before = std::env::var(name).unwrap_or_default();
-    let known = |part: &str| before.split(between).any(|own| own == part);
-    let new: Vec<_> = value.split(between).filter(|part| !known(part)).collect();
-    let parts = [before.as_str()].into_iter().chain(new).filter(|part| !part.is_empty());
-    parts.collect::<Vec<_>>().join(between)
+/// Of variables that hold several things, what they hold already stays.
+fn beside_present(variables: &mut Variables) {
+    let present = |name: &str| std::env::var(name).unwrap_or_default();
+    // Programs read one spelling of the two, so each gets what is in either.
+    let proxied = NO_PROXY.map(present);
+    for name in NO_PROXY {
+        let new = variables.get(name).map_or("", String::as_str);
+        let mut hosts: Vec<&str> = vec![];
+        for host in proxied.iter().flat_map(|text| text.split(',')).chain(new.split(',')) {
+            if !host.trim().is_empty() && !hosts.contains(&host.trim()) {
+                hosts.push(host.trim());
+            }
+        }
+        let joined = hosts.join(",");
+        variables.insert(name, joined);
+    }
+    let options = present(JAVA);
+    if let Some(option) = variables.get_mut(JAVA)
+        && !options.is_empty()
+    {
+        *option = if options.contains(option.as_str()) { options } else { format!("{options} {option}") };
+    }
+}
+
+/// As lists of hosts that are asked directly have it: without the port.
+fn host_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    host.trim_matches(['[', ']']).to_owned()
+}
+
+/// Java splits its options at spaces, and keeps together what is in quotes.
+fn for_java(option: &str) -> String {
+    match (option.contains(char::is_whitespace), option.contains('"'), option.contains('\'')) {
+        (false, false, false) => option.to_owned(),
+        (_, false, _) => format!("\"{option}\""),
+        _ => format!("'{option}'"),
+    }
 }
 
 fn for_shell(value: &str) -> String {
@@ -276,7 +343,22 @@ mod tests {
     }
 
     #[test]
+    fn no_proxy_gets_what_is_for_the_endpoint_wherever_it_is() {
+        for (url, host) in [
+            ("http://127.0.0.1:7421/msi/token", "127.0.0.1"),
+            ("http://[::1]:7421/msi/token", "::1"),
+            ("https://localhost:1/x", "localhost"),
+            ("http://169.254.169.254:80", "169.254.169.254"),
+        ] {
+            assert_eq!(host_of(url), host);
+        }
+    }
+
+    #[test]
     fn values_survive_their_quotes() {
+        assert_eq!(for_java("-Da=/b"), "-Da=/b");
+        assert_eq!(for_java("-Da=/b c'd"), "\"-Da=/b c'd\"");
+        assert_eq!(for_java("-Da=/b \"c"), "'-Da=/b \"c'");
         assert_eq!(for_shell("it's"), r"'it'\''s'");
         assert_eq!(for_systemd(r#"a"b\c"#), r#""a\"b\\c""#);
     }

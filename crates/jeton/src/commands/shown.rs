@@ -239,7 +239,7 @@ pub(super) fn status(s: &v1::StatusResponse) -> Value {
         "tokens": sorted(&s.tokens),
         "authorities": s.authorities.iter().map(|a| json!({
             "name": a.name, "requests_per_second": a.requests_per_second, "in_flight": a.in_flight, "held_identities": a.held_identities,
-            "retry_after_seconds": seconds(a.retry_after.as_ref()), "failing_tokens": a.failing_tokens,
+            "retry_after_seconds": seconds(a.retry_after.as_ref()), "failing_refreshes": a.failing_refreshes,
             "starves_in_seconds": seconds(a.starves_in.as_ref()),
         })).collect::<Vec<_>>(),
         "certificates": s.certificates.iter().map(|c| json!({

@@ -14,6 +14,8 @@ use crate::{
 };
 
 const EVERY: Duration = Duration::from_secs(2);
+/// A broker that says nothing for so long is down.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Clears a terminal, and goes to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
@@ -32,43 +34,55 @@ pub(crate) struct StatusArguments {
 
 /// Shows how the broker is doing. The exit code is 0 if it is healthy, 1 if it is degraded, and 2 if it does not answer.
 pub(crate) async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> {
-    loop {
-        let looked = look(&arguments.common).await;
-        if arguments.watch && arguments.common.output == Format::Table && std::io::stdout().is_terminal() {
-            output::text(CLEAR)?;
+    if !arguments.watch {
+        return Ok(ExitCode::from(shown_once(&arguments).await?));
+    }
+    let watching = async {
+        loop {
+            shown_once(&arguments).await?;
+            tokio::time::sleep(EVERY).await;
         }
-        let code = match looked {
-            Ok(status) => {
-                let value = shown::status(&status);
-                match arguments.common.output {
-                    Format::Json => arguments.common.output.one(&value, |_| vec![])?,
-                    Format::Table => output::text(&screen(&value))?,
-                }
-                if status.healthy || arguments.alive { exit::HEALTHY } else { exit::DEGRADED }
+    };
+    tokio::select! {
+        failed = watching => failed,
+        () = output::reader_gone() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Shows it, and says with which code.
+async fn shown_once(arguments: &StatusArguments) -> anyhow::Result<u8> {
+    let (output, looked) = (arguments.common.output, look(&arguments.common).await);
+    if arguments.watch && output == Format::Table && std::io::stdout().is_terminal() {
+        output::text(CLEAR)?;
+    }
+    match looked {
+        Ok(status) => {
+            let value = shown::status(&status);
+            match output {
+                Format::Json => output.one(&value, |_| vec![])?,
+                Format::Table => output::text(&screen(&value))?,
             }
-            Err(error) if is_down(&error) => {
-                match arguments.common.output {
-                    Format::Json => {
-                        let value =
-                            serde_json::json!({"healthy": false, "down": true, "error": error.to_string()});
-                        arguments.common.output.one(&value, |_| vec![])?;
-                    }
-                    Format::Table => output::text(&format!("down: {error}\n"))?,
-                }
-                exit::DOWN
-            }
-            Err(error) => return Err(error),
-        };
-        if !arguments.watch {
-            return Ok(ExitCode::from(code));
+            Ok(if status.healthy || arguments.alive { exit::HEALTHY } else { exit::DEGRADED })
         }
-        tokio::time::sleep(EVERY).await;
+        Err(error) if is_down(&error) => {
+            let down = serde_json::json!({"healthy": false, "down": true, "error": error.to_string()});
+            match output {
+                Format::Json => output.one(&down, |_| vec![])?,
+                Format::Table => output::text(&format!("down: {error}\n"))?,
+            }
+            Ok(exit::DOWN)
+        }
+        Err(error) => Err(error),
     }
 }
 
 async fn look(common: &Common) -> anyhow::Result<v1::StatusResponse> {
-    let mut client = StatusServiceClient::new(common.broker.admin_plane().await?);
-    Ok(client.status(v1::StatusRequest {}).await?.into_inner())
+    let asked = async {
+        let mut client = StatusServiceClient::new(common.broker.admin_plane().await?);
+        Ok(client.status(v1::StatusRequest {}).await?.into_inner())
+    };
+    let silent = || Unreachable(format!("the broker says nothing for {} s", PATIENCE.as_secs()));
+    tokio::time::timeout(PATIENCE, asked).await.map_err(|_| silent())?
 }
 
 /// Nobody answers, or not in time: whoever is not let in has reached a broker.
@@ -136,7 +150,12 @@ fn of_authority(authority: &Value) -> String {
             &format!(", Retry-After for {} more ({} identities)", length(left), authority["held_identities"]);
     }
     if let Some(left) = authority["starves_in_seconds"].as_f64() {
-        line += &format!(", {} tokens fail, the first ends in {}", authority["failing_tokens"], length(left));
+        let first = if left > 0.0 {
+            format!("the first ends in {}", length(left))
+        } else {
+            "callers get none".into()
+        };
+        line += &format!(", {} refreshes fail, {first}", authority["failing_refreshes"]);
     }
     line + "\n"
 }
@@ -164,7 +183,7 @@ mod tests {
             "version": env!("CARGO_PKG_VERSION"), "node": "n", "uptime_seconds": 7_300.0,
             "identities": {"active": 2}, "tokens": {"stale": 1},
             "authorities": [{"name": "authorities/a", "requests_per_second": 200.0, "in_flight": 1, "held_identities": 2,
-                "retry_after_seconds": 30.0, "failing_tokens": 1, "starves_in_seconds": 125.0}],
+                "retry_after_seconds": 30.0, "failing_refreshes": 1, "starves_in_seconds": 125.0}],
             "certificates": [{"identity": "identities/x", "expire_time": "2027-01-01T00:00:00Z", "rotating": true}],
             "problems": [{"subject": "identities/x", "message": "it fails", "remedy": "jeton authority test authorities/a",
                 "starves_in_seconds": 125.0}],
@@ -172,7 +191,7 @@ mod tests {
         });
         let expected = format!(
             "degraded: one thing needs attention\nversion     {}, node n, up 2 h\nidentities  2 active\ntokens      1 stale\n\
-             authority   authorities/a: at most 200 requests/s, 1 under way, Retry-After for 30 s more (2 identities), 1 tokens fail, the first ends in 2 min\n\
+             authority   authorities/a: at most 200 requests/s, 1 under way, Retry-After for 30 s more (2 identities), 1 refreshes fail, the first ends in 2 min\n\
              certificate that ends first: identities/x, 2027-01-01T00:00:00Z, another one is on its way\n\n\
              ! [2 min left] identities/x: it fails\n  jeton authority test authorities/a\n",
             env!("CARGO_PKG_VERSION")

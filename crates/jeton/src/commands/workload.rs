@@ -115,7 +115,7 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Parts {
-    /// How the doors know it, such as unix://NODE/uid/1000; repeatable
+    /// How the doors know it, such as unix://NODE/uid/1000; repeatable, and an update replaces all that it has
     #[arg(long = "principal", value_name = "PRINCIPAL")]
     principals: Vec<String>,
     /// For people

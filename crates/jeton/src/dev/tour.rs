@@ -77,6 +77,8 @@ try, in another terminal:
 
   grpcurl -plaintext -d '{{"identity":"identities/billing","scopes":["{scope}"]}}' {plain} jeton.v1.TokenService/GetToken
 
+  {jeton} run --workload demo --data-dir {data} -- env   # what SDKs of managed identities go by; put a program in the place of `env`
+
   # Python, with stubs made by grpcio-tools from proto/
   import grpc
   from jeton.v1 import token_pb2, token_pb2_grpc

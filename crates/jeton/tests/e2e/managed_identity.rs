@@ -91,9 +91,17 @@ async fn env_says_one_thing_in_every_form_and_run_starts_a_program_with_it() {
     assert_eq!(ran.status.code(), Some(7), "{ran:?}");
     assert_eq!(String::from_utf8_lossy(&ran.stdout), format!("{secret},\n"), "no other endpoint wins");
     let missing = run(&["/nonexistent/program"]);
-    assert!(missing.status.code() == Some(2), "{missing:?}");
+    assert!(missing.status.code() == Some(127), "{missing:?}");
+    assert_eq!(run(&["/"]).status.code(), Some(126), "as a shell says it");
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/nonexistent/program"), "{missing:?}");
     assert_eq!(broker.json(&["workload", "get", "demo"])["secrets"].as_array().unwrap().len(), 1);
+    broker.json(&["workload", "create", "other"]);
+    let at_once: Vec<_> = std::thread::scope(|scope| {
+        let each = || scope.spawn(|| broker.json(&["env", "--workload", "other"])["IDENTITY_HEADER"].clone());
+        let asking: Vec<_> = (0..8).map(|_| each()).collect();
+        asking.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(at_once.iter().all(|one| *one == at_once[0]), "eight that begin together share one secret");
     broker.json(&["workload", "revoke-secret", "demo", "--all"]);
     assert_ne!(broker.env("app-service")["IDENTITY_HEADER"], secret, "a new one takes its place");
 }

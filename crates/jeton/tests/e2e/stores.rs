@@ -252,6 +252,10 @@ async fn no_secret_is_in_clear_in_the_stores_or_in_the_logs_while_it_runs_or_aft
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tokens.db")) {
             found.retain(|name| *name != "claims");
         }
+        // `dev` makes certificates for its own doors, and their keys are files as those of any server.
+        if ["grpc-ca.key", "grpc-server.key"].iter().any(|name| path.ends_with(name)) {
+            found.retain(|name| *name != "a private key");
+        }
         assert!(found.is_empty(), "{}: {found:?}", path.display());
     }
 }

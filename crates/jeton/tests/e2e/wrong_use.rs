@@ -100,5 +100,5 @@ fn wrong_arguments_a_strange_environment_and_full_streams_are_no_reason_to_panic
     let attach = ["identity", "attach", "x", "--authority", "entra", "--client-id", "1"];
     let (code, error) = failure(&jeton(&attach).output().unwrap());
     assert!(code == Some(2) && error.contains("--certificate <FILE>|--secret-file <FILE>"), "{error}");
-    assert_eq!(jeton(&["status"]).stderr(full()).output().unwrap().status.code(), Some(3));
+    assert_eq!(jeton(&["token", "list"]).stderr(full()).output().unwrap().status.code(), Some(3));
 }
