@@ -8,11 +8,15 @@ mod access;
 mod database;
 mod identities;
 mod recorded;
+mod ring;
+mod rotate;
 mod sealing;
 mod secrets;
 mod store;
 mod tokens;
 mod uses;
 
+pub use ring::SealingKeys;
+pub use rotate::{RotateError, Rotated, Rotating};
 pub use sealing::{SealingKey, SealingKeyError};
 pub use store::{OpenError, Store};
