@@ -196,6 +196,8 @@ pub enum Denial {
     GivenToItself,
     /// Whoever sees a workload's secret can call as that workload.
     SecretNotShown,
+    /// The broker's own user alone says which file the broker seals with.
+    SealingNotGiven,
 }
 
 /// The caller: what the door says, and the workload that the principal belongs to.

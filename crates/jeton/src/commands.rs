@@ -7,6 +7,7 @@ pub(crate) mod authority;
 pub(crate) mod env;
 pub(crate) mod identity;
 mod in_use;
+pub(crate) mod seal;
 mod shown;
 pub(crate) mod status;
 pub(crate) mod token;
