@@ -28,33 +28,36 @@ fn warm(c: &mut Criterion) {
         }
         client
     });
-    let mut group = c.benchmark_group("client/a warm token, 1000 keys");
-    group.throughput(Throughput::Elements(1));
-    let mut next = (0..asked.len()).cycle();
-    let mut turn = || &asked[next.next().expect("it has no end")];
-    group.bench_function("client.token(identity, scope)", |b| {
-        let (asked, client) = (&asked, &client);
-        b.iter_custom(|count| {
-            runtime.block_on(async move {
-                let start = std::time::Instant::now();
-                for n in 0..count as usize {
-                    let (identity, scope) = &asked[n % asked.len()];
-                    black_box(client.token(identity, scope).await.expect("it is warm"));
-                }
-                start.elapsed()
-            })
+    for keys in [1, SIZE.slots] {
+        let mut group = c.benchmark_group(format!("client/a warm token, {keys} keys in turn"));
+        group.throughput(Throughput::Elements(1));
+        let asked = &asked[..keys];
+        let mut next = (0..asked.len()).cycle();
+        let mut turn = || &asked[next.next().expect("it has no end")];
+        group.bench_function("client.token(identity, scope)", |b| {
+            let client = &client;
+            b.iter_custom(|count| {
+                runtime.block_on(async move {
+                    let start = std::time::Instant::now();
+                    for n in 0..count as usize {
+                        let (identity, scope) = &asked[n % asked.len()];
+                        black_box(client.token(identity, scope).await.expect("it is warm"));
+                    }
+                    start.elapsed()
+                })
+            });
         });
-    });
-    let keys = || asked.iter().map(|key| (key.clone(), Arc::new(0_u64)));
-    let papaya: papaya::HashMap<_, _, RandomState> = keys().collect();
-    group.bench_function("papaya alone", |b| b.iter(|| papaya.pin().get(turn()).cloned()));
-    let map: HashMap<_, _, RandomState> = keys().collect();
-    group.bench_function("HashMap alone", |b| b.iter(|| map.get(turn()).cloned()));
-    let peer = runtime.block_on(Peer::connect(door));
-    group.bench_function("GetToken over loopback", |b| {
-        b.iter(|| runtime.block_on(peer.ask(&world.requests[0])));
-    });
-    group.finish();
+        let keys = || asked.iter().map(|key| (key.clone(), Arc::new(0_u64)));
+        let papaya: papaya::HashMap<_, _, RandomState> = keys().collect();
+        group.bench_function("papaya alone", |b| b.iter(|| papaya.pin().get(turn()).cloned()));
+        let map: HashMap<_, _, RandomState> = keys().collect();
+        group.bench_function("HashMap alone", |b| b.iter(|| map.get(turn()).cloned()));
+        let peer = runtime.block_on(Peer::connect(door));
+        group.bench_function("GetToken over loopback", |b| {
+            b.iter(|| runtime.block_on(peer.ask(&world.requests[0])));
+        });
+        group.finish();
+    }
 }
 
 criterion_group! {

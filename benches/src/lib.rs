@@ -27,7 +27,7 @@ use tokio::runtime::Runtime;
 
 pub use clock::ShiftedClock;
 pub use ports::{AtOnce, Before, token};
-pub use rpc::{Peer, open_door, open_tls_door};
+pub use rpc::{Peer, open_counting_door, open_door, open_tls_door};
 pub use signing::{Material, Round, Signing};
 pub use stock::open_stock;
 pub use tls::{CLIENT, sides};

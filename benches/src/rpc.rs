@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::Request;
-use jeton_server::door::{Door, DoorSettings, Drain, Listen, Listener, LoopbackDev, Protocol, Tls, serve};
+use jeton_server::door::{
+    Calls, Door, DoorSettings, Drain, Listen, Listener, LoopbackDev, Protocol, Tls, serve,
+};
 use tokio::net::TcpStream;
 use tonic::service::Routes;
 
@@ -15,15 +17,20 @@ const GET_TOKEN: &str = "http://localhost/jeton.v1.TokenService/GetToken";
 
 /// Opens a door on a free port. What the shortcut does not answer, nobody does.
 pub async fn open_door(world: &World) -> SocketAddr {
-    open(world, None).await
+    open(world, None, None).await
 }
 
 /// The same with TLS. Whoever shows a certificate is its holder; the others are as without TLS.
 pub async fn open_tls_door(world: &World, tls: Arc<Tls>) -> SocketAddr {
-    open(world, Some(tls)).await
+    open(world, Some(tls), None).await
 }
 
-async fn open(world: &World, tls: Option<Arc<Tls>>) -> SocketAddr {
+/// The same as [`open_door`], where everything is counted that is in a broker.
+pub async fn open_counting_door(world: &World, calls: Arc<Calls>) -> SocketAddr {
+    open(world, None, Some(calls)).await
+}
+
+async fn open(world: &World, tls: Option<Arc<Tls>>, calls: Option<Arc<Calls>>) -> SocketAddr {
     let listen = Listen::Tcp(([127, 0, 0, 1], 0).into());
     let listener = Listener::bind(&listen).await.expect("a free port");
     let address = listener.tcp_address().expect("a TCP listener");
@@ -38,6 +45,7 @@ async fn open(world: &World, tls: Option<Arc<Tls>>) -> SocketAddr {
         clock: Arc::new(jeton_core::SystemClock),
         routes: Routes::default(),
         shortcut: Some(Arc::clone(&world.shortcut) as _),
+        calls,
         streaming: |_| false,
         finishes: false,
         complete: |response| response,

@@ -35,6 +35,7 @@ def shell(broker, tmp_path_factory):
 
     def run(line, **more):
         line = line.replace("127.0.0.1:7412", broker["grpc_tls"]["address"])
+        line = line.replace("http://127.0.0.1:7431/metrics", broker["metrics"])
         arguments = dict(shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
         return subprocess.run(line, **{**arguments, **more})
 

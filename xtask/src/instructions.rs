@@ -11,6 +11,8 @@ const FEWER: u64 = 1_000;
 const MORE: u64 = 6_000;
 /// In percent.
 const TOLERATED: u64 = 5;
+/// What telling of it may cost a hit, in percent.
+const TELLING: u64 = 10;
 /// Role assignments of others, beside which a caller with a certificate is compared with one without.
 const ASSIGNMENTS: &str = "10000";
 
@@ -22,6 +24,9 @@ pub(crate) fn run(update: bool) -> anyhow::Result<()> {
         .context("starting cargo")?;
     ensure!(status.success(), "hits does not build");
     let count = a_hit(&["plain"])?;
+    let telling = a_hit(&["telemetry"])?;
+    println!("with telemetry {telling} instructions, without {count}");
+    ensure!(telling * 100 <= count * (100 + TELLING), "telemetry makes a hit more than {TELLING} % dearer");
     let (unnamed, named) = (a_hit(&["tls"])?, a_hit(&["mtls", ASSIGNMENTS])?);
     println!(
         "with TLS {unnamed} instructions; with client certificates and {ASSIGNMENTS} role assignments {named}"

@@ -1,13 +1,17 @@
-//! `hits N [plain|tls|mtls] [ASSIGNMENTS]`: N tokens over one connection within one process, for tools that count instructions. A run with
+//! `hits N [plain|telemetry|tls|mtls] [ASSIGNMENTS]`: N tokens over one connection within one process, for tools that count instructions. A run with
 //! more hits less a run with fewer leaves the hits alone: the start is the same. With mtls the caller is the holder of a certificate;
-//! ASSIGNMENTS are role assignments of others.
+//! ASSIGNMENTS are role assignments of others. With telemetry everything is counted that is in a broker.
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a benchmark ends where it expected otherwise")]
 
 use std::sync::Arc;
 
-use benches::{AtOnce, Before, CLIENT, DAY, Size, TOKEN_BYTES, World, open_door, open_tls_door, sides};
+use benches::{
+    AtOnce, Before, CLIENT, DAY, Size, TOKEN_BYTES, World, open_counting_door, open_door, open_tls_door,
+    sides,
+};
 use jeton_core::SystemClock;
 use jeton_engine::EngineSettings;
+use jeton_server::{door::Calls, grpc::method_names};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -37,6 +41,14 @@ fn main() {
         }
         let answered = match kind.as_str() {
             "plain" => ask(connect(open_door(&world).await).await, &world, hits).await,
+            "telemetry" => {
+                let calls = Arc::new(Calls::new(method_names()));
+                let address = open_counting_door(&world, Arc::clone(&calls)).await;
+                let answered = ask(connect(address).await, &world, hits).await;
+                let counted = calls.calls().iter().flat_map(|ended| ended.took.counts.clone()).sum::<u64>();
+                assert!(counted >= hits as u64, "{counted} of {hits} were counted");
+                answered
+            }
             kind @ ("tls" | "mtls") => {
                 world.assign(CLIENT.into(), true).await;
                 let (tls, client) = sides(kind == "mtls");
@@ -45,7 +57,7 @@ fn main() {
                 let secured = TlsConnector::from(client).connect(name, stream).await.expect("TLS");
                 ask(secured, &world, hits).await
             }
-            other => panic!("{other:?}: plain, tls or mtls"),
+            other => panic!("{other:?}: plain, telemetry, tls or mtls"),
         };
         println!("{answered} hits");
     });

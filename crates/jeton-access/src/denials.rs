@@ -5,7 +5,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use jeton_core::{Denial, Principal, Wall};
+use jeton_core::{Denial, Principal, Wall, metrics::Counter};
+
+use crate::Access;
 
 /// A denial, with everything that led to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Denied {
 pub(crate) struct Denials {
     most: usize,
     ring: Mutex<Ring>,
+    /// Since the start: where tokens are asked for, and on the admin plane.
+    counts: [[Counter; Denial::NAMES.len()]; 2],
 }
 
 #[derive(Debug, Default)]
@@ -38,10 +42,11 @@ struct Ring {
 
 impl Denials {
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, ring: Mutex::default() }
+        Self { most, ring: Mutex::default(), counts: Default::default() }
     }
 
     pub(crate) fn remember(&self, id: String, denied: Denied) {
+        self.counts[usize::from(denied.method.is_some())][denied.denial.index()].add();
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         while ring.order.len() >= self.most
             && let Some(oldest) = ring.order.pop_front()
@@ -52,7 +57,48 @@ impl Denials {
         ring.by_id.insert(id, denied);
     }
 
+    fn counts(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let of = |(plane, counts): (&'static str, &[Counter; Denial::NAMES.len()])| {
+            Denial::NAMES
+                .into_iter()
+                .zip(counts)
+                .map(move |(name, n)| (plane, name, n.get()))
+                .collect::<Vec<_>>()
+        };
+        ["data", "admin"].into_iter().zip(&self.counts).flat_map(of).collect()
+    }
+
     pub(crate) fn find(&self, id: &str) -> Option<Denied> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(id).cloned()
+    }
+}
+
+impl Access {
+    /// Denials since the start: on which plane (`data`, `admin`), why, and how many.
+    pub fn denial_counts(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.shared.denials.counts()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_denial_is_counted_on_its_plane_under_its_name() {
+        let denials = Denials::new(1);
+        let denied = |method, denial| Denied {
+            principal: Principal::loopback_dev(),
+            method,
+            identity: String::new(),
+            target: String::new(),
+            denial,
+            at: Wall::from_secs(1),
+        };
+        denials.remember("1".into(), denied(None, Denial::UnknownIdentity));
+        denials.remember("2".into(), denied(Some("A/B"), Denial::SecretNotShown));
+        denials.remember("3".into(), denied(Some("A/B"), Denial::SecretNotShown));
+        let counted: Vec<_> = denials.counts().into_iter().filter(|(.., count)| *count > 0).collect();
+        assert_eq!(counted, [("data", "unknown_identity", 1), ("admin", "secret_not_shown", 2)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use jeton_core::{AuditEvent, AuditOutcome, AuditUnavailable};
+use jeton_core::{AuditEvent, AuditOutcome, AuditUnavailable, Wall};
 use tokio::sync::oneshot;
 
 use crate::{AuditSettings, OnFull, log::Entry};
@@ -24,6 +24,8 @@ pub(crate) struct Queue {
     frequent: VecDeque<Entry>,
     /// Frequent entries that are being written, and come back if that fails.
     in_hand: usize,
+    /// When the oldest came of those that are being written.
+    in_hand_since: Option<Wall>,
     /// Frequent entries that were dropped, and are not yet recorded as lost.
     pub(crate) dropped: u64,
     pub(crate) closing: bool,
@@ -72,6 +74,13 @@ impl Queue {
             || self.kept.iter().any(|kept| kept.waiter.is_some())
     }
 
+    /// How many are not on disk, and when the oldest of them came.
+    pub(crate) fn waiting(&self) -> (usize, Option<Wall>) {
+        let fronts = [self.kept.front().map(|kept| kept.entry.0), self.frequent.front().map(|entry| entry.0)];
+        let oldest = fronts.into_iter().flatten().chain(self.in_hand_since).min();
+        (self.kept.len() + self.frequent.len() + self.in_hand, oldest)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty() && self.frequent.is_empty() && self.dropped == 0
     }
@@ -80,12 +89,14 @@ impl Queue {
         let kept: Vec<_> = self.kept.drain(..self.kept.len().min(MOST_AT_ONCE)).collect();
         let frequent: Vec<_> = self.frequent.drain(..self.frequent.len().min(MOST_AT_ONCE)).collect();
         self.in_hand = frequent.len();
+        let oldest = kept.iter().map(|kept| kept.entry.0).chain(frequent.iter().map(|entry| entry.0)).min();
+        self.in_hand_since = oldest;
         Batch { kept, frequent, dropped: std::mem::take(&mut self.dropped) }
     }
 
     /// What was taken is on disk.
     pub(crate) fn written(&mut self) {
-        self.in_hand = 0;
+        (self.in_hand, self.in_hand_since) = (0, None);
     }
 
     /// Puts back what is to be written later; whoever waits is told that it is not there yet.
@@ -99,7 +110,7 @@ impl Queue {
                 self.kept.push_front(kept);
             }
         }
-        self.in_hand = 0;
+        (self.in_hand, self.in_hand_since) = (0, None);
         let room = most(settings).saturating_sub(self.frequent.len());
         let lost = batch.frequent.len().saturating_sub(room);
         self.dropped += batch.dropped + lost as u64;
@@ -144,7 +155,7 @@ pub(crate) fn nap(settings: &AuditSettings) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use jeton_core::{AuditKind, Wall};
+    use jeton_core::AuditKind;
 
     use super::*;
 
@@ -205,6 +216,22 @@ mod tests {
         assert_eq!((batch.frequent.len(), batch.dropped), (32, 0));
         queue.written();
         assert!(queue.has_room(&settings));
+    }
+
+    #[test]
+    fn the_oldest_that_is_not_on_disk_is_known_until_it_is() {
+        let (mut queue, settings) = (Queue::default(), settings(OnFull::Drop));
+        assert_eq!(queue.waiting(), (0, None));
+        queue.keep((Wall::from_secs(5), "a".into()), None, false);
+        queue.note((Wall::from_secs(3), "b".into()), &settings);
+        assert_eq!(queue.waiting(), (2, Some(Wall::from_secs(3))));
+        let batch = queue.take();
+        assert_eq!(queue.waiting().1, Some(Wall::from_secs(3)), "it is being written");
+        queue.put_back(batch, &AuditUnavailable("full".into()), &settings);
+        assert_eq!(queue.waiting(), (2, Some(Wall::from_secs(3))));
+        drop(queue.take());
+        queue.written();
+        assert_eq!(queue.waiting(), (0, None));
     }
 
     #[test]

@@ -46,11 +46,25 @@ struct Shared {
     /// What [`AuditTrail::has_room`] answers without the lock.
     room: AtomicBool,
     lost: AtomicU64,
+    written: AtomicU64,
     ended: AtomicBool,
     /// Why the last write failed, if it did.
     unwritable: Mutex<Option<AuditProblem>>,
     /// What was found wrong at the start.
     alarms: Vec<String>,
+}
+
+/// Numbers about the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrailStats {
+    /// The age of the oldest event that is not on disk.
+    pub lag: Duration,
+    /// Events that are not on disk.
+    pub queued: usize,
+    /// Events that were dropped since the start.
+    pub lost: u64,
+    /// Events that were written since the start.
+    pub written: u64,
 }
 
 /// The log's thread. Its owner notices when it dies, and stops it.
@@ -90,6 +104,7 @@ impl Trail {
             wake: Condvar::new(),
             room: AtomicBool::new(true),
             lost: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             unwritable: Mutex::default(),
             alarms,
@@ -109,6 +124,18 @@ impl Trail {
     /// Frequent events that were dropped since the start.
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Relaxed)
+    }
+
+    /// Numbers about the log.
+    pub fn stats(&self) -> TrailStats {
+        let (queued, oldest) = locked(&self.0.queue).waiting();
+        let now = self.0.clock.now().wall;
+        TrailStats {
+            lag: oldest.map_or(Duration::ZERO, |at| now.saturating_since(at)),
+            queued,
+            lost: self.lost(),
+            written: self.0.written.load(Relaxed),
+        }
     }
 
     fn write(&self, mut log: Log) {
@@ -154,6 +181,8 @@ impl Trail {
         self.note_write(written.as_ref().err().or(signed.as_ref().err()));
         match written {
             Ok(()) => {
+                let count = batch.kept.len() + batch.frequent.len();
+                self.0.written.fetch_add(count as u64, Relaxed);
                 let mut queue = locked(&self.0.queue);
                 queue.written();
                 self.0.room.store(queue.has_room(&self.0.settings), Relaxed);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jeton_core::{
-    Assertions, Authority, BoxFuture, Clock, Credential, Identity, IdentityKind, IssuedToken,
+    Assertions, Authority, BoxFuture, Clock, Credential, Identity, IdentityKind, IssuedToken, OperationKind,
     SharedDirectory, Target, Token, TokenKey, Uid, Wall,
     profile::{AuthorityLimits, ErrorClass, RegistrationStyle, TargetStyle},
 };
@@ -19,6 +19,7 @@ use secrecy::SecretString;
 
 use crate::{
     Http, HttpError,
+    calls::Calls,
     classify::Refusal,
     holds::Holds,
     skew::Skews,
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) skews: Skews,
     pub(crate) holds: Holds,
+    pub(crate) calls: Calls,
     /// One for each authority, of the record's present version.
     clients: Mutex<HashMap<Uid, (u64, Http)>>,
     /// Tokens for Graph: registrars' and identities' own. Never served to anyone.
@@ -108,6 +110,7 @@ impl AuthorityClient {
             clock: ports.clock,
             skews: Skews::default(),
             holds: Holds::default(),
+            calls: Calls::default(),
             clients: Mutex::default(),
             graph_tokens: Mutex::default(),
             turns: Mutex::default(),
@@ -234,7 +237,9 @@ impl Inner {
         let outcome = self.grant(authority, client, &target, None).await;
         outcome.map(drop).map_err(|refused| {
             // Right after a registration an unknown client or key only means that the change has not spread.
-            let fresh = identity.kind == IdentityKind::Created && self.spreading(identity, credential);
+            let proved = identity.operation.as_ref().is_some_and(|o| o.kind == OperationKind::Verify);
+            let created = identity.kind == IdentityKind::Created;
+            let fresh = created && !proved && self.spreading(identity, credential);
             let class = match refused.class {
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient if fresh => RegistryErrorClass::Transient,
                 ErrorClass::KeyUnknown | ErrorClass::InvalidClient | ErrorClass::Permanent => {

@@ -142,6 +142,7 @@ impl Inner {
         credential: &Credential,
     ) -> Result<Registered, RegistryError> {
         let id = object_id(identity)?;
+        let mut proves = self.can_prove(identity).await;
         if matches!(authority.registrar, Registrar::Certificate { .. }) {
             let url = format!("{base}/applications/{id}?$select=id,keyCredentials");
             let found = self.as_registrar(authority, Method::GET, &url, &Value::Null).await?;
@@ -151,8 +152,10 @@ impl Inner {
                     ..Registered::default()
                 });
             }
+            // It was replaced there by one that is not known here: this registry is older, from a backup.
+            proves &= found.status != 200 || identity.current().is_some_and(|c| has_key(&found.json, c));
         }
-        if !self.can_prove(identity).await {
+        if !proves {
             self.set_only_key(base, authority, id, credential).await?;
             let remote_key_id = Some(credential.uid.to_string().into());
             return Ok(Registered { remote_key_id, ..Registered::default() });

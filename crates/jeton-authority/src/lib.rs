@@ -4,6 +4,7 @@
 //! what the authority's record says, never redirected. An assertion is spent when it is sent, so nothing here repeats a request
 //! with the same one.
 
+mod calls;
 mod classify;
 mod client;
 mod dynamic;
@@ -14,6 +15,7 @@ mod registration;
 mod skew;
 mod token;
 
+pub use calls::CallsEnded;
 pub use client::{AuthorityClient, Ports, TestStep, bounds};
 pub use jeton_http::{Answer, Http, HttpError, trust};
 pub use profiles::{DiscoverError, Discovery, Shape, discover};

@@ -9,10 +9,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use std::{
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::{Answer, HttpError, classify, client::Inner, token::Client};
+use crate::{Answer, HttpError, calls::Operation, classify, client::Inner, token::Client};
 
 /// A kept token is not used when it has less than this left.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
@@ -80,7 +80,9 @@ impl Inner {
             });
         }
         let http = self.http(authority).map_err(|e| from_http(&e, unknown))?;
+        let began = Instant::now();
         let answer = http.json(call.method, call.url, call.headers, call.body).await;
+        self.calls.ended(authority.uid, Operation::Registration, began, &answer);
         let (answer, now) = (answer.map_err(|e| from_http(&e, unknown))?, self.clock.now());
         if !answer.is_success()
             && let Some(delay) = self.retry_after(&answer)

@@ -1,6 +1,9 @@
 //! The token request (RFC 6749 section 4.4 with RFC 7523), for identities, for registrars, and to verify a new key.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jeton_core::{
@@ -14,6 +17,7 @@ use serde_json::Value;
 
 use crate::{
     Answer,
+    calls::Operation,
     classify::{Refusal, held, no_answer, refusal},
     client::Inner,
 };
@@ -87,7 +91,7 @@ impl Inner {
         form.extend(scope.as_deref().map(|scope| ("scope", scope)));
         form.extend(resource_parameter(target, profile.target));
         form.extend(claims.map(|claims| ("claims", claims.as_str())));
-        let answer = self.send(authority, client, &profile.token_endpoint, &form).await?;
+        let answer = self.send(authority, client, Operation::Token, &profile.token_endpoint, &form).await?;
         granted(&answer, profile, self.clock.now().wall)
     }
 
@@ -100,7 +104,7 @@ impl Inner {
         token: &SecretString,
     ) -> Result<(), Refusal> {
         let form = [("token", token.expose_secret()), ("token_type_hint", "access_token")];
-        self.send(authority, client, endpoint, &form).await.map(drop)
+        self.send(authority, client, Operation::Revocation, endpoint, &form).await.map(drop)
     }
 
     /// A form with the client's proof, and the answer if it is a 200. No form goes out inside a Retry-After.
@@ -108,6 +112,7 @@ impl Inner {
         &self,
         authority: &Authority,
         client: Client<'_>,
+        operation: Operation,
         endpoint: &str,
         form: &[(&str, &str)],
     ) -> Result<Answer, Refusal> {
@@ -131,8 +136,10 @@ impl Inner {
             Proof::Secret(secret) => headers.push(("authorization", basic(client.client_id, secret))),
         }
         let http = self.http(authority).map_err(|e| no_answer(&e))?;
-        let started = self.clock.now();
-        let answer = http.form(endpoint, &headers, &form).await.map_err(|e| no_answer(&e))?;
+        let (started, began) = (self.clock.now(), Instant::now());
+        let answer = http.form(endpoint, &headers, &form).await;
+        self.calls.ended(authority.uid, operation, began, &answer);
+        let answer = answer.map_err(|e| no_answer(&e))?;
         let ended = self.clock.now();
         self.skews.learn(authority.uid, &answer, started, ended);
         if answer.status == 200 {

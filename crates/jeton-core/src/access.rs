@@ -200,6 +200,40 @@ pub enum Denial {
     SealingNotGiven,
 }
 
+impl Denial {
+    /// What all are called in metrics.
+    pub const NAMES: [&str; 11] = [
+        "no_assignment",
+        "target_not_granted",
+        "expired",
+        "unknown_identity",
+        "no_system_identity",
+        "identity_not_active",
+        "not_permitted",
+        "role_not_given",
+        "given_to_itself",
+        "secret_not_shown",
+        "sealing_not_given",
+    ];
+
+    /// Its place among the names.
+    pub const fn index(&self) -> usize {
+        match self {
+            Self::NoAssignment => 0,
+            Self::TargetNotGranted { .. } => 1,
+            Self::Expired { .. } => 2,
+            Self::UnknownIdentity => 3,
+            Self::NoSystemIdentity => 4,
+            Self::IdentityNotActive => 5,
+            Self::NotPermitted(_) => 6,
+            Self::RoleNotGiven(_) => 7,
+            Self::GivenToItself => 8,
+            Self::SecretNotShown => 9,
+            Self::SealingNotGiven => 10,
+        }
+    }
+}
+
 /// The caller: what the door says, and the workload that the principal belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {

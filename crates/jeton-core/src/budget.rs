@@ -120,6 +120,15 @@ impl Budget {
         self.rate
     }
 
+    /// The part of the bucket, or of what may be under way, that is used up by now; the larger of the two.
+    pub fn used(&self, now: Mono) -> f64 {
+        let mut filled = self.clone();
+        filled.refill(now);
+        let burst = (filled.rate * BURST_SECONDS * (1.0 - RESERVE)).max(1.0);
+        let under_way = f64::from(self.in_flight) / f64::from(self.max_concurrent);
+        (1.0 - filled.level / burst).max(under_way).clamp(0.0, 1.0)
+    }
+
     /// The part of one caller among so many, and one more that may come: requests a second, requests at once after a pause, and requests
     /// under way.
     pub fn part(&self, callers: usize) -> (f64, f64, u32) {
@@ -171,6 +180,19 @@ mod tests {
         let total: u32 =
             (0..60_000).step_by(100).map(|ms| granted(&mut budget, Priority::Waiting, at(ms), 1_000)).sum();
         assert!((12_000..=12_400).contains(&total), "{total}");
+    }
+
+    #[test]
+    fn what_is_used_up_comes_back_with_time() {
+        let mut budget = Budget::new(&limits(), at(0));
+        assert!(budget.used(at(0)) < 1e-9);
+        while budget.take(Priority::Waiting, at(0)) {}
+        assert!(budget.used(at(0)) > 0.99);
+        assert!(budget.used(at(10_000)) < 0.01, "{}", budget.used(at(10_000)));
+        let one = AuthorityLimits { max_concurrent: 2, ..AuthorityLimits::default() };
+        let mut budget = Budget::new(&one, at(0));
+        assert!(budget.take(Priority::Waiting, at(0)));
+        assert!((budget.used(at(10_000)) - 0.5).abs() < 1e-9, "one of two is under way");
     }
 
     #[test]

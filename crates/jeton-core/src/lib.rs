@@ -14,6 +14,7 @@ pub mod clock;
 pub mod credential;
 pub mod directory;
 pub mod identity;
+pub mod metrics;
 pub mod name;
 pub mod principal;
 pub mod problem;

@@ -44,6 +44,8 @@ pub enum OperationKind {
     Attach,
     /// Replace the credential with overlap.
     Rotate,
+    /// Prove the credential in use by a grant: it comes from a backup, and the authority may know another one by now.
+    Verify,
     /// Remove the client at the authority, then the record.
     Delete,
 }
@@ -94,6 +96,7 @@ impl OperationKind {
                 Step::Overlapped,
                 Step::Removed,
             ],
+            Self::Verify => &[Step::Verified],
             Self::Delete => &[Step::Removed],
         }
     }
@@ -148,9 +151,13 @@ mod tests {
 
     #[test]
     fn every_operation_walks_its_steps_in_order_and_ends() {
-        for kind in
-            [OperationKind::Provision, OperationKind::Attach, OperationKind::Rotate, OperationKind::Delete]
-        {
+        for kind in [
+            OperationKind::Provision,
+            OperationKind::Attach,
+            OperationKind::Rotate,
+            OperationKind::Verify,
+            OperationKind::Delete,
+        ] {
             let mut operation = Operation::new(kind, Wall::from_secs(1));
             let mut taken = vec![];
             while let Some(step) = operation.step() {

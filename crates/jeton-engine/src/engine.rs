@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Account, Encoded, EngineSettings, IssueError, TokenError, TokenSource, Watch,
     callers::{Callers, Lasting},
+    counts::Counts,
     flight::Wish,
     gate::Gate,
     index::Index,
@@ -86,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) flights: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) leavings: Leavings,
+    pub(crate) counts: Counts,
     waiters: AtomicU32,
     watches: Arc<AtomicU32>,
 }
@@ -121,16 +123,28 @@ impl Shared {
             flights: TaskTracker::new(),
             stop: CancellationToken::new(),
             leavings: Leavings::default(),
+            counts: Counts::default(),
             waiters: AtomicU32::new(0),
             watches: Arc::default(),
             settings,
         }
+    }
+
+    /// Callers that wait, and watches.
+    pub(crate) fn lasting(&self) -> (u32, u32) {
+        (self.waiters.load(Relaxed), self.watches.load(Relaxed))
     }
 }
 
 impl Engine {
     /// The token in memory, if it may be served. No lock, no wait.
     pub fn cached(&self, key: &TokenKey) -> Option<Hit> {
+        let hit = self.in_memory(key)?;
+        self.shared.counts.hit(hit.state);
+        Some(hit)
+    }
+
+    fn in_memory(&self, key: &TokenKey) -> Option<Hit> {
         let slot = self.shared.index.find(key)?;
         self.hit(&slot, self.shared.clock.now(), Hit::of)
     }
@@ -140,7 +154,8 @@ impl Engine {
         self.shared.index.find(key).map(Seat)
     }
 
-    /// The same as [`Engine::cached`] for a place that is known: shows what is handed out to `serve`, and counts no reference.
+    /// The same as [`Engine::cached`] for a place that is known: shows what is handed out to `serve`, and counts no reference and no
+    /// look-up ([`Engine::count_served`]).
     pub fn serve<R>(&self, seat: &Seat, now: Now, serve: impl FnOnce(&Encoded, Freshness) -> R) -> Option<R> {
         self.hit(&seat.0, now, |cached, state| serve(&cached.encoded, state))
     }
@@ -157,11 +172,17 @@ impl Engine {
 
     /// A token: from memory, or from the authority within the caller's deadline.
     pub async fn token(&self, key: &TokenKey, ask: Ask) -> Result<Hit, TokenError> {
-        if let Some(hit) = self.cached(key)
+        if let Some(hit) = self.in_memory(key)
             && self.valid_long_enough(&hit, &ask)?
         {
+            self.shared.counts.hit(hit.state);
             return Ok(hit);
         }
+        self.shared.counts.missed.add();
+        self.shared.counts.refused(self.waited_for(key, ask).await)
+    }
+
+    async fn waited_for(&self, key: &TokenKey, ask: Ask) -> Result<Hit, TokenError> {
         let shared = &self.shared;
         if shared.stop.is_cancelled() {
             return Err(TokenError::ShuttingDown);
@@ -206,12 +227,16 @@ impl Engine {
             // However it ended: what counts is what is in memory.
             let _ = tokio::time::timeout(within, landed(landing)).await;
         }
-        self.cached(key)
+        self.in_memory(key)
     }
 
     /// Follows a token. Watching counts as use.
     pub fn watch(&self, key: &TokenKey, caller: impl Into<Account>) -> Result<Watch, TokenError> {
-        let (shared, caller) = (&self.shared, &caller.into());
+        self.shared.counts.refused(self.watched(key, &caller.into()))
+    }
+
+    fn watched(&self, key: &TokenKey, caller: &Account) -> Result<Watch, TokenError> {
+        let shared = &self.shared;
         let now = shared.clock.now();
         // What is in memory costs nobody anything.
         let known = shared.index.find(key).filter(|slot| slot.hit(now).is_some());

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     IssueError, IssueErrorClass, TokenError,
+    counts::Ended,
     engine::Shared,
     gate::Permit,
     slot::{Cached, Landing, Slot},
@@ -147,8 +148,12 @@ impl Shared {
         if !permitted {
             match self.await_permit(slot, wish).await {
                 Ok(Permit::Granted) => {}
-                Ok(Permit::Held(left)) => return Err(self.put_off(slot, held_back(left))),
+                Ok(Permit::Held(left)) => {
+                    self.count(slot, wish, Ended::Held);
+                    return Err(self.put_off(slot, held_back(left)));
+                }
                 Ok(Permit::Busy) | Err(_) => {
+                    self.count(slot, wish, Ended::OverBudget);
                     // Not the authority's failure and not the key's: nothing backs off.
                     let error = self.put_off(slot, used_up());
                     return Err(if let TokenError::Authority(error) = error {
@@ -189,7 +194,12 @@ impl Shared {
         let now = self.clock.now();
         let throttled = answer.as_ref().err().is_some_and(|e| e.class == IssueErrorClass::Throttled);
         self.gate.done(&slot.key, wish.caller.as_ref(), throttled, now);
+        self.count(slot, wish, answer.as_ref().map_or_else(|e| Ended::Failed(e.class), |_| Ended::Issued));
         self.settle(slot, answer, asked, now)
+    }
+
+    fn count(&self, slot: &Slot, wish: &Wish, how: Ended) {
+        self.counts.ended(slot.key.authority, wish.caller.is_none(), how);
     }
 
     /// Waits for a permit; a pause that the authority asks for meanwhile ends the wait.

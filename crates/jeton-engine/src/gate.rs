@@ -57,12 +57,14 @@ pub struct BudgetInfo {
     pub authority: Uid,
     /// Requests a second.
     pub requests_per_second: f64,
+    /// The part of the bucket that is used up, from 0 to 1.
+    pub used: f64,
     /// Requests under way.
     pub in_flight: u32,
     /// Identities that must not ask before their Retry-After ends.
     pub held_identities: u32,
-    /// What is left of the longest.
-    pub held_for: Duration,
+    /// What is left of the longest Retry-After.
+    pub retry_after: Duration,
 }
 
 impl Gate {
@@ -137,15 +139,20 @@ impl Gate {
     pub(crate) fn budgets(&self, now: Now) -> Vec<BudgetInfo> {
         let holds = locked(&self.holds);
         let held = |authority| {
-            let own = holds.iter().filter(move |((a, _), end)| *a == authority && **end > now.boot);
-            own.map(|(_, end)| end.saturating_since(now.boot))
+            let left = holds.iter().filter(move |((a, _), _)| *a == authority);
+            let left = left.map(|(_, end)| end.saturating_since(now.boot)).filter(|left| !left.is_zero());
+            left.fold((0, Duration::ZERO), |(count, most), left| (count + 1, most.max(left)))
         };
-        let info = |(authority, purse): (&Uid, &Purse)| BudgetInfo {
-            authority: *authority,
-            requests_per_second: purse.budget.rate(),
-            in_flight: purse.budget.in_flight(),
-            held_identities: u32::try_from(held(*authority).count()).unwrap_or(u32::MAX),
-            held_for: held(*authority).max().unwrap_or_default(),
+        let info = |(authority, purse): (&Uid, &Purse)| {
+            let (held_identities, retry_after) = held(*authority);
+            BudgetInfo {
+                authority: *authority,
+                requests_per_second: purse.budget.rate(),
+                used: purse.budget.used(now.mono),
+                in_flight: purse.budget.in_flight(),
+                held_identities,
+                retry_after,
+            }
         };
         locked(&self.purses).iter().map(info).collect()
     }

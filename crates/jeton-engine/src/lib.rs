@@ -6,6 +6,7 @@
 //! asks a [`TokenSource`] and keeps with a [`TokenStore`].
 
 mod callers;
+mod counts;
 mod engine;
 mod error;
 mod flight;
@@ -27,6 +28,7 @@ mod writer;
 pub mod testing;
 
 pub use callers::Account;
+pub use counts::{Census, EngineCounts, RefreshCounts};
 pub use engine::{Ask, Engine, Hit, Seat};
 pub use error::TokenError;
 pub use gate::BudgetInfo;

@@ -199,6 +199,10 @@ impl Shared {
         }
         match self.gate.permit(&slot.key, priority, None, now) {
             Permit::Granted => {
+                if let Some(cached) = slot.token.load().as_ref() {
+                    self.counts
+                        .delayed(slot.key.authority, now.boot.saturating_since(cached.token.refresh_boot));
+                }
                 slot.state().by_itself = true;
                 drop(self.fly(slot, Wish::ours(priority), true, now));
                 Next::Nothing

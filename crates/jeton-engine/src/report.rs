@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jeton_core::{Freshness, Token, TokenKey, Uid, Wall};
+use jeton_core::{Freshness, Now, Token, TokenKey, Uid, Wall};
 
-use crate::{Account, BudgetInfo, Engine, IssueError, TokenError, flight::Wish, slot::Slot};
+use crate::{
+    Account, BudgetInfo, Engine, IssueError, TokenError,
+    flight::Wish,
+    slot::{Cached, Slot},
+};
 
 /// At most one forced refresh per key in this time.
 const FORCED_INTERVAL: Duration = Duration::from_secs(60);
@@ -64,6 +68,14 @@ impl SlotState {
             Self::Empty => "empty",
         }
     }
+
+    pub(crate) fn of(cached: Option<&Cached>, now: Now) -> Self {
+        cached.map_or(Self::Empty, |cached| match cached.phases.at(now) {
+            Freshness::Fresh => Self::Fresh,
+            Freshness::Stale => Self::Stale,
+            Freshness::Expired => Self::Expired,
+        })
+    }
 }
 
 /// Numbers about the engine.
@@ -105,7 +117,7 @@ impl Engine {
             if state.forced_at.is_some_and(|at| now.boot.saturating_since(at) < FORCED_INTERVAL) {
                 return Ok(Rejected::TooSoon);
             }
-            shared.callers.forced(&account, now)?;
+            shared.counts.refused(shared.callers.forced(&account, now))?;
             state.forced_at = Some(now.boot);
         }
         drop(shared.fly(&slot, Wish::of(&account.principal), false, now));
@@ -171,16 +183,11 @@ fn sort_key(info: &SlotInfo) -> (Uid, &str, Option<&str>) {
     (info.key.identity, info.key.target.as_str(), info.key.claims.as_ref().map(|c| c.as_str()))
 }
 
-fn info(slot: &Slot, now: jeton_core::Now) -> SlotInfo {
+fn info(slot: &Slot, now: Now) -> SlotInfo {
     let cached = slot.token.load_full();
-    let state = cached.as_ref().map_or(SlotState::Empty, |c| match c.token.freshness(now) {
-        Freshness::Fresh => SlotState::Fresh,
-        Freshness::Stale => SlotState::Stale,
-        Freshness::Expired => SlotState::Expired,
-    });
     SlotInfo {
         key: slot.key.clone(),
-        state,
+        state: SlotState::of(cached.as_deref(), now),
         expires_at: cached.as_ref().map(|c| c.token.expires_at),
         refresh_at: cached.as_ref().map(|c| c.token.refresh_at),
         last_used: slot.last_used_wall(),

@@ -95,6 +95,14 @@ const MAX_CA_BYTES: u64 = 1 << 20;
 
 /// The certificates to trust: those of a PEM file, or the system's.
 pub fn trust(ca_file: Option<&str>) -> Result<ClientConfig, HttpError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder =
+        builder.with_safe_default_protocol_versions().map_err(|e| HttpError::Invalid(e.to_string()))?;
+    Ok(builder.with_root_certificates(roots(ca_file)?).with_no_client_auth())
+}
+
+/// The same, for whoever shows a certificate of its own.
+pub fn roots(ca_file: Option<&str>) -> Result<RootCertStore, HttpError> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(path) => {
@@ -112,10 +120,7 @@ pub fn trust(ca_file: Option<&str>) -> Result<ClientConfig, HttpError> {
             let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder =
-        builder.with_safe_default_protocol_versions().map_err(|e| HttpError::Invalid(e.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(roots)
 }
 
 /// A file that is one: whoever names a pipe or a device must not make the broker wait, or read without an end.

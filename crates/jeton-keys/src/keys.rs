@@ -9,12 +9,13 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jeton_core::{
     Assertion, AssertionError, AssertionRequest, Assertions, BoxFuture, Clock, KeyKind, ProofRequest, Uid,
     Wall,
+    metrics::{Buckets, CALL_MICROS, Histogram},
 };
 use jeton_lifecycle::{IdentityStore, KeyError, KeyRequest, KeyRing, NewKey, SecretId, SecretKind};
 use moka::{policy::EvictionPolicy, sync::Cache};
@@ -51,6 +52,7 @@ struct Shared {
     parsed: Cache<Uid, Arc<ParsedKey>>,
     pool: Pool,
     numbers: Numbers,
+    signing: Histogram,
     /// How often a credential was discarded: what started before a discard leaves nothing behind it.
     discards: AtomicU64,
 }
@@ -60,6 +62,7 @@ struct Numbers {
     parsed: AtomicU64,
     signed: AtomicU64,
     from_pool: AtomicU64,
+    while_waited: AtomicU64,
 }
 
 /// Numbers about keys and assertions.
@@ -73,6 +76,8 @@ pub struct KeysStats {
     pub signed: u64,
     /// Assertions handed out that were signed ahead.
     pub taken_from_pool: u64,
+    /// Assertions handed out that were signed while somebody waited.
+    pub signed_while_waited: u64,
     /// Assertions signed ahead that nobody used in time.
     pub expired_unused: u64,
     /// Private keys opened and parsed so far.
@@ -114,6 +119,7 @@ impl Keys {
             parsed,
             pool,
             numbers,
+            signing: Histogram::new(CALL_MICROS),
             discards,
         })))
     }
@@ -128,10 +134,16 @@ impl Keys {
             coming: depth.coming,
             signed: numbers.signed.load(Relaxed),
             taken_from_pool: numbers.from_pool.load(Relaxed),
+            signed_while_waited: numbers.while_waited.load(Relaxed),
             expired_unused: depth.expired,
             parsed: numbers.parsed.load(Relaxed),
             kept: self.0.parsed.entry_count(),
         }
+    }
+
+    /// How long signatures took, the wait for a thread included.
+    pub fn signing(&self) -> Buckets {
+        self.0.signing.read()
     }
 
     /// The parsed key of a credential: from memory, or opened and parsed once.
@@ -168,7 +180,9 @@ impl Keys {
         let key = self.key(request.owner, request.credential, urgency).await?;
         let now = self.0.clock.now().wall;
         let (credential, algorithm) = (request.credential, request.profile.algorithm.as_str());
+        let began = Instant::now();
         let signed = run(&self.0.signers, urgency, move || assertion::assertion(&key, &request, now)).await;
+        self.0.signing.record(began.elapsed());
         let assertion = signed.ok_or(AssertionError::Busy)?;
         let assertion = assertion.ok_or(AssertionError::Algorithm { credential, algorithm })?;
         self.0.numbers.signed.fetch_add(1, Relaxed);
@@ -210,6 +224,7 @@ impl Assertions for Keys {
             }
             let discards = self.0.discards.load(SeqCst);
             let assertion = self.sign(request.clone(), Urgency::Now).await?;
+            self.0.numbers.while_waited.fetch_add(1, Relaxed);
             // A key that missed has one in reserve from now on.
             if self.0.discards.load(SeqCst) == discards {
                 self.sign_ahead(request, RESERVE);

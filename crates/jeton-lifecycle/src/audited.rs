@@ -49,6 +49,7 @@ const fn kind(kind: OperationKind) -> &'static str {
         OperationKind::Provision => "provision",
         OperationKind::Attach => "attach",
         OperationKind::Rotate => "rotate",
+        OperationKind::Verify => "verify",
         OperationKind::Delete => "delete",
     }
 }

@@ -96,7 +96,9 @@ impl Lifecycle {
             may_rotate(identity)?;
             let now = shared.now();
             match &mut identity.operation {
-                None => identity.operation = Some(Operation::new(OperationKind::Rotate, now)),
+                None | Some(Operation { kind: OperationKind::Verify, .. }) => {
+                    identity.operation = Some(Operation::new(OperationKind::Rotate, now));
+                }
                 // The new key is in use already. Its rotation ends first, and another one begins when the old key is gone.
                 Some(operation) if operation.done >= Some(Step::Switched) => {
                     operation.next_try_at = now;

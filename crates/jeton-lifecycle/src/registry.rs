@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     ClientRegistry, IdentityStore, KeyRing, LifecycleError, LifecycleSettings, LifecycleTasks, Orphan,
-    Recorded, Write, busy::Busy, runner,
+    Recorded, Write, busy::Busy, counts::Counts, runner,
 };
 
 /// What the lifecycle needs of the world.
@@ -83,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) busy: Mutex<Busy>,
     pub(crate) orphans: Mutex<Vec<Orphan>>,
     pub(crate) wake: Notify,
+    pub(crate) counts: Counts,
     pub(crate) revision: watch::Sender<u64>,
     random: Mutex<SmallRng>,
 }
@@ -117,6 +118,7 @@ impl Lifecycle {
             busy: Mutex::new(busy),
             orphans: Mutex::new(registry.orphans),
             wake: Notify::new(),
+            counts: Counts::default(),
             revision: watch::Sender::new(0),
             random,
         });

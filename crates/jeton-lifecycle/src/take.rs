@@ -1,7 +1,10 @@
 //! Taking one step of an operation. The work outside happens first and unlocked; what it led to is then written onto the record as
 //! it is by then, if the operation is still the same one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jeton_core::{
     Authority, Credential, CredentialKind, CredentialState, Identity, IdentityKind, IdentityState, Operation,
@@ -11,6 +14,7 @@ use jeton_core::{
 use crate::{
     KeyRequest, LifecycleError, LifecycleEvent, Orphan, Registered, RegistryError, RegistryErrorClass,
     SecretId, SecretKind, StoreError, Write,
+    counts::StepEnd,
     record::{abandon_pending, drop_overlap},
     registry::{Shared, locked},
 };
@@ -65,14 +69,17 @@ impl Shared {
         let Some(operation) = identity.operation.clone() else { return };
         let Some(step) = operation.step() else { return };
         let Some(authority) = directory.authority(identity.authority).cloned() else { return };
+        let began = Instant::now();
         let intended = match self.intend(&authority, &identity, &operation, step).await {
             Ok(intended) => intended,
             Err(error) => {
+                self.counts.ended(step, StepEnd::AuditUnavailable, began.elapsed());
                 tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step waits for the audit log");
                 return tokio::time::sleep(STORE_RETRY).await;
             }
         };
         let outcome = self.outside(&authority, &identity, &operation, step).await;
+        let took = began.elapsed();
         let made = match &outcome {
             Ok(Outcome::Key(credential, _)) => Some(credential.uid),
             _ => None,
@@ -80,13 +87,16 @@ impl Shared {
         loop {
             let written = self.write_outcome(&identity, &operation, step, outcome.clone()).await;
             let Err(error) = written else {
-                return self.conclude(intended, made, outcome.as_ref().err().map(Failure::class));
+                let failed = outcome.as_ref().err().map(Failure::class);
+                self.counts.ended(step, failed.map_or(StepEnd::Done, StepEnd::Failed), took);
+                return self.conclude(intended, made, failed);
             };
             tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down");
             tokio::time::sleep(STORE_RETRY).await;
             // What the authority handed out cannot be had again, so it is kept in hand. Any other step is taken again.
             let full = matches!(error, LifecycleError::Store(StoreError::Unavailable(_)));
             if !full || !matches!(outcome, Ok(Outcome::Registered(..))) {
+                self.counts.ended(step, StepEnd::NotWrittenDown, took);
                 return self.conclude(intended, made, Some("not_written_down"));
             }
         }
@@ -344,6 +354,9 @@ impl Shared {
             identity.state = IdentityState::Failed;
         } else if permanent && kind == OperationKind::Rotate && step == Step::Registered {
             abandon_pending(&mut identity, &mut writes);
+        } else if permanent && kind == OperationKind::Verify && identity.kind == IdentityKind::Created {
+            // What came from a backup is not what the authority knows: another key takes its place.
+            identity.operation = Some(Operation::new(OperationKind::Rotate, now));
         }
         self.touch(&mut identity);
         writes.insert(0, Write::Identity(Box::new(identity)));

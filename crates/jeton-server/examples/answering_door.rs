@@ -65,6 +65,7 @@ async fn main() {
         clock: Arc::new(jeton_core::SystemClock),
         routes: Routes::new(Answers),
         shortcut: None,
+        calls: None,
         streaming: |_| false,
         finishes: false,
         complete: |answer| answer,

@@ -3,6 +3,7 @@
 mod accept;
 mod authority;
 mod caller;
+mod calls;
 mod certificates;
 mod connection;
 pub(crate) mod deadline;
@@ -26,6 +27,8 @@ mod turn;
 mod unix;
 
 pub use accept::{Door, DoorStats, Protocol, serve};
+pub use caller::AuthenticationFailure;
+pub use calls::{Calls, CallsEnded, RequestKind};
 pub use certificates::{Certificates, TlsSettings, TrustSettings};
 pub use drain::Drain;
 pub use listen::{DoorError, Listen, Listener};

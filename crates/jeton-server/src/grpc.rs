@@ -22,7 +22,7 @@ pub(crate) use error::Failure;
 pub use error::{REASONS, Reason, complete};
 pub use permit::{METHODS, Method, On};
 pub use probe::{AuthorityProbe, DiscoverRequest, ProbeStep, RegistrarShape};
-pub use routes::{Broker, Health, admin_routes, data_routes, data_shortcut, is_streaming};
+pub use routes::{Broker, Health, admin_routes, data_routes, data_shortcut, is_streaming, method_names};
 pub use sealing::{NotRotated, SealingKeyRotated, SealingRotation};
 pub use shortcut::GetTokenShortcut;
 pub use token::encode_token;

@@ -5,6 +5,7 @@
 //! stands in any of them in clear.
 
 mod access;
+mod backup;
 mod database;
 mod identities;
 mod recorded;
@@ -16,6 +17,7 @@ mod store;
 mod tokens;
 mod uses;
 
+pub use backup::{Backup, BackupError, backup, restore};
 pub use ring::SealingKeys;
 pub use rotate::{RotateError, Rotated, Rotating};
 pub use sealing::{SealingKey, SealingKeyError};

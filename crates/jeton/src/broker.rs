@@ -46,6 +46,7 @@ use crate::{
     data_dir::DataDir,
     issuers::bearer_tokens,
     managed_identity::Opening,
+    metrics::Told,
     sealing::Rotation,
 };
 
@@ -71,6 +72,7 @@ pub(crate) struct Running {
     tokens: Option<Arc<dyn BearerTokens>>,
     issuers: TokenTasks,
     doors: Vec<JoinHandle<()>>,
+    told: Told,
     /// Of certificates. They end with this.
     following: JoinSet<()>,
     /// To the sealing key of the configuration; done when that is in force.
@@ -88,6 +90,8 @@ pub(crate) struct Doors {
     pub(crate) admin: Option<Secured>,
     /// For SDKs of managed identities; some on unix sockets.
     pub(crate) managed_identity: Vec<Opening>,
+    /// For `/metrics`.
+    pub(crate) metrics: Option<Listener>,
 }
 
 /// A listener with TLS.
@@ -139,6 +143,7 @@ impl Running {
         let configured = sealing.key.id().to_owned();
         let (store, trail, audit) = stores(settings, data_dir, sealing, &clock).await?;
         let stored = Arc::new(store.clone());
+        let (log, trail): (_, Arc<dyn AuditTrail>) = (trail.clone(), Arc::new(trail));
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
             .context("the signing threads do not start")?;
         let authorities = AuthorityClient::new(jeton_authority::Ports {
@@ -209,7 +214,7 @@ impl Running {
             access,
             tally,
             lifecycle,
-            probe: Arc::new(Probe(authorities)),
+            probe: Arc::new(Probe(authorities.clone())),
             sealing: Arc::new(rotation.clone()),
             trail,
             clock,
@@ -232,6 +237,7 @@ impl Running {
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
+        let told = Told::start(&settings.telemetry, &broker, &keys, authorities, log);
         // Beside everything else: it is no reason to serve later. What fails raises an alarm.
         let mut rotating = JoinSet::new();
         rotating.spawn(async move { rotation.as_configured().await });
@@ -249,6 +255,7 @@ impl Running {
             tokens,
             issuers,
             doors,
+            told,
             following,
             rotating,
             health,
@@ -297,6 +304,11 @@ impl Running {
         for entry in entries {
             self.door(entry, data_routes.clone(), shortcut.clone());
         }
+        if let Some(listener) = tcp.metrics {
+            let (name, protocol) = ("metrics", Protocol::Http1);
+            let entry = Entry { name, protocol, listener, tls: None, authenticate: None, bearer: None };
+            self.door_until(entry, self.told.routes(&self.broker), None, self.told.drain.clone());
+        }
         Ok(())
     }
 
@@ -323,6 +335,16 @@ impl Running {
     }
 
     fn door(&mut self, entry: Entry, routes: Routes, shortcut: Option<Arc<dyn Shortcut>>) {
+        self.door_until(entry, routes, shortcut, self.broker.drain.clone());
+    }
+
+    fn door_until(
+        &mut self,
+        entry: Entry,
+        routes: Routes,
+        shortcut: Option<Arc<dyn Shortcut>>,
+        drain: Drain,
+    ) {
         let Entry { name, protocol, listener, tls, authenticate, bearer } = entry;
         // The admin plane's calls.
         let finishes = protocol == Protocol::Http2 && shortcut.is_none();
@@ -342,11 +364,13 @@ impl Running {
             clock: Arc::clone(&self.broker.clock),
             routes,
             shortcut,
+            calls: Some(Arc::clone(&self.told.calls)),
             streaming,
             finishes,
             complete,
         };
-        let (task, _) = serve(door, self.broker.drain.clone());
+        let (task, stats) = serve(door, drain);
+        self.told.door(name, stats);
         self.doors.push(task);
     }
 
@@ -359,6 +383,7 @@ impl Running {
             what = self.tally.ended() => what,
             what = self.audit.ended() => what,
             what = self.issuers.ended() => what,
+            what = self.told.ended() => what,
             _ = &mut self.events => "the passing on of events",
             _ = doors => "an accept loop",
             Some(_) = self.following.join_next() => "the following of certificates",
@@ -380,6 +405,7 @@ impl Running {
         // After everything that writes to it.
         self.audit.shutdown().await;
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.store.close()).await;
+        self.told.shutdown().await;
     }
 }
 
@@ -480,12 +506,12 @@ pub(crate) async fn stores(
     data_dir: &DataDir,
     sealing: SealingKeys,
     clock: &Arc<dyn Clock>,
-) -> anyhow::Result<(Store, Arc<dyn AuditTrail>, TrailTask)> {
+) -> anyhow::Result<(Store, Trail, TrailTask)> {
     let store = Store::open(data_dir.path(), sealing, Arc::clone(clock)).await?;
     let (audit_key, begun) = audit_key(&store).await.context("the key of the audit log")?;
     let (version, audit) = (env!("CARGO_PKG_VERSION"), settings.audit.clone());
     let (trail, task) = Trail::start(data_dir.path(), audit_key, begun, audit, version, Arc::clone(clock))?;
-    Ok((store, Arc::new(trail), task))
+    Ok((store, trail, task))
 }
 
 /// The key that signs the audit log: made at the first start, sealed in the store like others, under the uid that is nobody's.

@@ -28,7 +28,7 @@ use crate::{
     config::{Settings, Sources, path_or},
     data_dir::{DataDir, write_private},
     endpoints::{DevEndpoints, GrpcTls, OidcEndpoints, SandboxEndpoints, VaultEndpoint},
-    managed_identity,
+    managed_identity, metrics,
     sandbox::{self, Embedded},
     serve, stop,
 };
@@ -81,6 +81,13 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
     let plain =
         listen("data.listen", settings.data.address(), &data_dir, draw.then_some("grpc.port")).await?;
     let mut doors = Doors { plain, ..Doors::default() };
+    doors.metrics = listen(
+        "telemetry.metrics_listen",
+        metrics::address(&settings.telemetry)?,
+        &data_dir,
+        draw.then_some("metrics.port"),
+    )
+    .await?;
     let made = tls::make(data_dir.path(), arguments.mtls)?;
     let mut settings = settings;
     settings.managed_identity.service_fabric_tls = TlsSettings {
@@ -91,7 +98,8 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
     doors.managed_identity = endpoints(&settings.managed_identity, &data_dir, draw).await?;
     let managed_identity =
         managed_identity::found(&doors.managed_identity, &settings.managed_identity, Some(&made.ca_file));
-    let mut network = serve::Network { managed_identity, ..serve::Network::default() };
+    let metrics = doors.metrics.as_ref().and_then(Listener::tcp_address);
+    let mut network = serve::Network { managed_identity, metrics, ..serve::Network::default() };
     if arguments.tls || arguments.mtls {
         let address = settings.data.tls_address();
         let listener = listen("data.tls_listen", address, &data_dir, draw.then_some("grpc-tls.port")).await?;

@@ -32,6 +32,9 @@ pub(crate) struct Endpoints {
     /// Where the admin plane listens with TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admin_tls: Option<String>,
+    /// Where what is counted can be read; `/livez` and `/readyz` are beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<String>,
     /// Where SDKs of managed identities ask, by flavour.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) managed_identity: AllFound,
@@ -176,6 +179,7 @@ mod tests {
             admin_tls: None,
             grpc_socket: "/tmp/data.sock".into(),
             admin_socket: "/tmp/admin.sock".into(),
+            metrics: None,
             managed_identity: AllFound::new(),
             dev: None,
         }

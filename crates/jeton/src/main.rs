@@ -10,6 +10,7 @@ mod exit;
 mod issuers;
 mod log;
 mod managed_identity;
+mod metrics;
 mod output;
 mod reach;
 mod sandbox;
@@ -59,6 +60,10 @@ enum Command {
     Apply(commands::apply::ApplyArguments),
     /// Print the broker's state as a file for `apply`
     Export(commands::apply::ExportArguments),
+    /// Copy the registry of a data directory, while its broker runs, into a file
+    Backup(commands::backup::BackupArguments),
+    /// Make a data directory from such a file
+    Restore(commands::backup::RestoreArguments),
     /// Print the variables that point an SDK of managed identities at this broker
     Env(commands::env::EnvArguments),
     /// Run a program with those variables set
@@ -99,6 +104,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Status(arguments) => return commands::status::run(arguments).await,
             Command::Apply(arguments) => commands::apply::apply(arguments).await,
             Command::Export(arguments) => commands::apply::export(arguments).await,
+            Command::Backup(arguments) => commands::backup::backup(arguments).await,
+            Command::Restore(arguments) => commands::backup::restore(arguments).await,
             Command::Env(arguments) => commands::env::env(arguments).await,
             Command::Run(arguments) => commands::env::run(arguments).await,
             Command::Completions { shell } => {

@@ -13,7 +13,7 @@ use crate::{
     data_dir::DataDir,
     endpoints::{DevEndpoints, Endpoints, GrpcTls},
     managed_identity::{self, AllFound, Opening},
-    output, sealing, stop,
+    metrics, output, sealing, stop,
 };
 
 /// `jeton serve`
@@ -41,13 +41,14 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let [tls, admin_tls] =
         [&doors.secured, &doors.admin].map(|door| door.as_ref().and_then(|door| door.listener.tcp_address()));
     let managed_identity = managed_identity::found(&doors.managed_identity, &settings.managed_identity, None);
+    let metrics = doors.metrics.as_ref().and_then(Listener::tcp_address);
     let mut running = Running::start(&settings, &data_dir, sealing).await?;
     let places = running.places(&data_dir);
     let mut opened = running.open(&places, doors).await;
     if opened.is_ok() {
         let grpc_tls =
             tls.map(|address| GrpcTls { address: address.to_string(), ca_file: None, clients: vec![] });
-        let network = Network { grpc: None, grpc_tls, admin_tls, managed_identity };
+        let network = Network { grpc: None, grpc_tls, admin_tls, metrics, managed_identity };
         opened = announce(&data_dir, &places, network, None);
         let [tls, admin_tls] = [tls, admin_tls].map(|address| address.map(tracing::field::display));
         tracing::info!(tls, admin_tls, data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
@@ -136,6 +137,7 @@ async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
         secured: secured("data", data.tls_address(), &data.tls).await?,
         admin: secured("admin", admin.tls_address(), &admin.tls).await?,
         managed_identity: Opening::all(&settings.managed_identity).await?,
+        metrics: metrics::bind(&settings.telemetry).await?,
     })
 }
 
@@ -158,6 +160,7 @@ pub(crate) struct Network {
     pub(crate) grpc: Option<SocketAddr>,
     pub(crate) grpc_tls: Option<GrpcTls>,
     pub(crate) admin_tls: Option<SocketAddr>,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) managed_identity: AllFound,
 }
 
@@ -176,6 +179,7 @@ pub(crate) fn announce(
         admin_tls: network.admin_tls.map(|a| a.to_string()),
         grpc_socket: places.data_socket.clone(),
         admin_socket: places.admin_socket.clone(),
+        metrics: network.metrics.map(metrics::url),
         managed_identity: network.managed_identity,
         dev,
     };

@@ -6,6 +6,7 @@ use jeton_engine::testing::MemoryTokenStore;
 
 mod answers;
 mod callers;
+mod counts;
 mod fairness;
 mod many;
 mod refresh;

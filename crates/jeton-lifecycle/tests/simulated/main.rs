@@ -14,7 +14,9 @@ use jeton_core::{IdentityState, Step};
 use jeton_lifecycle::{
     CreateWorkload, IdentityFilter, IdentityPatch, LifecycleError, LifecycleEvent, RotationSettings, Write,
     testing::{CommitFault, Fault, MemoryIdentityStore, identity_store_contract},
+    verify_all,
 };
+use jeton_testkit::START;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 mod answers;
@@ -208,6 +210,40 @@ async fn a_refused_rotation_leaves_the_old_key_in_use_and_begins_anew_later() {
     world.look(&during);
     world.clock.advance(S(3_700)).await;
     assert_ne!(world.settle("identities/a").await.current().unwrap().uid, old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restored_backup_each_identity_is_proved_by_a_grant_and_only_a_refused_one_gets_another_key()
+{
+    let world = World::new().await;
+    for name in ["identities/a", "identities/b"] {
+        world.create(name, "entra").await.unwrap();
+        world.settle(name).await;
+    }
+    let keys = |world: &World| {
+        ["identities/a", "identities/b"].map(|name| world.identity(name).unwrap().current().unwrap().uid)
+    };
+    let (before, registered) = (keys(&world), world.registry.calls(Step::Registered));
+    assert_eq!(verify_all(&world.store, START).await.unwrap(), 2);
+    let world = world.restart().await;
+    for name in ["identities/a", "identities/b"] {
+        assert_eq!(world.settle(name).await.operation, None);
+    }
+    assert_eq!((keys(&world), world.registry.calls(Step::Registered)), (before, registered));
+    verify_all(&world.store, START).await.unwrap();
+    let world = world.restart().await;
+    world.registry.fail(Step::Verified, Fault::Refused);
+    for name in ["identities/a", "identities/b"] {
+        world.settle(name).await;
+    }
+    let after = keys(&world);
+    let renewed = before.iter().zip(&after).filter(|(old, new)| old != new).count();
+    assert_eq!(
+        (renewed, world.registry.calls(Step::Registered)),
+        (1, registered + 1),
+        "the one that was refused"
+    );
+    assert_eq!(world.registry.clients().len(), 2, "nothing is registered twice");
 }
 
 #[tokio::test(start_paused = true)]

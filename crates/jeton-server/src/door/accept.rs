@@ -22,8 +22,9 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{body::Body, service::Routes};
 
 use super::{
-    Authenticate, DoorSettings, Drain, Listener, Peer, Shortcut, Tls,
+    Authenticate, AuthenticationFailure, Calls, DoorSettings, Drain, Listener, Peer, Shortcut, Tls,
     authority::Hosted,
+    calls::CallsOf,
     connection, http1,
     listen::Stream,
     places::{Place, Places},
@@ -79,6 +80,8 @@ pub struct Door {
     pub routes: Routes,
     /// A shorter way for one of their calls.
     pub shortcut: Option<Arc<dyn Shortcut>>,
+    /// Where calls are counted with how long they took; none: they are not.
+    pub calls: Option<Arc<Calls>>,
     /// Which paths are streams, with no deadline of ours.
     pub streaming: fn(&str) -> bool,
     /// Whether a call goes on to its end when its caller goes away or its deadline passes: what changes something must not be left half
@@ -105,6 +108,15 @@ pub(crate) struct Counters {
     pub(crate) cancelled: AtomicU64,
     pub(crate) late: AtomicU64,
     pub(crate) unauthenticated: AtomicU64,
+    /// Requests under way that took more than one poll.
+    pub(crate) streams: AtomicU64,
+    failures: [AtomicU64; AuthenticationFailure::NAMES.len()],
+}
+
+impl Counters {
+    pub(crate) fn not_let_in(&self, why: AuthenticationFailure) {
+        self.failures[why as usize].fetch_add(1, Relaxed);
+    }
 }
 
 /// Numbers of one door.
@@ -128,6 +140,10 @@ pub struct DoorStats {
     pub late: u64,
     /// Requests of nobody: without a credential, or with one that is not good.
     pub unauthenticated: u64,
+    /// Requests under way.
+    pub streams: u64,
+    /// Peers and requests that were not let in, in the order of [`AuthenticationFailure::NAMES`].
+    pub failures: [u64; AuthenticationFailure::NAMES.len()],
 }
 
 /// Serves a door until a drain begins. The task is the accept loop; connections are the drain's.
@@ -147,6 +163,8 @@ pub fn serve(
         cancelled: read.cancelled.load(Relaxed),
         late: read.late.load(Relaxed),
         unauthenticated: read.unauthenticated.load(Relaxed),
+        streams: read.streams.load(Relaxed),
+        failures: std::array::from_fn(|n| read.failures[n].load(Relaxed)),
     };
     (tokio::spawn(Accepting::new(door, drain, counters).run()), stats)
 }
@@ -167,7 +185,6 @@ impl Accepting {
         let settings = Arc::new(door.settings);
         Self {
             listener: door.listener,
-            tls: door.tls,
             authenticate: door.authenticate,
             places: Places::new(Arc::clone(&settings), Arc::clone(&counters)),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
@@ -175,8 +192,11 @@ impl Accepting {
             common: Arc::new(Common {
                 name: door.name,
                 protocol: door.protocol,
+                secured: door.tls.is_some(),
                 routes: door.routes,
+                hits: hits(door.calls.as_deref(), door.shortcut.as_deref()),
                 shortcut: door.shortcut,
+                calls: door.calls,
                 bearer: door.bearer,
                 clock: door.clock,
                 settings,
@@ -187,6 +207,7 @@ impl Accepting {
                 counters,
                 log: Seldom::default(),
             }),
+            tls: door.tls,
         }
     }
 
@@ -224,7 +245,9 @@ impl Accepting {
         let principal =
             match self.authenticate.as_ref().map(|it| it.authenticate(&peer, stream.socket())).transpose() {
                 Ok(principal) => principal,
-                Err(refusal) => return self.common.refused(&peer, &refusal),
+                Err(refusal) => {
+                    return self.common.refused(&peer, AuthenticationFailure::Place, &refusal);
+                }
             };
         let Some(place) = self.places.take(&peer, principal.as_ref()) else {
             return self.common.full(&peer, principal.as_ref());
@@ -298,11 +321,11 @@ impl Arrival {
         let (config, verifier) = match tls.handshake(self.common.protocol.alpn()) {
             Ok(Some(begun)) => begun,
             Ok(None) => {
-                self.common.refused(&self.peer, &"there is no server certificate yet");
+                self.refused(&"there is no server certificate yet");
                 return None;
             }
             Err(error) => {
-                self.common.refused(&self.peer, &error);
+                self.refused(&error);
                 return None;
             }
         };
@@ -310,17 +333,27 @@ impl Arrival {
         drop(under_way);
         match (secured, verifier.verdict().transpose()) {
             (Ok(Ok(stream)), Ok(proof)) => return Some((stream, proof)),
-            (Ok(_), Err(reason)) => self.common.refused(&self.peer, &reason),
-            (Ok(Err(error)), Ok(_)) => self.common.refused(&self.peer, &error),
+            (Ok(_), Err(reason)) => self.refused(&reason),
+            (Ok(Err(error)), Ok(_)) => self.refused(&error),
             (Err(_), _) => _ = self.common.counters.silent.fetch_add(1, Relaxed),
         }
         None
     }
+
+    fn refused(&self, reason: &dyn std::fmt::Display) {
+        self.common.refused(&self.peer, AuthenticationFailure::Handshake, reason);
+    }
+}
+
+/// What is answered the short way: the calls of its one method.
+fn hits(calls: Option<&Calls>, shortcut: Option<&dyn Shortcut>) -> Option<Arc<CallsOf>> {
+    Some(Arc::clone(calls?.of(shortcut?.path())))
 }
 
 impl Common {
     /// The reason is for the operator; the peer sees its connection closed.
-    fn refused(&self, peer: &Peer, reason: &dyn std::fmt::Display) {
+    fn refused(&self, peer: &Peer, why: AuthenticationFailure, reason: &dyn std::fmt::Display) {
+        self.counters.not_let_in(why);
         self.log.warn(|| tracing::warn!(door = self.name, ?peer, %reason, "a peer is not let in"));
         self.counters.refused.fetch_add(1, Relaxed);
     }

@@ -14,6 +14,47 @@ use super::{
     request::{Common, Shared},
 };
 
+/// Why somebody is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthenticationFailure {
+    /// Whoever comes from there.
+    Place,
+    /// No TLS came about, or the certificate is not good.
+    Handshake,
+    /// Nothing was shown.
+    Missing,
+    /// The connection's certificate has expired.
+    Expired,
+    /// What the connection was let in by is not trusted any more.
+    Withdrawn,
+    /// The header is not one bearer token.
+    Malformed,
+    /// The token, or the secret, is not good.
+    Token,
+    /// Nobody could judge the token.
+    Unavailable,
+}
+
+impl AuthenticationFailure {
+    /// What all are called in metrics.
+    pub const NAMES: [&str; 8] =
+        ["place", "handshake", "missing", "expired", "withdrawn", "malformed", "token", "unavailable"];
+
+    /// For the operator, where nothing says it better.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Place => "nobody from there is let in",
+            Self::Handshake => "no TLS came about",
+            Self::Missing => "neither a certificate nor a bearer token was shown",
+            Self::Expired => "the connection's certificate has expired",
+            Self::Withdrawn => "the connection's credential was taken back",
+            Self::Malformed => "the authorization header is not one bearer token",
+            Self::Token => "the bearer token is not good",
+            Self::Unavailable => "the bearer token cannot be verified now",
+        }
+    }
+}
+
 /// Who a request is from, as far as it shows at once.
 pub(crate) enum Named<'a> {
     /// The connection's caller.
@@ -23,7 +64,7 @@ pub(crate) enum Named<'a> {
     /// Of a token that has to be verified.
     Unverified,
     /// Of nobody, and why: for the operator.
-    Nobody(&'static str),
+    Nobody(AuthenticationFailure),
 }
 
 impl Named<'_> {
@@ -51,7 +92,7 @@ impl Named<'_> {
 pub(crate) enum Asker {
     Known(Arc<Caller>),
     Unverified,
-    Nobody(&'static str),
+    Nobody(AuthenticationFailure),
 }
 
 impl Shared {
@@ -64,11 +105,11 @@ impl Shared {
             return self.by_token(bearer.as_ref(), headers, moment);
         }
         match &self.caller {
-            None => Named::Nobody("neither a certificate nor a bearer token was shown"),
-            Some(_) if self.standing.is_over() => Named::Nobody("the connection's credential was taken back"),
+            None => Named::Nobody(AuthenticationFailure::Missing),
+            Some(_) if self.standing.is_over() => Named::Nobody(AuthenticationFailure::Withdrawn),
             Some(caller) => match caller.until {
                 Some(until) if moment.now(&*self.common.clock).wall >= until => {
-                    Named::Nobody("the connection's certificate has expired")
+                    Named::Nobody(AuthenticationFailure::Expired)
                 }
                 _ => Named::Connection(caller),
             },
@@ -77,7 +118,7 @@ impl Shared {
 
     fn by_token(&self, bearer: &dyn BearerTokens, headers: &HeaderMap, moment: &mut Moment) -> Named<'_> {
         let Some(token) = token(headers) else {
-            return Named::Nobody("the authorization header is not one bearer token");
+            return Named::Nobody(AuthenticationFailure::Malformed);
         };
         match bearer.remembered(token, moment.now(&*self.common.clock).wall) {
             Some(found) => Named::Token(Caller {
@@ -92,7 +133,7 @@ impl Shared {
     /// Verifies the request's token. An error is the answer.
     pub(crate) async fn verified<B>(&self, request: &Request<B>) -> Result<Arc<Caller>, Response<Body>> {
         let (Some(bearer), Some(token)) = (&self.common.bearer, token(request.headers())) else {
-            return Err(self.common.unauthenticated(self, &"no token can be verified here"));
+            return Err(self.common.unauthenticated(self, AuthenticationFailure::Malformed, None));
         };
         match bearer.verify(token).await {
             Ok(found) => Ok(Arc::new(Caller {
@@ -101,15 +142,25 @@ impl Shared {
                 until: found.until,
             })),
             Err(Rejected::Unavailable(reason)) => Err(self.common.unverifiable(self, &reason)),
-            Err(rejected) => Err(self.common.unauthenticated(self, &rejected)),
+            Err(rejected) => {
+                Err(self.common.unauthenticated(self, AuthenticationFailure::Token, Some(&rejected)))
+            }
         }
     }
 }
 
 impl Common {
     /// The answer to a request of nobody. Why is for the operator; the caller hears the same whatever it was.
-    pub(crate) fn unauthenticated(&self, from: &Shared, reason: &dyn std::fmt::Display) -> Response<Body> {
+    pub(crate) fn unauthenticated(
+        &self,
+        from: &Shared,
+        why: AuthenticationFailure,
+        reason: Option<&dyn std::fmt::Display>,
+    ) -> Response<Body> {
         self.counters.unauthenticated.fetch_add(1, Relaxed);
+        self.counters.not_let_in(why);
+        let usual = why.reason();
+        let reason = reason.unwrap_or(&usual);
         self.log.warn(|| {
             tracing::warn!(door = self.name, peer = ?from.peer, %reason, "a request is not authenticated");
         });
@@ -117,6 +168,7 @@ impl Common {
     }
 
     fn unverifiable(&self, from: &Shared, reason: &dyn std::fmt::Display) -> Response<Body> {
+        self.counters.not_let_in(AuthenticationFailure::Unavailable);
         self.log.warn(|| {
             tracing::warn!(door = self.name, peer = ?from.peer, %reason, "a bearer token cannot be verified now");
         });

@@ -25,6 +25,11 @@ impl Drain {
         }
     }
 
+    /// Whether one has begun.
+    pub fn has_begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
     /// Ends when a drain begins.
     pub async fn begun(&self) {
         self.begun.cancelled().await;

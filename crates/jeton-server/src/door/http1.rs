@@ -17,7 +17,11 @@ use tokio::{
 };
 use tonic::body::Body;
 
-use super::request::{Shared, routed};
+use super::{
+    AuthenticationFailure, RequestKind,
+    accept::Counters,
+    request::{Shared, routed},
+};
 
 /// From the connection, or the end of its handshake, to the end of the headers.
 const HEADERS_WITHIN: Duration = Duration::from_secs(2);
@@ -60,17 +64,44 @@ async fn answer(
     request: Request<Incoming>,
     until: Instant,
 ) -> Result<Response<Body>, std::convert::Infallible> {
+    let (began, method) = (Instant::now(), request.method().clone());
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(shared.peer.clone());
     if let Some(caller) = &shared.caller {
         request.extensions_mut().insert(Arc::clone(caller));
     }
-    let answered = timeout_at(until, routed(&shared.common, request)).await;
-    Ok(answered.unwrap_or_else(|_| {
-        shared.common.counters.late.fetch_add(1, Relaxed);
+    let common = &shared.common;
+    let _under_way = UnderWay::new(&common.counters);
+    let answered = timeout_at(until, routed(common, request)).await;
+    let answered = answered.unwrap_or_else(|_| {
+        common.counters.late.fetch_add(1, Relaxed);
         let mut late = Response::new(Body::empty());
         *late.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         late.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
         late
-    }))
+    });
+    if let Some(why) = answered.extensions().get::<AuthenticationFailure>() {
+        common.counters.not_let_in(*why);
+    }
+    if let Some(calls) = &common.calls {
+        let kind = RequestKind::new(common.name, &method, common.secured, answered.status().as_u16());
+        calls.requested(kind, began.elapsed());
+    }
+    Ok(answered)
+}
+
+/// Counted while it is there, however it ends.
+struct UnderWay<'a>(&'a Counters);
+
+impl<'a> UnderWay<'a> {
+    fn new(counters: &'a Counters) -> Self {
+        counters.streams.fetch_add(1, Relaxed);
+        Self(counters)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+    }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::Body as _;
-use tonic::body::Body;
+use tonic::{Code, body::Body};
 
 static HEADERS: LazyLock<HeaderMap> =
     LazyLock::new(|| HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]));
@@ -28,12 +28,13 @@ pub(crate) fn message(mut respond: SendResponse<Bytes>, message: Bytes) -> Resul
     stream.send_trailers(TRAILERS.clone())
 }
 
-/// tonic's answer, frame by frame, as the peer's windows allow.
+/// tonic's answer, frame by frame, as the peer's windows allow. Its status comes back.
 pub(crate) async fn response(
     mut respond: SendResponse<Bytes>,
     response: Response<Body>,
-) -> Result<(), h2::Error> {
+) -> Result<Code, h2::Error> {
     let (head, body) = response.into_parts();
+    let mut code = status(&head.headers);
     let end = body.is_end_stream();
     let mut stream = respond.send_response(Response::from_parts(head, ()), end)?;
     let mut body = pin!(body);
@@ -50,13 +51,16 @@ pub(crate) async fn response(
                 }
                 Err(frame) => {
                     stream.reserve_capacity(0);
-                    stream.send_trailers(frame.into_trailers().unwrap_or_default())?;
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    code = status(&trailers);
+                    stream.send_trailers(trailers)?;
                     ended = true;
                 }
             },
             Some(Err(error)) => {
                 tracing::debug!(%error, "an answer broke off");
                 stream.send_reset(Reason::INTERNAL_ERROR);
+                code = Code::Internal;
                 ended = true;
             }
             None => {
@@ -65,7 +69,12 @@ pub(crate) async fn response(
             }
         }
     }
-    Ok(())
+    Ok(code)
+}
+
+/// The status among headers or trailers; an answer without one is none of gRPC.
+fn status(headers: &HeaderMap) -> Code {
+    headers.get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()))
 }
 
 /// Waits until the peer's windows let some of it through. No more is asked for than one byte: what is asked for is taken from others.

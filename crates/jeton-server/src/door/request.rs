@@ -19,12 +19,13 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
-use tonic::{body::Body, service::Routes};
+use tonic::{Code, body::Body, service::Routes};
 
 use super::{
-    Caller, DoorSettings, Drain, Moment, Peer, Protocol,
+    Caller, Calls, DoorSettings, Drain, Moment, Peer, Protocol,
     accept::Counters,
     caller::{Asker, Named},
+    calls::{CallsOf, Timed},
     deadline,
     ending::ending,
     incoming::{Incoming, Read, Reading},
@@ -41,14 +42,21 @@ pub trait Shortcut: Send + Sync + 'static {
 
     /// The answer to a request's body (a gRPC message with its prefix), framed likewise; none: it has to go the long way.
     fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Bytes>;
+
+    /// So many were answered, before and past their refresh; told now and then, where calls are counted.
+    fn answered(&self, fresh: u64, stale: u64);
 }
 
 /// Everything that the connections of one door share.
 pub(crate) struct Common {
     pub(crate) name: &'static str,
     pub(crate) protocol: Protocol,
+    pub(crate) secured: bool,
     pub(crate) routes: Routes,
     pub(crate) shortcut: Option<Arc<dyn Shortcut>>,
+    pub(crate) calls: Option<Arc<Calls>>,
+    /// Those of the short way.
+    pub(crate) hits: Option<Arc<CallsOf>>,
     pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Arc<DoorSettings>,
@@ -102,6 +110,8 @@ pub(crate) fn take(
 ) -> Option<impl Future<Output = ()> + Send + use<>> {
     shared.meter.request(header_bytes(&request));
     let named = shared.named(&request, moment);
+    // One reading for all requests of a turn.
+    let timed = shared.common.calls.as_ref().map(|calls| (calls, moment.began()));
     let shortcut = shared.common.shortcut.as_deref();
     let short = shortcut.is_some_and(|shortcut| takes_short_way(&request, shortcut));
     let (head, stream) = request.into_parts();
@@ -126,8 +136,10 @@ pub(crate) fn take(
             Poll::Pending => unread = true,
         }
     }
-    let exchange =
-        Exchange { shared: Arc::clone(shared), asker: named.kept(), short, unread, answered: false };
+    let timed = timed.map(|(calls, began)| Timed::new(calls.of(head.uri.path()), began));
+    let asker = named.kept();
+    shared.common.counters.streams.fetch_add(1, Relaxed);
+    let exchange = Exchange { shared: Arc::clone(shared), asker, short, unread, answered: false, timed };
     Some(exchange.run(Request::from_parts(head, reading), respond))
 }
 
@@ -153,10 +165,12 @@ struct Exchange {
     /// Whether the message of the short way is not all here.
     unread: bool,
     answered: bool,
+    timed: Option<Timed>,
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.shared.common.counters.streams.fetch_sub(1, Relaxed);
         if !self.answered {
             self.shared.cancelled();
         }
@@ -197,12 +211,14 @@ impl Exchange {
         };
         self.answered = !matches!(outcome, Outcome::Gone);
         let sent = match outcome {
-            Outcome::Short(answer) => outgoing::message(respond, answer),
+            Outcome::Short(answer) => outgoing::message(respond, answer).map(|()| Code::Ok),
             Outcome::Response(response) => outgoing::response(respond, response).await,
             Outcome::Gone => return,
         };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "an answer did not reach its caller");
+        match (sent, &mut self.timed) {
+            (Ok(code), Some(timed)) => timed.code = code,
+            (Ok(_), None) => {}
+            (Err(error), _) => tracing::debug!(%error, "an answer did not reach its caller"),
         }
     }
 
@@ -212,7 +228,7 @@ impl Exchange {
         let end = Instant::now() + deadline::of(&request, common.settings.request_deadline());
         let caller = match &self.asker {
             Asker::Known(caller) => Arc::clone(caller),
-            Asker::Nobody(reason) => return told(common.unauthenticated(shared, reason)),
+            Asker::Nobody(why) => return told(common.unauthenticated(shared, *why, None)),
             Asker::Unverified => match timeout_at(end, shared.verified(&request)).await {
                 Ok(Ok(caller)) => caller,
                 Ok(Err(response)) => return told(response),
@@ -231,7 +247,9 @@ impl Exchange {
         let waited = self.unread || matches!(self.asker, Asker::Unverified);
         if self.short && waited {
             let message = &request.body().head;
-            if let Some(answer) = shared.short_answer(&caller, message, &mut Moment::default()) {
+            let mut moment = Moment::default();
+            if let Some(answer) = shared.short_answer(&caller, message, &mut moment) {
+                shared.count(&moment);
                 return Outcome::Short(answer);
             }
         }

@@ -11,13 +11,15 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered, task::AtomicWaker};
 use h2::server::Connection;
-use jeton_core::{Clock, Now};
+use jeton_core::{Clock, Freshness, Now};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::Code;
 
 use super::{
     gather::Gather,
@@ -41,12 +43,49 @@ pub(crate) enum Ended<E> {
 
 /// One moment for all that is answered in a turn: reading the clocks costs more than looking a token up.
 #[derive(Debug, Default)]
-pub struct Moment(Option<Now>);
+pub struct Moment {
+    now: Option<Now>,
+    began: Option<Instant>,
+    fresh: u32,
+    stale: u32,
+}
 
 impl Moment {
     /// What the clock showed when it was first asked for.
     pub fn now(&mut self, clock: &dyn Clock) -> Now {
-        *self.0.get_or_insert_with(|| clock.now())
+        *self.now.get_or_insert_with(|| clock.now())
+    }
+
+    /// A token was handed out of memory.
+    pub fn served(&mut self, state: Freshness) {
+        if state == Freshness::Fresh {
+            self.fresh += 1;
+        } else {
+            self.stale += 1;
+        }
+    }
+
+    /// When the first request of the turn was looked at.
+    pub(crate) fn began(&mut self) -> Instant {
+        *self.began.get_or_insert_with(Instant::now)
+    }
+}
+
+impl Shared {
+    /// Counts what a turn answered at once, all together: for its peer, each was there when the turn was over.
+    pub(crate) fn settle(&self, moment: &mut Moment) {
+        let count = moment.fresh + moment.stale;
+        if let Some(hits) = self.common.hits.as_ref().filter(|_| count > 0) {
+            hits.ended(Code::Ok, moment.began().elapsed(), count.into());
+            self.count(moment);
+        }
+    }
+
+    /// Counts the tokens alone: the call is counted by itself.
+    pub(crate) fn count(&self, moment: &Moment) {
+        if let (Some(shortcut), Some(_)) = (&self.common.shortcut, &self.common.hits) {
+            shortcut.answered(moment.fresh.into(), moment.stale.into());
+        }
     }
 }
 
@@ -79,26 +118,28 @@ where
     /// One turn. Pending: all that could be done is done.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended<E>> {
         self.bell.begin(cx.waker());
-        let turned = self.turn();
+        let mut moment = Moment::default();
+        let turned = self.turn(&mut moment);
         if self.bell.end() {
             cx.waker().wake_by_ref();
         }
-        match self.stream.poll_send(cx) {
+        let sent = self.stream.poll_send(cx);
+        self.shared.settle(&mut moment);
+        match sent {
             Poll::Ready(Err(_)) => Poll::Ready(Ended::Connection),
             // Sent, or the peer does not read: then the task is woken when it does.
             Poll::Ready(Ok(())) | Poll::Pending => turned,
         }
     }
 
-    fn turn(&mut self) -> Poll<Ended<E>> {
+    fn turn(&mut self, moment: &mut Moment) -> Poll<Ended<E>> {
         let waker = Waker::from(Arc::clone(&self.bell));
         let mut cx = Context::from_waker(&waker);
-        let mut moment = Moment::default();
         for _ in 0..MOST {
             self.bell.heard();
             match self.connection.poll_accept(&mut cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    if let Some(work) = take(&self.shared, request, respond, &mut moment, &mut cx) {
+                    if let Some(work) = take(&self.shared, request, respond, moment, &mut cx) {
                         self.waiting.push(Box::pin(async {
                             work.await;
                             None

@@ -84,6 +84,7 @@ fn operation(operation: &Operation) -> v1::Operation {
             OperationKind::Provision => "provision",
             OperationKind::Attach => "attach",
             OperationKind::Rotate => "rotate",
+            OperationKind::Verify => "verify",
             OperationKind::Delete => "delete",
         }
         .into(),

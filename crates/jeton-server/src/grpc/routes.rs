@@ -18,6 +18,8 @@ use jeton_proto::{
         workload_service_server::WorkloadServiceServer,
     },
 };
+use prost::Message;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -162,6 +164,26 @@ fn with_reflection(routes: Routes, wanted: bool) -> Routes {
         (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
         _ => routes,
     }
+}
+
+/// The methods of both planes, as calls name them: `jeton.v1.TokenService/GetToken`.
+pub fn method_names() -> Vec<String> {
+    let sets = [
+        FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let files =
+        sets.into_iter().filter_map(|set| FileDescriptorSet::decode(set).ok()).flat_map(|set| set.file);
+    let of = |file: FileDescriptorProto| {
+        let package = file.package().to_owned();
+        file.service.into_iter().flat_map(move |service| {
+            let service_name = format!("{package}.{}", service.name());
+            service.method.into_iter().map(move |method| format!("{service_name}/{}", method.name()))
+        })
+    };
+    files.flat_map(of).collect()
 }
 
 /// Which paths are streams, with no deadline of the door's.

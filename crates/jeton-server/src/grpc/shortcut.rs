@@ -161,10 +161,17 @@ impl Shortcut for GetTokenShortcut {
 
     fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Bytes> {
         let now = moment.now(&*self.clock);
-        self.serve(&caller.principal, message(body)?, now, |fresh, state| match state {
-            Freshness::Stale => stale(fresh),
-            Freshness::Fresh | Freshness::Expired => fresh.clone(),
-        })
+        let served = self.serve(&caller.principal, message(body)?, now, |fresh, state| match state {
+            Freshness::Stale => (stale(fresh), state),
+            Freshness::Fresh | Freshness::Expired => (fresh.clone(), state),
+        });
+        let (answer, state) = served?;
+        moment.served(state);
+        Some(answer)
+    }
+
+    fn answered(&self, fresh: u64, stale: u64) {
+        self.engine.count_served(fresh, stale);
     }
 }
 

@@ -51,7 +51,7 @@ impl StatusService for Broker {
                     }),
                 in_flight: budget.map_or(0, |b| b.in_flight),
                 held_identities: budget.map_or(0, |b| b.held_identities),
-                retry_after: budget.map(|b| b.held_for).filter(|left| !left.is_zero()).map(wire_duration),
+                retry_after: budget.map(|b| b.retry_after).filter(|left| !left.is_zero()).map(wire_duration),
                 failing_tokens: failing.get(&authority.uid).map_or(0, |(count, _)| *count),
                 starves_in: failing.get(&authority.uid).map(|(_, least)| wire_duration(*least)),
             }

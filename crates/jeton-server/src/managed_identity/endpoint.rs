@@ -21,7 +21,7 @@ use super::{
     refusal::{Kind, Refusal},
 };
 use crate::{
-    door::{Caller, Peer, Seldom},
+    door::{AuthenticationFailure, Caller, Peer, Seldom},
     grpc::Broker,
 };
 
@@ -198,10 +198,11 @@ fn unproven(flavour: Flavour) -> Refusal {
         Proof::Header(name, value) => {
             Refusal::new(Kind::Refused, format!("Missing required header: {name}: {value}"))
         }
-        Proof::Secret(names) => Refusal::new(
-            Kind::Unproven,
-            format!("the header {} is missing: it carries the secret that `jeton env` gives", names[0]),
-        ),
+        Proof::Secret(names) => {
+            let text =
+                format!("the header {} is missing: it carries the secret that `jeton env` gives", names[0]);
+            Refusal { failure: AuthenticationFailure::Missing, ..Refusal::new(Kind::Unproven, text) }
+        }
     }
 }
 

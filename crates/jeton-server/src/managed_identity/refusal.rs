@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use tonic::body::Body;
 
 use super::Flavour;
-use crate::grpc::{Failure, Reason};
+use crate::{
+    door::AuthenticationFailure,
+    grpc::{Failure, Reason},
+};
 
 /// What a failure is to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub(super) struct Refusal {
     pub(super) retry_after: Option<u64>,
     /// The challenge of a 401.
     pub(super) challenge: Option<String>,
+    /// As what it is counted where something was to be proved.
+    pub(super) failure: AuthenticationFailure,
 }
 
 impl Refusal {
@@ -51,6 +56,7 @@ impl Refusal {
             correlation_id: String::new(),
             retry_after: transient.then_some(1),
             challenge: None,
+            failure: AuthenticationFailure::Token,
         }
     }
 
@@ -73,6 +79,9 @@ impl Refusal {
     pub(super) fn into_response(self, flavour: Flavour) -> Response<Body> {
         let status = self.status();
         let mut response = super::endpoint::json(status, &self.body(flavour));
+        if self.kind == Kind::Unproven && self.challenge.is_none() {
+            response.extensions_mut().insert(self.failure);
+        }
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use jeton_server::door::{Authenticate, Configured, DoorSettings, Protocol};
+use jeton_server::door::{Authenticate, Calls, Configured, DoorSettings, Protocol};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -104,4 +104,25 @@ async fn a_drain_lets_the_request_in_flight_finish_and_cuts_what_is_stuck() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(read(&mut stuck).await, "");
     open.accepting.await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_method_and_status_whatever_a_peer_makes_up() {
+    let calls = Arc::new(Calls::default());
+    let somebody: Arc<dyn Authenticate> = Arc::new(Configured("spiffe://a.example/b".parse().unwrap()));
+    let callers = Callers {
+        protocol: Protocol::Http1,
+        authenticate: Some(somebody),
+        calls: Some(Arc::clone(&calls)),
+        ..Callers::default()
+    };
+    let open = open_for(DoorSettings::default(), false, callers).await;
+    for method in ["GET", "GET", "INVENTED", "ANOTHER"] {
+        sent(open.address, format!("{method} /test.Slow/now HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await;
+    }
+    let mut counted: Vec<_> = (calls.requests().into_iter())
+        .map(|(kind, took)| (kind.method, kind.scheme, kind.status, took.counts.iter().sum::<u64>()))
+        .collect();
+    counted.sort();
+    assert_eq!(counted, [("GET", "http", 200, 2), ("_OTHER", "http", 200, 2)]);
 }

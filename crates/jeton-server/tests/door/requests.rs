@@ -1,11 +1,14 @@
 //! Requests that end otherwise than by their answer.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
-use jeton_server::door::DoorSettings;
+use jeton_server::door::{Authenticate, Calls, DoorSettings, LoopbackDev};
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, open, open_that, peer, request};
+use crate::support::{Callers, PATIENCE, open, open_for, open_that, peer, request, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_cancels_without_end_is_closed() {
@@ -106,4 +109,34 @@ async fn what_changes_something_comes_to_its_end_although_its_caller_goes_away()
         door.drain.drain(PATIENCE).await;
         assert_eq!(door.done.load(Relaxed), expected, "finishes: {finishes}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_call_is_counted_once_with_how_it_ended_and_streams_are_counted_while_they_last() {
+    let calls = Arc::new(Calls::new(["test.Slow/now".to_owned(), "test.Slow/60000".to_owned()]));
+    let somebody: Arc<dyn Authenticate> = Arc::new(LoopbackDev);
+    let callers =
+        Callers { authenticate: Some(somebody), calls: Some(Arc::clone(&calls)), ..Callers::default() };
+    let door = open_for(DoorSettings::default(), false, callers).await;
+    let mut peer = peer(door.address).await;
+    for _ in 0..3 {
+        peer.send = peer.send.clone().ready().await.unwrap();
+        peer.send.send_request(request("now"), true).unwrap().0.await.unwrap();
+    }
+    peer.send = peer.send.clone().ready().await.unwrap();
+    let (answer, mut stream) = peer.send.send_request(request("60000"), true).unwrap();
+    until("it is under way", || (door.stats)().streams == 1).await;
+    stream.send_reset(h2::Reason::CANCEL);
+    drop(answer);
+    until("it is not any more", || (door.stats)().streams == 0).await;
+    let counted = || {
+        let counted = calls.calls().into_iter();
+        let mut counted: Vec<_> =
+            counted.map(|c| (c.method, c.code, c.took.counts.iter().sum::<u64>())).collect();
+        counted.sort();
+        counted
+    };
+    let expected = [("test.Slow/60000", "CANCELLED", 1), ("test.Slow/now", "OK", 3)];
+    let expected = expected.map(|(method, code, count)| (method.to_owned(), code, count));
+    until("each is counted", || counted() == expected).await;
 }

@@ -22,8 +22,8 @@ use http_body_util::StreamBody;
 use jeton_access::BearerTokens;
 use jeton_core::{Clock, SystemClock};
 use jeton_server::door::{
-    Authenticate, Caller, Door, DoorSettings, DoorStats, Drain, Listen, Listener, LoopbackDev, Protocol, Tls,
-    serve,
+    Authenticate, Caller, Calls, Door, DoorSettings, DoorStats, Drain, Listen, Listener, LoopbackDev,
+    Protocol, Tls, serve,
 };
 use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinHandle, time::timeout};
 use tonic::{Status, body::Body, server::NamedService, service::Routes};
@@ -111,6 +111,7 @@ pub(crate) struct Callers {
     pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
     pub(crate) bearer: Option<Arc<dyn BearerTokens>>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) calls: Option<Arc<Calls>>,
 }
 
 impl Default for Callers {
@@ -123,6 +124,7 @@ impl Default for Callers {
             authenticate: None,
             bearer: None,
             clock: Arc::new(SystemClock),
+            calls: None,
         }
     }
 }
@@ -133,7 +135,7 @@ pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Ca
     let slow = Slow::default();
     let done = Arc::clone(&slow.0);
     let routes = Routes::new(slow);
-    let Callers { name, protocol, tls, authenticate, bearer, clock } = callers;
+    let Callers { name, protocol, tls, authenticate, bearer, clock, calls } = callers;
     let streaming = |path: &str| path.ends_with("/stream");
     let (accepting, stats) = serve(
         Door {
@@ -147,6 +149,7 @@ pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Ca
             clock,
             routes,
             shortcut: None,
+            calls,
             streaming,
             finishes,
             complete: |r| r,

@@ -103,7 +103,7 @@ async fn offline(config: PathBuf, new: &str) -> anyhow::Result<v1::RotateSealing
     let (data_dir, inside) = (data_dir.path().to_owned(), false);
     let rotation = Rotation {
         store: store.clone(),
-        trail,
+        trail: Arc::new(trail),
         clock,
         alarms: Alarms::default(),
         data_dir,

@@ -13,6 +13,7 @@ use jeton_server::{
     door::{DoorSettings, TlsSettings, UnixPeerRule},
     managed_identity::{Flavour, ManagedIdentitySettings},
 };
+use jeton_telemetry::TelemetrySettings;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -42,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) access: AccessSettings,
     pub(crate) keys: KeysSettings,
     pub(crate) audit: AuditSettings,
+    pub(crate) telemetry: TelemetrySettings,
     pub(crate) log: LogSettings,
 }
 
@@ -132,6 +134,7 @@ impl Default for Settings {
             access: AccessSettings::default(),
             keys: KeysSettings::default(),
             audit: AuditSettings::default(),
+            telemetry: TelemetrySettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -184,6 +187,7 @@ impl Settings {
                 endpoint.principal = Principal::loopback_dev().to_string();
             }
         }
+        settings.telemetry.metrics_listen = "127.0.0.1:7431".into();
         settings.reflection.enabled = true;
         settings.log.filter = "warn".into();
         settings.door.max_connections_per_principal = 8_000;
@@ -209,6 +213,7 @@ impl Settings {
             ("access", self.access.validate()),
             ("keys", self.keys.validate()),
             ("audit", self.audit.validate()),
+            ("telemetry", self.telemetry.validate()),
             ("log", self.log.validate()),
         ];
         let own = self.data_dir.is_empty().then(|| Problem::new("data_dir", "must not be empty"));

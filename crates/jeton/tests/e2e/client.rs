@@ -62,8 +62,8 @@ impl Callers {
         assert_eq!(self.tasks.len(), 50);
     }
 
-    /// The broker gets another token, and then every caller has it.
-    async fn see_a_refresh(&self, world: &World) {
+    /// The broker gets another token, and then every caller has it: how long that took.
+    async fn see_a_refresh(&self, world: &World) -> Duration {
         let mut stub = world.broker.tokens().await;
         let old = token(&mut stub, BILLING, VAULT).await.unwrap().access_token;
         let wanted = request(BILLING, VAULT);
@@ -85,7 +85,7 @@ impl Callers {
         let there = Instant::now();
         // Without the watch the token would be asked for again at half of its life, many minutes from here.
         until("every caller has it", || self.seen.iter().all(|seen| *seen.lock().unwrap() == new));
-        println!("seen by all after {:?}", there.elapsed());
+        there.elapsed()
     }
 
     async fn end(mut self) {
@@ -101,16 +101,17 @@ async fn no_call_fails_while_the_broker_is_killed_and_drained_and_refreshes_are_
     let mut world = World::with(&[], json!({"token_lifetime_seconds": 3600})).await;
     let endpoint = format!("unix:{}", world.broker.endpoints["grpc_socket"].as_str().unwrap());
     let callers = Callers::start(Client::builder().endpoint(endpoint).build().unwrap()).await;
-    callers.see_a_refresh(&world).await;
+    let before = callers.see_a_refresh(&world).await;
     world.broker.process.kill();
     callers.go_on();
     world.restart(&[]);
-    callers.see_a_refresh(&world).await;
+    let killed = callers.see_a_refresh(&world).await;
     assert!(world.broker.process.stop().success());
     callers.go_on();
     world.restart(&[]);
-    callers.see_a_refresh(&world).await;
+    let drained = callers.see_a_refresh(&world).await;
     callers.end().await;
+    println!("seen by all: {before:?} before, {killed:?} after a kill, {drained:?} after a drain");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,14 +135,15 @@ async fn no_call_fails_while_the_certificates_of_both_sides_are_replaced() {
         assert!(start.elapsed() < PATIENCE, "it is not served");
         callers.go_on();
     }
-    callers.see_a_refresh(&world).await;
+    let replaced = callers.see_a_refresh(&world).await;
     // A start makes the server's and the callers' certificates anew: nobody has the old ones any more.
     world.broker.process.kill();
     callers.go_on();
     world.restart(&arguments);
     assert_ne!(served(address, path(&grpc_tls["ca_file"])).await, new);
-    callers.see_a_refresh(&world).await;
+    let restarted = callers.see_a_refresh(&world).await;
     callers.end().await;
+    println!("seen by all: {replaced:?} after a replacement, {restarted:?} after a start with others");
 }
 
 fn path(value: &Value) -> &Path {

@@ -1,0 +1,76 @@
+//! Metrics, gathered when somebody asks; at most once a second, whoever asks how often.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jeton_core::metrics::Counter;
+use tokio::sync::Mutex;
+
+use crate::{Snapshot, instrument, process};
+
+const AGE: Duration = Duration::from_secs(1);
+
+/// Who fills a snapshot with what was counted.
+pub type Observer = Arc<dyn Fn(&mut Snapshot) + Send + Sync>;
+
+/// A cloneable handle on what the broker tells.
+#[derive(Clone)]
+pub struct Gathered(Arc<Shared>);
+
+struct Shared {
+    observer: Observer,
+    started: Instant,
+    last: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    pub(crate) ok: Counter,
+    pub(crate) failed: Counter,
+}
+
+impl fmt::Debug for Gathered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gathered").finish_non_exhaustive()
+    }
+}
+
+impl Gathered {
+    /// From an observer. `started`: when the process did.
+    pub fn new(observer: Observer, started: Instant) -> Self {
+        let (last, ok, failed) = (Mutex::default(), Counter::default(), Counter::default());
+        Self(Arc::new(Shared { observer, started, last, ok, failed }))
+    }
+
+    /// What there is, at most a second old. Whoever asks meanwhile waits for the same.
+    pub(crate) async fn snapshot(&self) -> Arc<Snapshot> {
+        let mut last = self.0.last.lock().await;
+        if let Some((at, snapshot)) = &*last
+            && at.elapsed() < AGE
+        {
+            return Arc::clone(snapshot);
+        }
+        let gathered = self.clone();
+        // A million slots take a while to look at: not on a thread that serves.
+        let made = tokio::task::spawn_blocking(move || gathered.gather()).await;
+        let snapshot = Arc::new(made.unwrap_or_else(|error| {
+            tracing::error!(%error, "the metrics could not be gathered");
+            Snapshot::default()
+        }));
+        *last = Some((Instant::now(), Arc::clone(&snapshot)));
+        snapshot
+    }
+
+    /// How a push ended.
+    pub(crate) fn pushed(&self, ok: bool) {
+        if ok { &self.0.ok } else { &self.0.failed }.add();
+    }
+
+    fn gather(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        (self.0.observer)(&mut snapshot);
+        process::observe(&mut snapshot, self.0.started);
+        snapshot.count(&instrument::EXPORTS, ["ok"], self.0.ok.get());
+        snapshot.count(&instrument::EXPORTS, ["failed"], self.0.failed.get());
+        snapshot
+    }
+}

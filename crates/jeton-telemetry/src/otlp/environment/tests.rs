@@ -1,0 +1,128 @@
+use super::*;
+
+fn otlp(variables: &[(&str, &str)]) -> (Option<Otlp>, Vec<String>) {
+    with(&OtlpSettings::default(), variables)
+}
+
+fn with(settings: &OtlpSettings, variables: &[(&str, &str)]) -> (Option<Otlp>, Vec<String>) {
+    let mut warnings = vec![];
+    let otlp = Environment::of(variables.iter().copied()).otlp(settings, &mut |text| warnings.push(text));
+    (otlp, warnings)
+}
+
+fn endpoint(variables: &[(&str, &str)]) -> Option<String> {
+    otlp(variables).0.map(|otlp| otlp.endpoint.to_string())
+}
+
+#[test]
+fn nothing_is_pushed_unless_somebody_says_where() {
+    for variables in [
+        vec![],
+        vec![("OTEL_SERVICE_NAME", "jeton"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "")],
+        vec![("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:4318")],
+        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_SDK_DISABLED", "TRUE")],
+        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_METRICS_EXPORTER", "none")],
+        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_METRICS_EXPORTER", "prometheus")],
+    ] {
+        assert!(otlp(&variables).0.is_none(), "{variables:?}");
+    }
+}
+
+#[test]
+fn whoever_names_the_exporter_gets_the_default_collector() {
+    let exporter = ("OTEL_METRICS_EXPORTER", "otlp");
+    assert_eq!(endpoint(&[exporter]).unwrap(), "http://localhost:4318/v1/metrics");
+    let grpc = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc");
+    assert_eq!(endpoint(&[exporter, grpc]).unwrap(), "http://localhost:4317/");
+}
+
+#[test]
+fn an_endpoint_for_all_signals_gets_the_path_and_one_for_metrics_is_taken_as_it_is() {
+    let all = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c.example:4318/otlp/");
+    assert_eq!(endpoint(&[all]).unwrap(), "https://c.example:4318/otlp/v1/metrics");
+    let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://m.example/write");
+    assert_eq!(endpoint(&[all, own]).unwrap(), "http://m.example/write");
+    let settings = OtlpSettings { endpoint: "http://s:4318".into(), protocol: String::new() };
+    let set = with(&settings, &[all, own]).0.unwrap();
+    assert_eq!(set.endpoint.as_str(), "http://s:4318/v1/metrics", "a setting is over the variables");
+}
+
+#[test]
+fn a_target_of_grpc_without_a_scheme_is_secure_unless_that_is_said() {
+    let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    let target = ("OTEL_EXPORTER_OTLP_ENDPOINT", "c.example:4317");
+    assert_eq!(endpoint(&[grpc, target]).unwrap(), "https://c.example:4317/");
+    let insecure = ("OTEL_EXPORTER_OTLP_INSECURE", "true");
+    assert_eq!(endpoint(&[grpc, target, insecure]).unwrap(), "http://c.example:4317/");
+    let (none, warnings) = otlp(&[target]);
+    assert!(none.is_none() && warnings[0].contains("c.example:4317"), "{warnings:?}");
+}
+
+#[test]
+fn what_is_said_of_metrics_is_over_what_is_said_of_all() {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20abc,x-a=1"),
+        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "X-A=2"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "7000"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "5000"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "c.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "k.pem"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1000"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "2000"),
+    ];
+    let (otlp, warnings) = otlp(&variables);
+    let otlp = otlp.unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!((otlp.protocol, otlp.gzip), (Protocol::HttpJson, true));
+    let headers: Vec<_> = otlp.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+    assert_eq!(headers.len(), 2);
+    assert!(headers.contains(&("authorization", "Basic abc")) && headers.contains(&("x-a", "2")));
+    assert_eq!(
+        [otlp.timeout, otlp.interval, otlp.export_timeout].map(|d| d.as_millis()),
+        [5_000, 1_000, 2_000]
+    );
+    assert_eq!(otlp.ca_file.as_deref(), Some("ca.pem"));
+    assert_eq!(otlp.client_certificate.clone().unwrap(), ("c.pem".into(), "k.pem".into()));
+    assert_eq!(otlp.temporality, Temporality::Delta);
+    assert!(!format!("{otlp:?}").contains("abc"), "no header is shown");
+}
+
+#[test]
+fn what_cannot_be_understood_is_said_and_left_out_and_no_secret_is_shown() {
+    let (otlp, warnings) = otlp(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+        ("OTEL_METRICS_EXPORTER", "otlp,console"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "udp"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "bad name=canary"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "none"),
+        ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"),
+    ]);
+    let otlp = otlp.unwrap();
+    assert_eq!((otlp.protocol, otlp.timeout, otlp.gzip), (Protocol::HttpProtobuf, DEFAULT_TIMEOUT, false));
+    let said = warnings.join("\n");
+    for part in ["console", "udp", "soon", "zstd", "bad name", "none", "base2"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(!said.contains("canary"));
+}
+
+#[test]
+fn prometheus_is_served_where_the_variables_ask_for_it() {
+    let address =
+        |variables: &[(&str, &str)]| Environment::of(variables.iter().copied()).prometheus_address();
+    let exporter = ("OTEL_METRICS_EXPORTER", "otlp, prometheus");
+    assert_eq!(address(&[]), None);
+    assert_eq!(address(&[exporter]).unwrap(), "127.0.0.1:9464");
+    let [host, port] = [("OTEL_EXPORTER_PROMETHEUS_HOST", "::1"), ("OTEL_EXPORTER_PROMETHEUS_PORT", "9000")];
+    assert_eq!(address(&[exporter, host, port]).unwrap(), "[::1]:9000");
+}

@@ -1,0 +1,201 @@
+//! To a collector and back: one client for HTTP/1.1, HTTP/2 and gRPC, with the broker's one crypto backend.
+
+use std::{fs, io::Write, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,
+};
+use prost::Message;
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::time::Instant;
+use tonic::{Code, Status, body::Body, codec::CompressionEncoding};
+
+use super::environment::{Otlp, Protocol};
+
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a push did not arrive.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct PushError {
+    pub(super) message: String,
+    /// Whether the same may arrive if it is sent again.
+    pub(super) again: bool,
+    /// When, if the collector says it.
+    pub(super) after: Option<Duration>,
+}
+
+pub(super) struct Transport {
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+    otlp: Otlp,
+    uri: Uri,
+}
+
+impl Transport {
+    pub(super) fn new(otlp: Otlp) -> Result<Self, String> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls(&otlp)?).https_or_http();
+        let grpc = otlp.protocol == Protocol::Grpc;
+        let connector = match grpc {
+            true => https.enable_http2().wrap_connector(tcp),
+            false => https.enable_http1().enable_http2().wrap_connector(tcp),
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(otlp.interval * 2)
+            .pool_max_idle_per_host(1)
+            .http2_only(grpc)
+            .build(connector);
+        let mut url = otlp.endpoint.clone();
+        if grpc {
+            url.set_path("");
+        }
+        let uri = url.as_str().parse().map_err(|_| "the endpoint is no URI".to_owned())?;
+        Ok(Self { client, otlp, uri })
+    }
+
+    /// Sends it once, within the timeout of a request, and before this end.
+    pub(super) async fn send(
+        &self,
+        message: &ExportMetricsServiceRequest,
+        end: Instant,
+    ) -> Result<(), PushError> {
+        let timeout = self.otlp.timeout.min(end.saturating_duration_since(Instant::now()));
+        let sending = async {
+            match self.otlp.protocol {
+                Protocol::Grpc => self.by_grpc(message).await,
+                Protocol::HttpProtobuf => {
+                    self.by_http(message.encode_to_vec(), "application/x-protobuf").await
+                }
+                Protocol::HttpJson => {
+                    let text = serde_json::to_vec(message).unwrap_or_default();
+                    self.by_http(text, "application/json").await
+                }
+            }
+        };
+        tokio::time::timeout(timeout, sending)
+            .await
+            .unwrap_or_else(|_| Err(failed(format!("no answer within {} ms", timeout.as_millis()), true)))
+    }
+
+    async fn by_grpc(&self, message: &ExportMetricsServiceRequest) -> Result<(), PushError> {
+        let mut client = MetricsServiceClient::with_origin(self.client.clone(), self.uri.clone());
+        if self.otlp.gzip {
+            client = client.send_compressed(CompressionEncoding::Gzip);
+        }
+        let mut request = tonic::Request::new(message.clone());
+        let headers = self.otlp.headers.iter().cloned();
+        *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers.collect());
+        let answer = client.export(request).await.map_err(|status| of_status(&status))?.into_inner();
+        match answer.partial_success {
+            Some(partial) if partial.rejected_data_points > 0 => {
+                let (rejected, why) = (partial.rejected_data_points, partial.error_message);
+                Err(failed(format!("the collector rejected {rejected} of the values: {why}"), false))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn by_http(&self, body: Vec<u8>, kind: &'static str) -> Result<(), PushError> {
+        let (body, encoding) = if self.otlp.gzip {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            let packed = encoder.write_all(&body).and_then(|()| encoder.finish());
+            (packed.map_err(|e| failed(e.to_string(), false))?, Some(HeaderValue::from_static("gzip")))
+        } else {
+            (body, None)
+        };
+        let mut request = Request::post(self.uri.clone()).header(header::CONTENT_TYPE, kind);
+        if let Some(headers) = request.headers_mut() {
+            headers.extend(self.otlp.headers.iter().cloned());
+            headers.insert(
+                header::USER_AGENT,
+                HeaderValue::from_static(concat!("jeton/", env!("CARGO_PKG_VERSION"))),
+            );
+            headers.extend(encoding.map(|encoding| (header::CONTENT_ENCODING, encoding)));
+        }
+        let request = request.body(Body::new(Full::new(Bytes::from(body))));
+        let request = request.map_err(|_| failed("the request cannot be made".into(), false))?;
+        let answer = self.client.request(request).await.map_err(|e| failed(root_cause(&e), true))?;
+        let (head, body) = answer.into_parts();
+        // Read to its end, so that the connection is of use again.
+        let _ = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+        if head.status.is_success() {
+            return Ok(());
+        }
+        let again = [
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::BAD_GATEWAY,
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::GATEWAY_TIMEOUT,
+        ];
+        let after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let message = format!("the collector answered {}", head.status);
+        Err(PushError {
+            after: after.map(Duration::from_secs),
+            ..failed(message, again.contains(&head.status))
+        })
+    }
+}
+
+fn failed(message: String, again: bool) -> PushError {
+    PushError { message, again, after: None }
+}
+
+/// By the specification's table of what may be repeated.
+fn of_status(status: &Status) -> PushError {
+    let again = matches!(
+        status.code(),
+        Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unavailable
+            | Code::DataLoss
+    );
+    let cause = std::error::Error::source(status).map(|source| format!(" ({})", root_cause(source)));
+    failed(format!("{:?}: {}{}", status.code(), status.message(), cause.unwrap_or_default()), again)
+}
+
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// Whom to trust, and who we are.
+fn tls(otlp: &Otlp) -> Result<ClientConfig, String> {
+    let Some((certificate, key)) = &otlp.client_certificate else {
+        return jeton_http::trust(otlp.ca_file.as_deref()).map_err(|e| e.to_string());
+    };
+    let wrong = |path: &str, e: &dyn std::fmt::Display| {
+        format!("the file {path} of the exporter cannot be used: {e}")
+    };
+    let pem = |path: &str| fs::read(path).map_err(|e| wrong(path, &e));
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem(certificate)?).collect();
+    let chain = chain.map_err(|e| wrong(certificate, &e))?;
+    let private = PrivateKeyDer::from_pem_slice(&pem(key)?).map_err(|e| wrong(key, &e))?;
+    let roots = jeton_http::roots(otlp.ca_file.as_deref()).map_err(|e| e.to_string())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|e| e.to_string())?.with_root_certificates(roots);
+    builder.with_client_auth_cert(chain, private).map_err(|e| wrong(certificate, &e))
+}
