@@ -6,7 +6,7 @@
 use std::{
     fmt, fs,
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -15,9 +15,11 @@ use aws_lc_rs::{
     digest::{SHA256, digest},
     rand::fill,
 };
+use rustix::process::geteuid;
 use zeroize::{Zeroize, Zeroizing};
 
 const KEY_BYTES: usize = 32;
+const ROOT: u32 = 0;
 
 /// The key that wraps all data keys. Kept in a file of its own, away from the data.
 pub struct SealingKey {
@@ -71,8 +73,9 @@ impl SealingKey {
     pub fn load(path: &Path) -> Result<Self, SealingKeyError> {
         let shown = path.display().to_string();
         let failed = |source| SealingKeyError::File { path: shown.clone(), source };
-        let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        let there = fs::metadata(path).map_err(failed)?;
+        let mode = there.mode() & 0o777;
+        if exposed(mode, there.uid(), geteuid().as_raw()) {
             return Err(SealingKeyError::Exposed { path: shown, mode });
         }
         let bytes = Zeroizing::new(fs::read(path).map_err(failed)?);
@@ -125,6 +128,13 @@ impl SealingKey {
 
 /// A data key before it is wrapped.
 pub(crate) type DataKeyBytes = Zeroizing<[u8; KEY_BYTES]>;
+
+/// Whether a file's mode lets others read what is ours alone. What root hands over to another user (a credential of systemd, a mounted
+/// secret of Kubernetes) is read by its group.
+fn exposed(mode: u32, owner: u32, own: u32) -> bool {
+    let handed_over = owner == ROOT && own != ROOT;
+    mode & if handed_over { 0o037 } else { 0o077 } != 0
+}
 
 /// Seals the values of one owner, or of one day.
 pub(crate) struct DataKey(LessSafeKey);
@@ -185,6 +195,8 @@ impl fmt::Debug for SealingKey {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn key() -> SealingKey {
@@ -224,6 +236,16 @@ mod tests {
     #[test]
     fn no_two_places_read_the_same() {
         assert_ne!(place(&[b"ab", b"c"]), place(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn a_group_reads_what_root_hands_over_to_another_user_and_nothing_else() {
+        assert!(!exposed(0o440, 0, 65532), "a mounted secret");
+        for (mode, owner, own) in [(0o440, 65532, 65532), (0o440, 0, 0), (0o444, 0, 65532), (0o460, 0, 65532)]
+        {
+            assert!(exposed(mode, owner, own), "{mode:o} of {owner} by {own}");
+        }
+        assert!(!exposed(0o600, 65532, 65532) && !exposed(0o400, 0, 65532));
     }
 
     #[test]

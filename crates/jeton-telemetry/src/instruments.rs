@@ -80,7 +80,7 @@ const STEP_OUTCOME: Attribute = of(
         "audit_unavailable",
     ],
 );
-const OPERATION: Attribute = of("jeton.operation", &["provision", "attach", "rotate", "delete"]);
+const OPERATION: Attribute = of("jeton.operation", &["provision", "attach", "rotate", "delete", "verify"]);
 const AUTHENTICATION: Attribute = of(
     "jeton.authentication.failure",
     &["place", "handshake", "missing", "expired", "withdrawn", "malformed", "token", "unavailable"],

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -73,16 +73,19 @@ pub(crate) struct Running {
     issuers: TokenTasks,
     doors: Vec<JoinHandle<()>>,
     told: Told,
-    /// Of certificates. They end with this.
+    /// Of files. They end with this.
     following: JoinSet<()>,
     /// To the sealing key of the configuration; done when that is in force.
     rotating: JoinSet<()>,
     health: Vec<Health>,
 }
 
-/// The TCP listeners.
+/// The listeners.
 #[derive(Default)]
 pub(crate) struct Doors {
+    /// The unix sockets of both planes; none: they are bound at their places.
+    pub(crate) data_socket: Option<Listener>,
+    pub(crate) admin_socket: Option<Listener>,
     /// Without TLS: callers are let in from loopback alone.
     pub(crate) plain: Option<Listener>,
     pub(crate) secured: Option<Secured>,
@@ -264,19 +267,16 @@ impl Running {
 
     /// The sockets' paths.
     pub(crate) fn places(&self, data_dir: &DataDir) -> Places {
-        Places {
-            data_socket: path_or(&self.settings.data.socket, data_dir.join("data.sock")),
-            admin_socket: path_or(&self.settings.admin.socket, data_dir.join("admin.sock")),
-        }
+        Places::of(&self.settings, data_dir)
     }
 
-    /// Opens the doors; TCP only where a listener is handed over.
-    pub(crate) async fn open(&mut self, places: &Places, tcp: Doors) -> anyhow::Result<()> {
+    /// Opens the doors; TCP only where there is a listener.
+    pub(crate) async fn open(&mut self, places: &Places, doors: Doors) -> anyhow::Result<()> {
         let node = self.broker.node.clone();
         let mode = self.settings.data.mode().unwrap_or(0o660);
-        let data = Listener::bind(&Listen::Unix { path: places.data_socket.clone(), mode }).await?;
+        let data = socket(doors.data_socket, &places.data_socket, mode).await?;
         let mode = self.settings.admin.mode().unwrap_or(0o600);
-        let admin = Listener::bind(&Listen::Unix { path: places.admin_socket.clone(), mode }).await?;
+        let admin = socket(doors.admin_socket, &places.admin_socket, mode).await?;
         let (data_routes, data_health) =
             grpc::data_routes(&self.broker, self.settings.reflection.enabled).await;
         let (admin_routes, admin_health) =
@@ -287,24 +287,24 @@ impl Running {
         // Whoever the socket's mode lets connect; what each may do there is said by role assignments.
         let administrators = Arc::new(UnixPeers::new(&node, vec![]));
         self.door(Entry::known("admin", admin, administrators), admin_routes.clone(), None);
-        if let Some(secured) = tcp.admin {
+        if let Some(secured) = doors.admin {
             let entry = self.secured("admin (TLS)", secured);
             self.door(entry, admin_routes, None);
         }
-        for opening in tcp.managed_identity {
+        for opening in doors.managed_identity {
             self.managed_identity(opening, &users);
         }
         let mut entries = vec![Entry::known("data (unix)", data, users)];
-        if let Some(listener) = tcp.plain {
+        if let Some(listener) = doors.plain {
             entries.push(Entry::known("data (loopback)", listener, Arc::new(LoopbackDev)));
         }
-        if let Some(secured) = tcp.secured {
+        if let Some(secured) = doors.secured {
             entries.push(self.secured("data (TLS)", secured));
         }
         for entry in entries {
             self.door(entry, data_routes.clone(), shortcut.clone());
         }
-        if let Some(listener) = tcp.metrics {
+        if let Some(listener) = doors.metrics {
             let (name, protocol) = ("metrics", Protocol::Http1);
             let entry = Entry { name, protocol, listener, tls: None, authenticate: None, bearer: None };
             self.door_until(entry, self.told.routes(&self.broker), None, self.told.drain.clone());
@@ -374,6 +374,11 @@ impl Running {
         self.doors.push(task);
     }
 
+    /// Owns a task that goes on for as long as the broker does.
+    pub(crate) fn own(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.following.spawn(task);
+    }
+
     /// Ends when a task of the broker dies, which none should.
     pub(crate) async fn ended(&mut self) -> &'static str {
         let doors = futures_util::future::select_all(self.doors.iter_mut());
@@ -386,7 +391,7 @@ impl Running {
             what = self.told.ended() => what,
             _ = &mut self.events => "the passing on of events",
             _ = doors => "an accept loop",
-            Some(_) = self.following.join_next() => "the following of certificates",
+            Some(_) = self.following.join_next() => "the following of files",
         }
     }
 
@@ -406,6 +411,23 @@ impl Running {
         self.audit.shutdown().await;
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.store.close()).await;
         self.told.shutdown().await;
+    }
+}
+
+impl Places {
+    pub(crate) fn of(settings: &Settings, data_dir: &DataDir) -> Self {
+        Self {
+            data_socket: path_or(&settings.data.socket, data_dir.join("data.sock")),
+            admin_socket: path_or(&settings.admin.socket, data_dir.join("admin.sock")),
+        }
+    }
+}
+
+/// The unix socket that was handed over, or one of our own.
+async fn socket(handed: Option<Listener>, path: &Path, mode: u32) -> anyhow::Result<Listener> {
+    match handed {
+        Some(listener) => Ok(listener),
+        None => Ok(Listener::bind(&Listen::Unix { path: path.to_owned(), mode }).await?),
     }
 }
 

@@ -13,10 +13,12 @@ mod managed_identity;
 mod metrics;
 mod output;
 mod reach;
+mod reload;
 mod sandbox;
 mod sealing;
 mod serve;
 mod stop;
+mod supervisor;
 
 use std::{io::Write, process::ExitCode};
 
@@ -87,11 +89,16 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
+    // While there is one thread.
+    let sockets = match &command {
+        Command::Serve(_) => supervisor::HandedOver::take_all()?,
+        _ => supervisor::HandedOver::default(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
             Command::Dev(arguments) => Box::pin(dev::run(arguments)).await,
-            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Serve(arguments) => serve::run(arguments, sockets).await,
             Command::Sandbox(arguments) => sandbox::run(arguments).await,
             Command::CheckConfig(arguments) => serve::check(&arguments),
             Command::Identity(arguments) => commands::identity::run(arguments).await,

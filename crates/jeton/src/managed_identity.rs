@@ -1,6 +1,11 @@
 //! Opening the endpoints that SDKs of managed identities know.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context;
 use jeton_core::{Principal, Problem};
@@ -11,6 +16,8 @@ use jeton_server::{
     },
 };
 use serde::{Deserialize, Serialize};
+
+use crate::supervisor::HandedOver;
 
 const TLS: &str = "managed_identity.service_fabric_tls";
 
@@ -78,11 +85,24 @@ impl Opening {
         Ok(Self { flavour, listener, certificates, principal })
     }
 
-    /// All that are configured, each bound before anything is started.
-    pub(crate) async fn all(settings: &ManagedIdentitySettings) -> anyhow::Result<Vec<Self>> {
+    /// All that are configured, each bound before anything is started, or handed over.
+    pub(crate) async fn all(
+        settings: &ManagedIdentitySettings,
+        sockets: &mut HandedOver,
+    ) -> anyhow::Result<Vec<Self>> {
         let mut openings = vec![];
         for flavour in Flavour::ALL {
-            if let Some(listener) = bind(settings.endpoint(flavour), flavour).await? {
+            let endpoint = settings.endpoint(flavour);
+            let handed = match endpoint.place() {
+                Some(Place::Tcp(address)) => sockets.tcp(flavour.name(), address)?,
+                Some(Place::Unix(path)) => sockets.unix(flavour.name(), Path::new(&path))?,
+                None => None,
+            };
+            let listener = match handed {
+                Some(listener) => Some(listener),
+                None => bind(endpoint, flavour).await?,
+            };
+            if let Some(listener) = listener {
                 openings.push(Self::new(flavour, settings, listener)?);
             }
         }

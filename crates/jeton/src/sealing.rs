@@ -89,10 +89,12 @@ impl Rotation {
             self.alarms.clear(SETTING);
         } else {
             let message = format!(
-                "the sealing key was rotated to {}, and the configuration names the file of {}: the next start would be refused",
+                "the sealing key was rotated to {} since the start, by whose configuration it was {}: that key opens nothing any more",
                 done.key_id, self.configured
             );
-            self.alarms.raise(SETTING, message, format!("set {SETTING} to {:?}", file.display().to_string()));
+            let remedy =
+                format!("set {SETTING} to {:?}; it counts from the next start", file.display().to_string());
+            self.alarms.raise(SETTING, message, remedy);
         }
         Ok(done)
     }

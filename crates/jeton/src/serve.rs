@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path};
 use anyhow::Context;
 use jeton_core::Problem;
 use jeton_server::door::{Certificates, Listen, Listener, TlsSettings};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -13,7 +14,10 @@ use crate::{
     data_dir::DataDir,
     endpoints::{DevEndpoints, Endpoints, GrpcTls},
     managed_identity::{self, AllFound, Opening},
-    metrics, output, sealing, stop,
+    metrics, output,
+    reload::{self, Reload},
+    sealing, stop,
+    supervisor::{self, HandedOver, State},
 };
 
 /// `jeton serve`
@@ -31,13 +35,14 @@ pub(crate) struct CheckArguments {
 }
 
 /// Runs the broker until it is told to stop.
-pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
-    let stop = stop::on_signal()?;
+pub(crate) async fn run(arguments: ServeArguments, sockets: HandedOver) -> anyhow::Result<()> {
+    let (stop, hangups) = (stop::on_signal()?, reload::hangups()?);
     let settings = load(&arguments.sources)?;
-    settings.log.start();
+    let filter = settings.log.start();
+    close_memory();
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
     let sealing = sealing::keys(&settings).map_err(Faults::from)?;
-    let doors = doors(&settings).await?;
+    let doors = doors(&settings, &Places::of(&settings, &data_dir), sockets).await?;
     let [tls, admin_tls] =
         [&doors.secured, &doors.admin].map(|door| door.as_ref().and_then(|door| door.listener.tcp_address()));
     let managed_identity = managed_identity::found(&doors.managed_identity, &settings.managed_identity, None);
@@ -52,8 +57,20 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         opened = announce(&data_dir, &places, network, None);
         let [tls, admin_tls] = [tls, admin_tls].map(|address| address.map(tracing::field::display));
         tracing::info!(tls, admin_tls, data = %places.data_socket.display(), admin = %places.admin_socket.display(), "serving");
+        // Not before: who is told that a configuration was read again takes it that everything listens.
+        let alarms = running.broker.alarms.clone();
+        let reload = Reload { sources: arguments.sources, load, filter, alarms, settings };
+        running.own(reload.follow(hangups));
+        running.own(supervisor::keep_telling());
     }
     until_stopped(running, &data_dir, opened, &stop).await
+}
+
+/// Private keys are in here: no core file has them, and no other process of this user reads them.
+fn close_memory() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(error = %std::io::Error::from(error), "other processes of this user may read the memory");
+    }
 }
 
 /// Says everything that is wrong with a configuration.
@@ -129,29 +146,42 @@ fn section(plane: &'static str) -> &'static str {
     if plane == "admin" { "admin.tls" } else { "data.tls" }
 }
 
-/// The network listeners, before anything is started: a port that is taken is the first thing to hear of.
-async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
+/// The network listeners, before anything is started: a port that is taken is the first thing to hear of. And whatever was handed over.
+async fn doors(settings: &Settings, places: &Places, mut sockets: HandedOver) -> anyhow::Result<Doors> {
     let (data, admin) = (&settings.data, &settings.admin);
-    Ok(Doors {
+    let mut network = async |plane, name, address: Option<SocketAddr>, tls| {
+        let Some(address) = address else { return Ok(None) };
+        secured(plane, address, sockets.tcp(name, address)?, tls).await.map(Some)
+    };
+    let data_tls = network("data", supervisor::DATA_TLS, data.tls_address(), &data.tls).await?;
+    let admin_tls = network("admin", supervisor::ADMIN_TLS, admin.tls_address(), &admin.tls).await?;
+    let doors = Doors {
+        data_socket: sockets.unix(supervisor::DATA, &places.data_socket)?,
+        admin_socket: sockets.unix(supervisor::ADMIN, &places.admin_socket)?,
         plain: None,
-        secured: secured("data", data.tls_address(), &data.tls).await?,
-        admin: secured("admin", admin.tls_address(), &admin.tls).await?,
-        managed_identity: Opening::all(&settings.managed_identity).await?,
+        secured: data_tls,
+        admin: admin_tls,
+        managed_identity: Opening::all(&settings.managed_identity, &mut sockets).await?,
         metrics: metrics::bind(&settings.telemetry).await?,
-    })
+    };
+    sockets.none_is_left()?;
+    Ok(doors)
 }
 
+/// `handed`: the listener, if there is one already.
 async fn secured(
     plane: &'static str,
-    address: Option<SocketAddr>,
+    address: SocketAddr,
+    handed: Option<Listener>,
     tls: &TlsSettings,
-) -> anyhow::Result<Option<Secured>> {
-    let Some(address) = address else { return Ok(None) };
-    let listener =
-        Listener::bind(&Listen::Tcp(address)).await.with_context(|| format!("{plane}.tls_listen"))?;
+) -> anyhow::Result<Secured> {
+    let listener = match handed {
+        Some(listener) => listener,
+        None => Listener::bind(&Listen::Tcp(address)).await.with_context(|| format!("{plane}.tls_listen"))?,
+    };
     let certificates = Certificates::load(section(plane), tls)
         .map_err(|problems| anyhow::anyhow!("the files of [{plane}.tls] have changed: {problems:?}"))?;
-    Ok(Some(Secured { listener, certificates, authenticate: None, bearer: tls.bearer }))
+    Ok(Secured { listener, certificates, authenticate: None, bearer: tls.bearer })
 }
 
 /// Where the TCP listeners are.
@@ -164,7 +194,7 @@ pub(crate) struct Network {
     pub(crate) managed_identity: AllFound,
 }
 
-/// Writes `endpoints.json`: everything listens.
+/// Writes `endpoints.json` and tells the supervisor: everything listens.
 pub(crate) fn announce(
     data_dir: &DataDir,
     places: &Places,
@@ -183,7 +213,9 @@ pub(crate) fn announce(
         managed_identity: network.managed_identity,
         dev,
     };
-    endpoints.write(data_dir.path())
+    endpoints.write(data_dir.path())?;
+    supervisor::tell(&State::Ready("Serving"));
+    Ok(())
 }
 
 /// Waits until it is told to stop or a task dies, unless opening failed already; then stops in order.
@@ -205,6 +237,7 @@ pub(crate) async fn until_stopped(
         },
     };
     tracing::info!("stopping");
+    supervisor::tell(&State::Stopping);
     Endpoints::remove(data_dir.path());
     running.shutdown().await;
     outcome

@@ -33,8 +33,8 @@ pub enum Listen {
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
-    /// A unix socket; the file goes with the listener.
-    Unix(UnixListener, PathBuf),
+    /// A unix socket; the file that it made goes with the listener. None: somebody else made it.
+    Unix(UnixListener, Option<PathBuf>),
 }
 
 /// Why there is no listener.
@@ -86,6 +86,14 @@ impl Listener {
         }
     }
 
+    /// The path of the unix socket, if it is one that has a path.
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(listener, _) => listener.local_addr().ok()?.as_pathname().map(Path::to_owned),
+        }
+    }
+
     /// The TCP address, if it is one.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
@@ -121,12 +129,12 @@ fn bind_unix(path: &Path, mode: u32) -> Result<Listener, DoorError> {
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
-    Ok(Listener::Unix(listener, path.to_owned()))
+    Ok(Listener::Unix(listener, Some(path.to_owned())))
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
+        if let Self::Unix(_, Some(path)) = self {
             // Gone already is as good.
             let _ = fs::remove_file(path);
         }

@@ -25,6 +25,9 @@ pub(crate) struct StatusArguments {
     /// Show it again every two seconds, until it is interrupted
     #[arg(long)]
     watch: bool,
+    /// Exit code 0 while degraded too: for a supervisor's probe, which should not end what serves
+    #[arg(long, conflicts_with = "watch")]
+    alive: bool,
 }
 
 /// Shows how the broker is doing. The exit code is 0 if it is healthy, 1 if it is degraded, and 2 if it does not answer.
@@ -41,7 +44,7 @@ pub(crate) async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> 
                     Format::Json => arguments.common.output.one(&value, |_| vec![])?,
                     Format::Table => output::text(&screen(&value))?,
                 }
-                if status.healthy { exit::HEALTHY } else { exit::DEGRADED }
+                if status.healthy || arguments.alive { exit::HEALTHY } else { exit::DEGRADED }
             }
             Err(error) if is_down(&error) => {
                 match arguments.common.output {

@@ -17,6 +17,7 @@ use jeton_telemetry::TelemetrySettings;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use super::sources::leaves;
 use crate::log::LogSettings;
 
 /// The first of the ports of `dev`'s endpoints for SDKs of managed identities.
@@ -197,6 +198,14 @@ impl Settings {
     /// All keys with their values, for merging.
     pub(crate) fn to_table(&self) -> Table {
         Table::try_from(self).unwrap_or_default()
+    }
+
+    /// The dotted keys whose values differ.
+    pub(crate) fn changed(&self, next: &Self) -> Vec<String> {
+        let (before, after) = (leaves("", &self.to_table()), leaves("", &next.to_table()));
+        // Both have every key, in one order.
+        let pairs = before.into_iter().zip(after);
+        pairs.filter(|((_, was), (_, is))| was != is).map(|((key, _), _)| key).collect()
     }
 
     /// Everything that is wrong.

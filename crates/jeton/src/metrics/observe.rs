@@ -149,7 +149,8 @@ impl Observed {
                 to.count(&instrument::CREDENTIALS, [kind, state], count);
             }
         }
-        for (operation, states) in ["provision", "attach", "rotate", "delete"].into_iter().zip(all.operations)
+        for (operation, states) in
+            ["provision", "attach", "rotate", "delete", "verify"].into_iter().zip(all.operations)
         {
             for (state, count) in ["running", "retrying", "failed"].into_iter().zip(states) {
                 to.count(&instrument::OPERATIONS, [operation, state], count);
@@ -231,7 +232,7 @@ const STATES: [&str; 5] = ["provisioning", "active", "disabled", "deleting", "fa
 struct Identities<'a> {
     states: [u64; STATES.len()],
     credentials: [[u64; 3]; 2],
-    operations: [[u64; 3]; 4],
+    operations: [[u64; 3]; 5],
     oldest: HashMap<Uid, Duration>,
     first_to_end: HashMap<Uid, Duration>,
     left: Vec<(&'a str, Duration)>,
@@ -262,6 +263,7 @@ impl<'a> Identities<'a> {
                 OperationKind::Attach => 1,
                 OperationKind::Rotate => 2,
                 OperationKind::Delete => 3,
+                OperationKind::Verify => 4,
             };
             let failed = operation.permanent || identity.state == IdentityState::Failed;
             let state = if failed { 2 } else { usize::from(operation.attempts > 0) };

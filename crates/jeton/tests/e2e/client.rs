@@ -1,4 +1,5 @@
 //! The Rust client: fifty callers of one, beside a broker that is killed, drained and given other certificates.
+#![allow(clippy::print_stdout, reason = "figures, for whoever asks with --nocapture")]
 
 use std::{
     fs,

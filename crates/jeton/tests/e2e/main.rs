@@ -28,6 +28,7 @@ mod secrets;
 mod serve;
 mod signals;
 mod stores;
+mod supervised;
 mod support;
 mod tls;
 mod warm;

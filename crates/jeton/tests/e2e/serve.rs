@@ -1,13 +1,8 @@
 //! `jeton serve`, `jeton check-config`, and starts that must not be.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
-use crate::support::{JETON, Process, World, ends_in_time, terminate, until};
-
-fn sealing_key(path: &Path) {
-    fs::write(path, [7_u8; 32]).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
+use crate::support::{JETON, Process, World, ends_in_time, sealing_key, terminate, until};
 
 fn failure(arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(JETON).args(arguments).output().unwrap();

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -41,11 +42,16 @@ impl Process {
 
     /// After something that a shell does.
     pub(crate) fn after(first: &str, arguments: &[&str], log: &Path) -> Self {
+        Self::with_input(Stdio::null(), first, arguments, log)
+    }
+
+    /// With something open as its standard input, which the shell may put elsewhere.
+    pub(crate) fn with_input(input: Stdio, first: &str, arguments: &[&str], log: &Path) -> Self {
         let file = File::create(log).unwrap();
         // With the signal ignored, a file that may not grow is an error, as on a full disk.
         let mut command = Command::new("sh");
         command.args(["-c", &format!("trap '' XFSZ; {first}; exec \"$0\" \"$@\""), JETON]);
-        command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        command.args(arguments).stdin(input).stdout(file.try_clone().unwrap()).stderr(file);
         Self { child: command.spawn().unwrap(), log: log.to_owned() }
     }
 
@@ -91,6 +97,10 @@ impl Process {
         terminate(&self.child);
     }
 
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap(), Signal::HUP).unwrap();
+    }
+
     pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
         ends_in_time(&mut self.child)
     }
@@ -104,6 +114,11 @@ impl Process {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+pub(crate) fn sealing_key(path: &Path) {
+    fs::write(path, [7_u8; 32]).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 pub(crate) fn terminate(child: &Child) {
