@@ -127,8 +127,10 @@ async fn the_process_that_rotates() {
             Rotating::Swept => SWEPT,
         };
         say(&format!("step {step}"));
-        while step == until {
-            std::thread::park();
+        if step == until {
+            loop {
+                std::thread::park();
+            }
         }
     };
     store.rotate_sealing(wanted, told).await.unwrap();
