@@ -1,6 +1,6 @@
 //! How long calls to each authority took, by what they were for and how they ended.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jeton_core::{
     Uid,
@@ -67,6 +67,11 @@ impl Calls {
 }
 
 impl AuthorityClient {
+    /// Retry-Afters in force: of which identity, or of which authority's registrar, and how long each still is.
+    pub fn held(&self) -> Vec<(Uid, Duration)> {
+        self.0.holds.all(self.0.clock.now())
+    }
+
     /// Calls since the start, those that were made.
     pub fn calls(&self) -> Vec<CallsEnded> {
         let mut all = vec![];

@@ -22,6 +22,13 @@ impl Holds {
         *until = (*until).max(now.boot + delay);
     }
 
+    /// All waits that are not over: whose, and how long each still is.
+    pub(crate) fn all(&self, now: Now) -> Vec<(Uid, Duration)> {
+        let holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = holds.iter().map(|(owner, until)| (*owner, until.saturating_since(now.boot)));
+        left.filter(|(_, left)| !left.is_zero()).collect()
+    }
+
     /// How long the wait still is, if there is one.
     pub(crate) fn left(&self, owner: Uid, now: Now) -> Option<Duration> {
         let holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,9 +53,11 @@ mod tests {
         assert_eq!(holds.left(other, clock.now()), None);
         clock.advance(Duration::from_secs(10)).await;
         assert_eq!(holds.left(one, clock.now()), Some(Duration::from_secs(20)));
+        assert_eq!(holds.all(clock.now()), [(one, Duration::from_secs(20))]);
         clock.step_wall(3_600_000);
         assert_eq!(holds.left(one, clock.now()), Some(Duration::from_secs(20)));
         clock.advance(Duration::from_secs(20)).await;
         assert_eq!(holds.left(one, clock.now()), None);
+        assert_eq!(holds.all(clock.now()), []);
     }
 }

@@ -5,7 +5,6 @@ use std::{collections::HashMap, time::Duration};
 use jeton_core::{
     Freshness, Now, Uid,
     metrics::{Buckets, Counter, Histogram, LONG_MICROS, PerKey},
-    serve_floor,
 };
 
 use crate::{
@@ -211,7 +210,7 @@ impl Census {
     fn fails(&mut self, slot: &Slot, cached: Option<&Cached>, now: Now) {
         *self.failing.entry(slot.key.authority).or_default() += 1;
         let Some(token) = cached.map(|cached| &cached.token) else { return };
-        let left = token.remaining(now).saturating_sub(serve_floor(token.lifetime()));
+        let left = token.served_for(now);
         for (by, key) in
             [(&mut self.starving, slot.key.authority), (&mut self.starving_identities, slot.key.identity)]
         {

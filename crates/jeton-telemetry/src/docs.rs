@@ -40,7 +40,7 @@ fn section(instrument: &Instrument) -> String {
     };
     let Instrument { name, unit, says, advice, .. } = instrument;
     let mut text = format!(
-        "## `{name}`\n\n`{}`: {kind}, unit `{unit}`.\n\n{says} {advice}\n\n",
+        "## `{name}`\n\n`{}`: {kind}, unit `{unit}`.\n\n{says}\n\n{advice}\n\n",
         prometheus_name(instrument)
     );
     for Attribute { key, values, optional } in instrument.attributes {
@@ -79,7 +79,7 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), all);
         for Instrument { name, says, advice, attributes, .. } in INSTRUMENTS {
-            assert!(says.ends_with('.') && (advice.is_empty() || advice.ends_with('.')), "{name}");
+            assert!(says.ends_with('.') && advice.ends_with('.'), "{name}");
             let own = ["jeton.", "rpc.", "http.", "process.", "url.", "error.type", "cpu.mode"];
             for key in attributes.iter().map(|a| a.key).chain([*name]) {
                 assert!(own.iter().any(|prefix| key.starts_with(prefix)), "{key}");

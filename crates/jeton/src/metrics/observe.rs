@@ -118,13 +118,24 @@ impl Observed {
     }
 
     fn budgets(&self, to: &mut Snapshot, directory: &Directory) {
+        let mut longest = HashMap::<Uid, Duration>::new();
         for budget in self.broker.engine.stats().budgets.into_iter().take(MOST_AUTHORITIES) {
             let Some(authority) = named(directory, Some(budget.authority)) else { continue };
             to.value(&instrument::BUDGET_RATE, [authority], budget.requests_per_second);
             to.value(&instrument::BUDGET_USED, [authority], budget.used);
             to.count(&instrument::AUTHORITY_ACTIVE, [authority], budget.in_flight.into());
             to.count(&instrument::HELD, [authority], budget.held_identities.into());
-            to.value(&instrument::RETRY_AFTER, [authority], budget.retry_after.as_secs_f64());
+            longest.insert(budget.authority, budget.retry_after);
+        }
+        // Of registrars too, and of what is no request for a token.
+        for (owner, left) in self.authorities.held() {
+            let authority = directory.identity(owner).map_or(owner, |identity| identity.authority);
+            let known = longest.entry(authority).or_default();
+            *known = left.max(*known);
+        }
+        for authority in directory.authorities_after(None).take(MOST_AUTHORITIES) {
+            let left = longest.get(&authority.uid).copied().unwrap_or_default();
+            to.value(&instrument::RETRY_AFTER, [authority.name.as_str()], left.as_secs_f64());
         }
     }
 
@@ -150,7 +161,7 @@ impl Observed {
             }
         }
         for (operation, states) in
-            ["provision", "attach", "rotate", "delete", "verify"].into_iter().zip(all.operations)
+            ["provision", "attach", "rotate", "verify", "delete"].into_iter().zip(all.operations)
         {
             for (state, count) in ["running", "retrying", "failed"].into_iter().zip(states) {
                 to.count(&instrument::OPERATIONS, [operation, state], count);
@@ -169,10 +180,9 @@ impl Observed {
     }
 
     /// The named identities, and those that are worst off beside them.
-    fn worst(&self, to: &mut Snapshot, of: &'static Instrument, mut all: Vec<(&str, Duration)>) {
-        let named = &self.settings.named_identities;
-        let (chosen, mut others): (Vec<_>, Vec<_>) =
-            all.drain(..).partition(|(name, _)| named.iter().any(|named| named == name));
+    fn worst(&self, to: &mut Snapshot, of: &'static Instrument, all: Vec<(&str, Duration)>) {
+        let named = |name: &str| self.settings.named_identities.iter().any(|named| named == name);
+        let (chosen, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| named(name));
         let most = self.settings.worst_identities;
         if others.len() > most {
             others.select_nth_unstable_by_key(most, |(_, left)| *left);
@@ -262,8 +272,8 @@ impl<'a> Identities<'a> {
                 OperationKind::Provision => 0,
                 OperationKind::Attach => 1,
                 OperationKind::Rotate => 2,
-                OperationKind::Delete => 3,
-                OperationKind::Verify => 4,
+                OperationKind::Verify => 3,
+                OperationKind::Delete => 4,
             };
             let failed = operation.permanent || identity.state == IdentityState::Failed;
             let state = if failed { 2 } else { usize::from(operation.attempts > 0) };

@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Broker, VAULT, World, reason, token, until};
+use crate::{
+    metrics::got,
+    support::{Broker, VAULT, World, reason, token, until},
+};
 
 /// The records that fit.
 fn records(broker: &Broker, filter: &[&str]) -> Vec<Value> {
@@ -184,11 +187,15 @@ async fn where_nothing_may_be_lost_a_full_log_hands_out_no_token_until_there_is_
             break;
         }
     }
+    let metrics = world.broker.endpoints["metrics"].as_str().unwrap();
+    let (status, _, body) = got(metrics, "/readyz").await;
+    assert!(status == 503 && body.contains("audit log"), "who can hand out nothing is not ready: {body}");
     world.broker.process.may_write(true);
     while token(&mut client, "identities/billing", VAULT).await.is_err() {
         assert!(start.elapsed() < Duration::from_secs(120), "it never gets empty");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert_eq!(got(metrics, "/readyz").await.0, 200);
     let report = world.broker.json(&["audit", "verify"]);
     assert!(report["intact"] == true && report["lost"] == 0, "{report}");
 }

@@ -9,13 +9,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{VAULT, World, token};
+use crate::support::{Process, VAULT, World, sealing_key, token};
 
 /// Series by name, each with its labels.
 type Scraped = BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>>;
 
 /// Status, head and body.
-async fn got(url: &str, path: &str) -> (u16, String, String) {
+pub(crate) async fn got(url: &str, path: &str) -> (u16, String, String) {
     let host = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
@@ -134,7 +134,12 @@ fn within_bounds(scraped: &Scraped) {
 async fn every_documented_metric_has_a_sample_after_a_mixed_load_and_no_secret_is_among_them() {
     // A refresh is due within seconds.
     let world = World::with(
-        &["--set", "telemetry.named_identities=[\"identities/orders\"]"],
+        &[
+            "--set",
+            "telemetry.named_identities=[\"identities/orders\"]",
+            "--set",
+            "telemetry.worst_identities=1",
+        ],
         json!({"token_lifetime_seconds": 20}),
     )
     .await;
@@ -191,6 +196,11 @@ async fn every_documented_metric_has_a_sample_after_a_mixed_load_and_no_secret_i
     {
         assert!(!text.contains(canary), "{canary} in\n{text}");
     }
+    // Of four identities, the named one and the worst.
+    let single = &scraped["jeton_identity_credential_time_to_expiry_seconds"];
+    let of_single: BTreeSet<_> = single.iter().map(|(labels, _)| labels["jeton_identity"].as_str()).collect();
+    assert!(of_single.len() == 2 && of_single.contains("identities/orders"), "{of_single:?}");
+    assert!(scraped["jeton_identity_time_to_starvation_seconds"].len() <= 2);
     // Failing authorities make it no less ready.
     let (status, _, body) = got(&url, "/readyz").await;
     assert_eq!((status, body.starts_with("ready, degraded")), (200, true), "{body}");
@@ -228,6 +238,26 @@ async fn comes(url: &str, path: &str, is_it: impl Fn(u16, &str) -> bool) {
 }
 
 #[tokio::test]
+async fn serve_listens_where_it_is_configured_or_where_the_environment_asks_for_prometheus() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("sealing.key");
+    sealing_key(&key);
+    let key = format!("sealing.key_file={}", key.display());
+    let asked = "export OTEL_METRICS_EXPORTER=prometheus OTEL_EXPORTER_PROMETHEUS_PORT=0";
+    for (n, first, set) in [(0, ":", &["--set", "telemetry.metrics_listen=127.0.0.1:0"][..]), (1, asked, &[])]
+    {
+        let data_dir = folder.path().join(format!("data{n}"));
+        let usual = ["serve", "--data-dir", data_dir.to_str().unwrap(), "--set", &key];
+        let mut process = Process::after(first, &[&usual, set].concat(), &folder.path().join("log"));
+        let endpoints = process.announces(&data_dir.join("endpoints.json"));
+        let (status, _, text) = got(endpoints["metrics"].as_str().unwrap(), "/metrics").await;
+        assert_eq!(status, 200);
+        parsed(&text);
+        assert!(process.stop().success());
+    }
+}
+
+#[tokio::test]
 async fn what_is_counted_is_pushed_to_the_collector_that_the_environment_names() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -235,7 +265,7 @@ async fn what_is_counted_is_pushed_to_the_collector_that_the_environment_names()
     let data_dir = folder.path().join("data");
     let arguments = ["dev", "--free-ports", "--data-dir", data_dir.to_str().unwrap()];
     let set = format!("export OTEL_EXPORTER_OTLP_ENDPOINT={endpoint} OTEL_METRIC_EXPORT_INTERVAL=200");
-    let mut process = crate::support::Process::after(&set, &arguments, &folder.path().join("log"));
+    let mut process = Process::after(&set, &arguments, &folder.path().join("log"));
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut head = [0; 64];
     stream.read_exact(&mut head).await.unwrap();

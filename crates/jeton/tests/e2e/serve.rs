@@ -20,6 +20,7 @@ async fn serve_runs_without_a_sandbox_and_stops_in_order() {
         Process::start(&["serve", "--config", config.to_str().unwrap()], &folder.path().join("log"));
     let endpoints = process.announces(&data_dir.join("endpoints.json"));
     assert!(endpoints["grpc"].is_null(), "no TCP without authentication");
+    assert!(endpoints["metrics"].is_null(), "nobody asked for it");
     let status =
         Command::new(JETON).args(["status", "--data-dir", data_dir.to_str().unwrap()]).output().unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
