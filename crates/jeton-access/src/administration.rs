@@ -196,6 +196,14 @@ impl AdminCall {
         Err(self.refused(Denial::SecretNotShown, workload.as_str()))
     }
 
+    /// Whether the caller may say which file the broker seals with.
+    pub fn may_rotate_sealing_key(&self) -> Result<(), NotPermitted> {
+        if self.administrator.is_root() {
+            return Ok(());
+        }
+        Err(self.refused(Denial::SealingNotGiven, "*"))
+    }
+
     /// A workload's principals are those that it has now: the caller may be one of them under another name.
     fn is_among(&self, member: &Member) -> bool {
         let directory = self.access.shared.directory();
@@ -259,6 +267,7 @@ impl AdminCall {
             Denial::SecretNotShown => {
                 format!("{on}: no role shows a workload's secret; the broker's own user rotates it")
             }
+            Denial::SealingNotGiven => "no role rotates the sealing key; the broker's own user does".into(),
             _ => "an administrator gives itself nothing: another one must".into(),
         };
         let denied = Denied {

@@ -225,6 +225,7 @@ fn in_words(denial: &Denial, identity: &str) -> String {
         Denial::RoleNotGiven(role) => format!("only an access administrator of everything ('*') gives or takes back {role}"),
         Denial::GivenToItself => "an administrator gives itself nothing: another one must, or the broker's own user".into(),
         Denial::SecretNotShown => "no role shows a workload's secret, which its holder could get tokens with: the broker's own user rotates it".into(),
+        Denial::SealingNotGiven => "no role rotates the sealing key: the broker's own user does".into(),
         _ => "denied".into(),
     }
 }

@@ -196,11 +196,13 @@ pub enum Denial {
     GivenToItself,
     /// Whoever sees a workload's secret can call as that workload.
     SecretNotShown,
+    /// The broker's own user alone says which file the broker seals with.
+    SealingNotGiven,
 }
 
 impl Denial {
     /// What all are called in metrics.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 11] = [
         "no_assignment",
         "target_not_granted",
         "expired",
@@ -211,6 +213,7 @@ impl Denial {
         "role_not_given",
         "given_to_itself",
         "secret_not_shown",
+        "sealing_not_given",
     ];
 
     /// Its place among the names.
@@ -226,6 +229,7 @@ impl Denial {
             Self::RoleNotGiven(_) => 7,
             Self::GivenToItself => 8,
             Self::SecretNotShown => 9,
+            Self::SealingNotGiven => 10,
         }
     }
 }

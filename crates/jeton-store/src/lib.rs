@@ -9,6 +9,8 @@ mod backup;
 mod database;
 mod identities;
 mod recorded;
+mod ring;
+mod rotate;
 mod sealing;
 mod secrets;
 mod store;
@@ -16,5 +18,7 @@ mod tokens;
 mod uses;
 
 pub use backup::{Backup, BackupError, backup, restore};
+pub use ring::SealingKeys;
+pub use rotate::{RotateError, Rotated, Rotating};
 pub use sealing::{SealingKey, SealingKeyError};
 pub use store::{OpenError, Store};

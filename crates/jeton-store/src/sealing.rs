@@ -105,23 +105,29 @@ impl SealingKey {
         Some(Self { key, id })
     }
 
-    /// Tells keys apart without telling anything of them.
-    pub(crate) fn id(&self) -> &str {
+    /// Tells keys apart without telling anything of them: 16 hexadecimal digits.
+    pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// A new data key, and how it is kept.
-    pub(crate) fn new_data_key(&self, place: &[u8]) -> Option<(DataKey, Sealed)> {
-        let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
-        fill(&mut *bytes).ok()?;
-        Some((DataKey::from_bytes(&*bytes)?, self.key.seal(place, &*bytes)?))
+    pub(crate) fn wrap(&self, place: &[u8], bytes: &DataKeyBytes) -> Option<Sealed> {
+        self.key.seal(place, &**bytes)
     }
 
     pub(crate) fn unwrap(&self, place: &[u8], wrapped: &Sealed) -> Result<DataKey, DoesNotOpen> {
         let bytes = Zeroizing::new(self.key.open(place, wrapped)?);
         DataKey::from_bytes(&bytes).ok_or(DoesNotOpen)
     }
+
+    /// The same data key, wrapped by another sealing key.
+    pub(crate) fn rewrap(&self, place: &[u8], wrapped: &Sealed, by: &Self) -> Result<Sealed, DoesNotOpen> {
+        let bytes = Zeroizing::new(self.key.open(place, wrapped)?);
+        by.key.seal(place, &bytes).ok_or(DoesNotOpen)
+    }
 }
+
+/// A data key before it is wrapped.
+pub(crate) type DataKeyBytes = Zeroizing<[u8; KEY_BYTES]>;
 
 /// Whether a file's mode lets others read what is ours alone. What root hands over to another user (a credential of systemd, a mounted
 /// secret of Kubernetes) is read by its group.
@@ -134,6 +140,13 @@ fn exposed(mode: u32, owner: u32, own: u32) -> bool {
 pub(crate) struct DataKey(LessSafeKey);
 
 impl DataKey {
+    /// A new one, with its bytes.
+    pub(crate) fn generate() -> Option<(Self, DataKeyBytes)> {
+        let mut bytes = DataKeyBytes::default();
+        fill(&mut *bytes).ok()?;
+        Some((Self::from_bytes(&*bytes)?, bytes))
+    }
+
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         UnboundKey::new(&AES_256_GCM, bytes).ok().map(|key| Self(LessSafeKey::new(key)))
     }
@@ -192,7 +205,8 @@ mod tests {
 
     #[test]
     fn a_value_opens_in_its_own_place_alone() {
-        let (data_key, wrapped) = key().new_data_key(b"here").unwrap();
+        let (data_key, bytes) = DataKey::generate().unwrap();
+        let wrapped = key().wrap(b"here", &bytes).unwrap();
         let sealed = data_key.seal(b"row 1", b"canary").unwrap();
         let opened = data_key.open(b"row 1", &sealed).unwrap();
         assert_eq!(opened, b"canary");
@@ -204,6 +218,19 @@ mod tests {
         assert_eq!(data_key.open(b"row 2", &sealed), Err(DoesNotOpen));
         assert!(key().unwrap(b"here", &wrapped).unwrap().open(b"row 1", &sealed).is_ok());
         assert!(key().unwrap(b"there", &wrapped).is_err());
+    }
+
+    #[test]
+    fn a_data_key_that_is_wrapped_anew_opens_with_the_other_sealing_key_alone_and_in_its_place() {
+        let (old, new) = (key(), SealingKey::from_bytes(&[8; 32]).unwrap());
+        let (data_key, bytes) = DataKey::generate().unwrap();
+        let sealed = data_key.seal(b"row", b"canary").unwrap();
+        let before = old.wrap(b"here", &bytes).unwrap();
+        let after = old.rewrap(b"here", &before, &new).unwrap();
+        assert_eq!(new.unwrap(b"here", &after).unwrap().open(b"row", &sealed).unwrap(), b"canary");
+        assert!(old.unwrap(b"here", &after).is_err() && new.unwrap(b"here", &before).is_err());
+        assert!(new.unwrap(b"there", &after).is_err());
+        assert_eq!(old.rewrap(b"there", &before, &new), Err(DoesNotOpen));
     }
 
     #[test]

@@ -4,10 +4,11 @@
 use jeton_core::Uid;
 use jeton_lifecycle::{SecretId, SecretKind, StoreError};
 use secrecy::{ExposeSecret, SecretSlice};
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Row, Sqlite, Transaction, sqlite::SqliteRow};
 
 use crate::{
     identities::unavailable,
+    ring::Ring,
     sealing::{DataKey, Sealed, place},
     store::Inner,
 };
@@ -15,7 +16,7 @@ use crate::{
 /// The schema of what is inside a sealed secret.
 const SCHEMA: i64 = 1;
 
-fn key_place(owner: Uid) -> Vec<u8> {
+pub(crate) fn key_place(owner: Uid) -> Vec<u8> {
     place(&[b"data_keys", owner.as_bytes()])
 }
 
@@ -69,45 +70,42 @@ impl Inner {
         transaction: &mut Transaction<'static, Sqlite>,
         owner: Uid,
     ) -> Result<DataKey, StoreError> {
-        let row = sqlx::query("SELECT nonce, wrapped FROM data_keys WHERE owner = ?")
+        // Inside of the transaction: whoever makes another sealing key take over looks at what was written before.
+        let ring = self.ring.read().await;
+        let rows = sqlx::query("SELECT key_id, nonce, wrapped FROM data_keys WHERE owner = ?")
             .bind(&owner.as_bytes()[..])
-            .fetch_optional(&mut **transaction)
+            .fetch_all(&mut **transaction)
             .await
             .map_err(unavailable)?;
-        if let Some(row) = row {
-            return self.unwrapped_key(owner, &row);
+        if !rows.is_empty() {
+            let in_force = |row: &&SqliteRow| row.try_get("key_id").is_ok_and(|id: &str| id == ring.id());
+            let row = rows.iter().find(in_force).ok_or_else(|| no_key(owner))?;
+            return unwrapped_key(&ring, owner, row);
         }
-        let made = self.sealing.new_data_key(&key_place(owner));
+        let made = ring.new_data_key(&key_place(owner));
         let (key, wrapped) =
             made.ok_or_else(|| StoreError::Unavailable("the random generator failed".into()))?;
-        sqlx::query("INSERT INTO data_keys (owner, nonce, wrapped) VALUES (?, ?, ?)")
-            .bind(&owner.as_bytes()[..])
-            .bind(wrapped.nonce)
-            .bind(wrapped.bytes)
-            .execute(&mut **transaction)
-            .await
-            .map_err(unavailable)?;
+        for (key_id, Sealed { nonce, bytes }) in wrapped {
+            sqlx::query("INSERT INTO data_keys (owner, key_id, nonce, wrapped) VALUES (?, ?, ?, ?)")
+                .bind(&owner.as_bytes()[..])
+                .bind(key_id)
+                .bind(nonce)
+                .bind(bytes)
+                .execute(&mut **transaction)
+                .await
+                .map_err(unavailable)?;
+        }
         Ok(key)
     }
 
-    fn unwrapped_key(&self, owner: Uid, row: &sqlx::sqlite::SqliteRow) -> Result<DataKey, StoreError> {
-        let wrapped = Sealed {
-            nonce: row.try_get("nonce").map_err(unavailable)?,
-            bytes: row.try_get("wrapped").map_err(unavailable)?,
-        };
-        let key = self.sealing.unwrap(&key_place(owner), &wrapped);
-        key.map_err(|_| {
-            StoreError::Sealed(format!(
-                "the data key of {owner} does not open: it was changed or moved in the store"
-            ))
-        })
-    }
-
     pub(crate) async fn open_secret(&self, id: SecretId) -> Result<Option<SecretSlice<u8>>, StoreError> {
+        // Held until it is open: no sealing key goes away meanwhile.
+        let ring = self.ring.read().await;
         let row = sqlx::query(
-            "SELECT s.version, s.nonce AS secret_nonce, s.sealed, k.nonce, k.wrapped FROM secrets s JOIN data_keys k ON k.owner = s.owner \
-             WHERE s.owner = ? AND s.subject = ? AND s.kind = ?",
+            "SELECT s.version, s.nonce AS secret_nonce, s.sealed, k.nonce, k.wrapped FROM secrets s \
+             LEFT JOIN data_keys k ON k.owner = s.owner AND k.key_id = ? WHERE s.owner = ? AND s.subject = ? AND s.kind = ?",
         )
+        .bind(ring.id())
         .bind(&id.owner.as_bytes()[..])
         .bind(&id.subject.as_bytes()[..])
         .bind(id.kind.as_str())
@@ -115,7 +113,7 @@ impl Inner {
         .await
         .map_err(unavailable)?;
         let Some(row) = row else { return Ok(None) };
-        let opened = self.unwrapped_key(id.owner, &row).and_then(|key| {
+        let opened = unwrapped_key(&ring, id.owner, &row).and_then(|key| {
             let sealed = Sealed {
                 nonce: row.try_get("secret_nonce").map_err(unavailable)?,
                 bytes: row.try_get("sealed").map_err(unavailable)?,
@@ -132,23 +130,37 @@ impl Inner {
 
     /// Names the owner, so that somebody knows what to mend.
     async fn does_not_open(&self, id: &SecretId) -> StoreError {
-        let name = sqlx::query(
-            "SELECT name FROM identities WHERE uid = ?1 UNION SELECT name FROM authorities WHERE uid = ?1",
-        )
-        .bind(&id.owner.as_bytes()[..])
-        .fetch_optional(&self.registry.reader)
-        .await;
-        let name = name
-            .ok()
-            .flatten()
-            .and_then(|row| row.try_get::<String, _>(0).ok())
-            .unwrap_or_else(|| id.owner.to_string());
+        let name = self.owner_name(id.owner).await;
         StoreError::Sealed(format!(
             "the sealed {} of {name} does not open: it was moved, replaced by an older one, or damaged in the store. {}",
             id.kind.as_str(),
             remedy(&name, id.kind)
         ))
     }
+
+    /// How people call the owner of a data key.
+    pub(crate) async fn owner_name(&self, owner: Uid) -> String {
+        let name = sqlx::query(
+            "SELECT name FROM identities WHERE uid = ?1 UNION SELECT name FROM authorities WHERE uid = ?1",
+        )
+        .bind(&owner.as_bytes()[..])
+        .fetch_optional(&self.registry.reader)
+        .await;
+        let name = name.ok().flatten().and_then(|row| row.try_get(0).ok());
+        name.unwrap_or_else(|| owner.to_string())
+    }
+}
+
+fn unwrapped_key(ring: &Ring, owner: Uid, row: &SqliteRow) -> Result<DataKey, StoreError> {
+    let wrapped = Sealed {
+        nonce: row.try_get("nonce").map_err(|_| no_key(owner))?,
+        bytes: row.try_get("wrapped").map_err(|_| no_key(owner))?,
+    };
+    ring.current.unwrap(&key_place(owner), &wrapped).map_err(|_| no_key(owner))
+}
+
+fn no_key(owner: Uid) -> StoreError {
+    StoreError::Sealed(format!("the data key of {owner} does not open: it was changed or moved in the store"))
 }
 
 /// What helps depends on whose it is and on where it comes from.
@@ -171,13 +183,10 @@ mod tests {
     use jeton_lifecycle::SecretKind;
 
     use super::*;
-    use crate::SealingKey;
 
     #[test]
     fn a_secret_is_bound_to_its_table_owner_subject_kind_version_and_schema() {
-        let folder = tempfile::tempdir().unwrap();
-        let sealing = SealingKey::create(&folder.path().join("key")).unwrap();
-        let (key, _) = sealing.new_data_key(b"here").unwrap();
+        let (key, _) = DataKey::generate().unwrap();
         let uid = |n| Uid::new(Wall::from_secs(1), [n; 10]);
         let id = SecretId { owner: uid(1), subject: uid(2), kind: SecretKind::PrivateKey };
         let sealed = key.seal(&secret_place(&id, 3), b"canary").unwrap();

@@ -7,9 +7,13 @@ use std::{
 };
 
 use jeton_core::Clock;
-use sqlx::{Row, sqlite::SqliteSynchronous};
+use sqlx::sqlite::SqliteSynchronous;
 
-use crate::{SealingKey, database::Database};
+use crate::{
+    SealingKey,
+    database::Database,
+    ring::{self, Ring, SealingKeys},
+};
 
 /// A cloneable handle on the stores of one data directory.
 #[derive(Clone)]
@@ -19,7 +23,11 @@ pub(crate) struct Inner {
     pub(crate) registry: Database,
     pub(crate) tokens: Database,
     pub(crate) uses: Database,
-    pub(crate) sealing: SealingKey,
+    pub(crate) ring: tokio::sync::RwLock<Ring>,
+    /// The key that is to take over, where another one was in force at the start.
+    wanted: Option<Arc<SealingKey>>,
+    /// One rotation at a time.
+    pub(crate) rotating: tokio::sync::Mutex<()>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) day_keys: Mutex<std::collections::HashMap<i64, Arc<crate::sealing::DataKey>>>,
     pub(crate) quarantined: Mutex<Vec<String>>,
@@ -61,21 +69,22 @@ pub enum OpenError {
     },
     /// Another sealing key was used before.
     #[error(
-        "the sealing key does not fit: the data was sealed with key {expected}, and the file holds key {found}. Use the file that belongs to this data"
+        "the sealing key does not fit: the data is sealed with key {expected}, and the file holds key {found}. Use the file that belongs to this data: if the sealing key was rotated, the new one"
     )]
     WrongKey {
         /// The id of the key that sealed.
         expected: String,
-        /// The id of the key given.
+        /// The id of the key given, or of both.
         found: String,
     },
 }
 
 impl Store {
-    /// Opens `registry.db`, `tokens.db` and `uses.db` in a directory; makes them if they are not there.
+    /// Opens `registry.db`, `tokens.db` and `uses.db` in a directory; makes them if they are not there. Whichever of the sealing keys is
+    /// in force opens them.
     pub async fn open(
         data_dir: &Path,
-        sealing: SealingKey,
+        sealing: impl Into<SealingKeys>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
         let path = data_dir.join("registry.db");
@@ -87,25 +96,47 @@ impl Store {
                 include_str!("../migrations/registry_1.sql"),
                 include_str!("../migrations/registry_2.sql"),
                 include_str!("../migrations/registry_3.sql"),
+                include_str!("../migrations/registry_4.sql"),
             ],
         )
         .await?;
-        check_key(&registry, &sealing)
-            .await
-            .map_err(|source| OpenError::Database { path: path.display().to_string(), source })??;
+        let failed = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| OpenError::Database { path, source }
+        };
+        let (current, wanted) = ring::in_force(&registry, sealing.into()).await.map_err(failed(&path))??;
+        ring::sweep_owners(&registry, current.id()).await.map_err(failed(&path))?;
         let tokens_path = data_dir.join("tokens.db");
         let tokens = Database::open(
             &tokens_path,
             SqliteSynchronous::Normal,
-            &[include_str!("../migrations/tokens_1.sql"), include_str!("../migrations/tokens_2.sql")],
+            &[
+                include_str!("../migrations/tokens_1.sql"),
+                include_str!("../migrations/tokens_2.sql"),
+                include_str!("../migrations/tokens_3.sql"),
+            ],
         )
         .await?;
+        ring::name_days(&tokens, current.id()).await.map_err(failed(&tokens_path))?;
+        ring::sweep_days(&tokens, current.id()).await.map_err(failed(&tokens_path))?;
         let uses_path = data_dir.join("uses.db");
         let uses_migrations = &[include_str!("../migrations/uses_1.sql")];
         let uses = Database::open(&uses_path, SqliteSynchronous::Normal, uses_migrations).await?;
         let (day_keys, quarantined) = (Mutex::default(), Mutex::default());
         let unwritable = Mutex::default();
-        let inner = Inner { registry, tokens, uses, sealing, clock, day_keys, quarantined, unwritable };
+        let (ring, rotating) = (tokio::sync::RwLock::new(Ring { current, next: None }), Default::default());
+        let inner = Inner {
+            registry,
+            tokens,
+            uses,
+            ring,
+            wanted,
+            rotating,
+            clock,
+            day_keys,
+            quarantined,
+            unwritable,
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -117,6 +148,17 @@ impl Store {
     /// Why the last write of the registry failed; none if it did not.
     pub fn unwritable(&self) -> Option<String> {
         locked(&self.0.unwritable).clone()
+    }
+
+    /// The id of the sealing key in force.
+    pub async fn sealing_key(&self) -> String {
+        self.0.ring.read().await.id().to_owned()
+    }
+
+    /// The sealing key that is to take over: the data was opened with the previous one.
+    pub async fn wanted_sealing_key(&self) -> Option<Arc<SealingKey>> {
+        let in_force = self.0.ring.read().await;
+        self.0.wanted.clone().filter(|wanted| wanted.id() != in_force.id())
     }
 
     /// Closes the files.
@@ -144,19 +186,6 @@ impl Inner {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn check_key(registry: &Database, sealing: &SealingKey) -> Result<Result<(), OpenError>, sqlx::Error> {
-    let mut transaction = registry.begin().await?;
-    sqlx::query("INSERT OR IGNORE INTO sealing (only, key_id) VALUES (1, ?)")
-        .bind(sealing.id())
-        .execute(&mut *transaction)
-        .await?;
-    let row = sqlx::query("SELECT key_id FROM sealing").fetch_one(&mut *transaction).await?;
-    transaction.commit().await?;
-    let expected: String = row.try_get(0)?;
-    let found = sealing.id().to_owned();
-    Ok(if expected == found { Ok(()) } else { Err(OpenError::WrongKey { expected, found }) })
 }
 
 impl fmt::Debug for Store {

@@ -47,7 +47,7 @@ fn failed(error: impl std::fmt::Display) -> TokenStoreError {
     TokenStoreError(error.to_string().into())
 }
 
-fn day_place(day: i64) -> Vec<u8> {
+pub(crate) fn day_place(day: i64) -> Vec<u8> {
     place(&[b"token_days", &day.to_be_bytes()])
 }
 
@@ -76,15 +76,19 @@ impl Inner {
     async fn load_tokens(&self) -> Result<Kept, sqlx::Error> {
         let now = self.clock.now().wall.as_millis();
         let mut days = HashMap::new();
-        for row in
-            sqlx::query("SELECT day, nonce, wrapped FROM token_days").fetch_all(&self.tokens.reader).await?
+        let ring = self.ring.read().await;
+        for row in sqlx::query("SELECT day, nonce, wrapped FROM token_days WHERE key_id = ?")
+            .bind(ring.id())
+            .fetch_all(&self.tokens.reader)
+            .await?
         {
             let day: i64 = row.try_get("day")?;
             let wrapped = Sealed { nonce: row.try_get("nonce")?, bytes: row.try_get("wrapped")? };
-            if let Ok(key) = self.sealing.unwrap(&day_place(day), &wrapped) {
+            if let Ok(key) = ring.current.unwrap(&day_place(day), &wrapped) {
                 days.insert(day, Arc::new(key));
             }
         }
+        drop(ring);
         let mut kept = Kept::default();
         let mut rows =
             sqlx::query("SELECT token_key, day, facts, nonce, sealed FROM tokens").fetch(&self.tokens.reader);
@@ -151,13 +155,16 @@ impl Inner {
         if let Some(key) = self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).get(&day) {
             return Ok(Arc::clone(key));
         }
-        let row = sqlx::query("SELECT nonce, wrapped FROM token_days WHERE day = ?").bind(day);
+        // Inside of the transaction, as for the keys of owners.
+        let ring = self.ring.read().await;
+        let row = sqlx::query("SELECT nonce, wrapped FROM token_days WHERE day = ? AND key_id = ?");
+        let row = row.bind(day).bind(ring.id());
         if let Some(row) = row.fetch_optional(&mut **transaction).await.map_err(failed)? {
             let wrapped = Sealed {
                 nonce: row.try_get("nonce").map_err(failed)?,
                 bytes: row.try_get("wrapped").map_err(failed)?,
             };
-            if let Ok(key) = self.sealing.unwrap(&day_place(day), &wrapped) {
+            if let Ok(key) = ring.current.unwrap(&day_place(day), &wrapped) {
                 let key = Arc::new(key);
                 self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(day, Arc::clone(&key));
                 return Ok(key);
@@ -173,17 +180,21 @@ impl Inner {
             .execute(&mut **transaction)
             .await
             .map_err(failed)?;
-        let (key, wrapped) = self
-            .sealing
-            .new_data_key(&day_place(day))
-            .ok_or_else(|| failed("the random generator failed"))?;
-        sqlx::query("INSERT OR REPLACE INTO token_days (day, nonce, wrapped) VALUES (?, ?, ?)")
-            .bind(day)
-            .bind(wrapped.nonce)
-            .bind(wrapped.bytes)
-            .execute(&mut **transaction)
-            .await
-            .map_err(failed)?;
+        // One that is there does not open, by whichever sealing key it is wrapped.
+        let gone = sqlx::query("DELETE FROM token_days WHERE day = ?").bind(day);
+        gone.execute(&mut **transaction).await.map_err(failed)?;
+        let (key, wrapped) =
+            ring.new_data_key(&day_place(day)).ok_or_else(|| failed("the random generator failed"))?;
+        for (key_id, Sealed { nonce, bytes }) in wrapped {
+            sqlx::query("INSERT INTO token_days (day, key_id, nonce, wrapped) VALUES (?, ?, ?, ?)")
+                .bind(day)
+                .bind(key_id)
+                .bind(nonce)
+                .bind(bytes)
+                .execute(&mut **transaction)
+                .await
+                .map_err(failed)?;
+        }
         let key = Arc::new(key);
         self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(day, Arc::clone(&key));
         Ok(key)

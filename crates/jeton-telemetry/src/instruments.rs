@@ -98,6 +98,7 @@ const DENIAL: Attribute = of(
         "role_not_given",
         "given_to_itself",
         "secret_not_shown",
+        "sealing_not_given",
     ],
 );
 const LIMIT: Attribute = of(

@@ -32,7 +32,7 @@ use jeton_server::{
     grpc::{self, AuthorityProbe, Broker, DiscoverRequest, Health, ProbeStep, RegistrarShape},
     managed_identity,
 };
-use jeton_store::{SealingKey, Store};
+use jeton_store::{SealingKeys, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::{
@@ -47,6 +47,7 @@ use crate::{
     issuers::bearer_tokens,
     managed_identity::Opening,
     metrics::Told,
+    sealing::Rotation,
 };
 
 #[cfg(test)]
@@ -74,6 +75,8 @@ pub(crate) struct Running {
     told: Told,
     /// Of files. They end with this.
     following: JoinSet<()>,
+    /// To the sealing key of the configuration; done when that is in force.
+    rotating: JoinSet<()>,
     health: Vec<Health>,
 }
 
@@ -133,19 +136,16 @@ impl Running {
     pub(crate) async fn start(
         settings: &Settings,
         data_dir: &DataDir,
-        sealing: SealingKey,
+        sealing: impl Into<SealingKeys>,
     ) -> anyhow::Result<Self> {
         raise_descriptor_limit();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (tokens, issuers) = bearer_tokens(&settings.access, Arc::clone(&clock))?;
         let directory = SharedDirectory::default();
-        let store = Store::open(data_dir.path(), sealing, Arc::clone(&clock)).await?;
+        let sealing = sealing.into();
+        let configured = sealing.key.id().to_owned();
+        let (store, trail, audit) = stores(settings, data_dir, sealing, &clock).await?;
         let stored = Arc::new(store.clone());
-        let (audit_key, begun) = audit_key(&store).await.context("the key of the audit log")?;
-        let version = env!("CARGO_PKG_VERSION");
-        let (audit_settings, audit_clock) = (settings.audit.clone(), Arc::clone(&clock));
-        let (trail, audit) =
-            Trail::start(data_dir.path(), audit_key, begun, audit_settings, version, audit_clock)?;
         let (log, trail): (_, Arc<dyn AuditTrail>) = (trail.clone(), Arc::new(trail));
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
             .context("the signing threads do not start")?;
@@ -202,12 +202,23 @@ impl Running {
             seed: rand::random(),
         };
         let (engine, engine_tasks) = Engine::start(settings.engine.clone(), ports).await?;
+        let alarms = Alarms::default();
+        let rotation = Rotation {
+            store: store.clone(),
+            trail: Arc::clone(&trail),
+            clock: Arc::clone(&clock),
+            alarms: alarms.clone(),
+            data_dir: data_dir.path().to_owned(),
+            inside: Rotation::is_inside(settings, data_dir.path()),
+            configured,
+        };
         let broker = Broker {
             engine,
             access,
             tally,
             lifecycle,
             probe: Arc::new(Probe(authorities.clone())),
+            sealing: Arc::new(rotation.clone()),
             trail,
             clock,
             drain: Drain::default(),
@@ -224,12 +235,15 @@ impl Running {
                 let store = store.clone();
                 Arc::new(move || store.unwritable())
             },
-            alarms: Alarms::default(),
+            alarms,
         };
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
         let told = Told::start(&settings.telemetry, &broker, &keys, authorities, log);
+        // Beside everything else: it is no reason to serve later. What fails raises an alarm.
+        let mut rotating = JoinSet::new();
+        rotating.spawn(async move { rotation.as_configured().await });
         let (settings, doors, following, health) = (settings.clone(), vec![], JoinSet::new(), vec![]);
         Ok(Self {
             broker,
@@ -246,6 +260,7 @@ impl Running {
             doors,
             told,
             following,
+            rotating,
             health,
         })
     }
@@ -381,12 +396,13 @@ impl Running {
     }
 
     /// Stops in order: callers first, then what serves them. Bounded.
-    pub(crate) async fn shutdown(self) {
+    pub(crate) async fn shutdown(mut self) {
         for health in &self.health {
             health.not_serving().await;
         }
         self.broker.drain.drain(self.settings.door.drain_deadline()).await;
         self.issuers.shutdown().await;
+        self.rotating.shutdown().await;
         self.lifecycle.shutdown().await;
         self.engine.shutdown().await;
         self.events.abort();
@@ -504,6 +520,20 @@ fn raise_descriptor_limit() {
     {
         tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is");
     }
+}
+
+/// What is on disk, and the trail on which every change of it is.
+pub(crate) async fn stores(
+    settings: &Settings,
+    data_dir: &DataDir,
+    sealing: SealingKeys,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<(Store, Trail, TrailTask)> {
+    let store = Store::open(data_dir.path(), sealing, Arc::clone(clock)).await?;
+    let (audit_key, begun) = audit_key(&store).await.context("the key of the audit log")?;
+    let (version, audit) = (env!("CARGO_PKG_VERSION"), settings.audit.clone());
+    let (trail, task) = Trail::start(data_dir.path(), audit_key, begun, audit, version, Arc::clone(clock))?;
+    Ok((store, trail, task))
 }
 
 /// The key that signs the audit log: made at the first start, sealed in the store like others, under the uid that is nobody's.

@@ -8,6 +8,7 @@ pub(crate) mod backup;
 pub(crate) mod env;
 pub(crate) mod identity;
 mod in_use;
+pub(crate) mod seal;
 mod shown;
 pub(crate) mod status;
 pub(crate) mod token;

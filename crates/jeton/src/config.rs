@@ -32,10 +32,10 @@ pub(crate) struct Sources {
 #[derive(Debug)]
 pub(crate) struct Faults(Vec<Fault>);
 
-/// One that shows only later.
-impl From<Problem> for Faults {
-    fn from(problem: Problem) -> Self {
-        Self(vec![located(problem, &Given::new())])
+/// Those that show only later.
+impl From<Vec<Problem>> for Faults {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self(problems.into_iter().map(|problem| located(problem, &Given::new())).collect())
     }
 }
 

@@ -20,7 +20,7 @@ use jeton_server::{
     door::{Authenticate, Certificates, Listen, Listener, LoopbackDev, TlsSettings},
     managed_identity::{Flavour, ManagedIdentitySettings, Place},
 };
-use jeton_store::SealingKey;
+use jeton_store::{SealingKey, SealingKeys};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -270,13 +270,16 @@ async fn listen(
 }
 
 /// In `dev` the key lies beside the data that it seals: convenient, and no protection. `serve` refuses that.
-fn sealing_key(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<SealingKey> {
+fn sealing_key(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<SealingKeys> {
     let path = path_or(&settings.sealing.key_file, data_dir.join("sealing.key"));
     let known = data_dir.join("registry.db").exists();
     // A file that somebody named is there, or the name is wrong.
     let own = settings.sealing.key_file.is_empty() && !path.exists() && !known;
     let key = if own { SealingKey::create(&path) } else { SealingKey::load(&path) };
-    key.with_context(|| if known { "the data in this directory cannot be opened" } else { "no sealing key" })
+    let before = &settings.sealing.previous_key_file;
+    let previous = (!before.is_empty()).then(|| SealingKey::load(Path::new(before))).transpose();
+    let keys = key.and_then(|key| Ok(SealingKeys { key, previous: previous? }));
+    keys.with_context(|| if known { "the data in this directory cannot be opened" } else { "no sealing key" })
 }
 
 fn sandbox_endpoints(description: &Description) -> SandboxEndpoints {

@@ -15,6 +15,7 @@ mod output;
 mod reach;
 mod reload;
 mod sandbox;
+mod sealing;
 mod serve;
 mod stop;
 mod supervisor;
@@ -53,6 +54,8 @@ enum Command {
     Token(commands::token::TokenArguments),
     /// The audit log: verify, list, follow
     Audit(commands::audit::AuditArguments),
+    /// The sealing key: rotate it
+    Seal(commands::seal::SealArguments),
     /// How the broker is doing, the worst first; exit code 0 healthy, 1 degraded, 2 down
     Status(commands::status::StatusArguments),
     /// Make the broker's state what a file says; prints the differences first
@@ -104,6 +107,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Access(arguments) => commands::access::run(arguments).await,
             Command::Token(arguments) => commands::token::run(arguments).await,
             Command::Audit(arguments) => return commands::audit::run(arguments).await,
+            Command::Seal(arguments) => commands::seal::run(arguments).await,
             Command::Status(arguments) => return commands::status::run(arguments).await,
             Command::Apply(arguments) => commands::apply::apply(arguments).await,
             Command::Export(arguments) => commands::apply::export(arguments).await,

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, path::Path};
 use anyhow::Context;
 use jeton_core::Problem;
 use jeton_server::door::{Certificates, Listen, Listener, TlsSettings};
-use jeton_store::SealingKey;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,7 @@ use crate::{
     managed_identity::{self, AllFound, Opening},
     metrics, output,
     reload::{self, Reload},
-    stop,
+    sealing, stop,
     supervisor::{self, HandedOver, State},
 };
 
@@ -42,7 +41,7 @@ pub(crate) async fn run(arguments: ServeArguments, sockets: HandedOver) -> anyho
     let filter = settings.log.start();
     close_memory();
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
-    let sealing = sealing_key(&settings).map_err(Faults::from)?;
+    let sealing = sealing::keys(&settings).map_err(Faults::from)?;
     let doors = doors(&settings, &Places::of(&settings, &data_dir), sockets).await?;
     let [tls, admin_tls] =
         [&doors.secured, &doors.admin].map(|door| door.as_ref().and_then(|door| door.listener.tcp_address()));
@@ -80,11 +79,12 @@ pub(crate) fn check(arguments: &CheckArguments) -> anyhow::Result<()> {
     output::text(&format!("the configuration is valid; data directory {}\n", settings.data_dir))
 }
 
-fn load(sources: &Sources) -> Result<Settings, Faults> {
+/// The settings of `serve`, with everything that is wrong with them.
+pub(crate) fn load(sources: &Sources) -> Result<Settings, Faults> {
     sources.load(&Settings::default(), |settings| {
         let mut problems = settings.sockets_that_do_not_fit();
         problems.extend(network(settings));
-        problems.extend(sealing_key(settings).err());
+        problems.extend(sealing::keys(settings).err().into_iter().flatten());
         problems
     })
 }
@@ -182,24 +182,6 @@ async fn secured(
     let certificates = Certificates::load(section(plane), tls)
         .map_err(|problems| anyhow::anyhow!("the files of [{plane}.tls] have changed: {problems:?}"))?;
     Ok(Secured { listener, certificates, authenticate: None, bearer: tls.bearer })
-}
-
-fn sealing_key(settings: &Settings) -> Result<SealingKey, Problem> {
-    let wrong = |text: String| Problem::new("sealing.key_file", text);
-    if settings.sealing.key_file.is_empty() {
-        return Err(wrong("name the file of the sealing key, outside of the data directory; `(umask 077; head -c 32 /dev/urandom > FILE)` makes one".into()));
-    }
-    let path = Path::new(&settings.sealing.key_file);
-    let real = path.canonicalize().map_err(|e| wrong(format!("{} cannot be read: {e}", path.display())))?;
-    // In there it would be in every copy of what it seals.
-    let inside = Path::new(&settings.data_dir).canonicalize().is_ok_and(|folder| real.starts_with(folder));
-    if inside {
-        return Err(wrong(format!(
-            "{} is inside of the data directory, where every backup of the data would hold its key: move it out",
-            path.display()
-        )));
-    }
-    SealingKey::load(&real).map_err(|e| wrong(e.to_string()))
 }
 
 /// Where the TCP listeners are.

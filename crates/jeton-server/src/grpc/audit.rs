@@ -206,6 +206,8 @@ fn named(path: &str, message: &[u8]) -> impl Iterator<Item = Box<str>> {
         Some(("IdentityService", _)) => "identities/",
         Some(("WorkloadService", _)) => "workloads/",
         Some(("AuthorityService", _)) => "authorities/",
+        // It names a file and no resource.
+        Some(("SealingService", _)) => "",
         _ => "roleAssignments/",
     };
     fields(message).filter_map(move |(number, bytes)| {

@@ -88,6 +88,7 @@ pub const METHODS: &[Method] = &[
     on("AccessService/DeleteRoleAssignment", Permission::ChangeAssignments),
     on("AccessService/Explain", Permission::ReadAssignments),
     on("AccessService/RevokeTokens", Permission::ChangeIdentities),
+    on_all("SealingService/RotateSealingKey", Permission::ChangeAuthorities),
     list("StatusService/Status", Permission::ReadStatus),
     list("StatusService/ListTokens", Permission::ReadIdentities),
 ];
@@ -293,15 +294,19 @@ mod tests {
         };
         let told: Vec<_> =
             fields(rpcs().into_iter().map(|(.., answer)| answer)).into_iter().filter(secret).collect();
-        // What only sounds like one: kinds and numbers, public certificates, metadata of tokens. And a workload's own secret, which the
+        // What only sounds like one: kinds and numbers and ids, public certificates, metadata of tokens. And a workload's own secret, which the
         // broker's own user makes for it.
         let harmless = [
+            "AuthorityStatus.failing_tokens",
             "CertificateCredential.certificate_pem",
             "CertificateCredential.jwk",
             "CertificateCredential.key",
             "Credential.secret",
             "ListTokensResponse.tokens",
             "RoleAssignment.max_token_lifetime",
+            "RotateSealingKeyResponse.data_keys",
+            "RotateSealingKeyResponse.key_id",
+            "RotateSealingKeyResponse.previous_key_id",
             "RotateSecretResponse.secret",
             "RotateSecretResponse.secret_uid",
             "StatusResponse.tokens",

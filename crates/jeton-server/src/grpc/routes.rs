@@ -13,8 +13,9 @@ use jeton_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
         access_service_server::AccessServiceServer, authority_service_server::AuthorityServiceServer,
-        identity_service_server::IdentityServiceServer, status_service_server::StatusServiceServer,
-        token_service_server::TokenServiceServer, workload_service_server::WorkloadServiceServer,
+        identity_service_server::IdentityServiceServer, sealing_service_server::SealingServiceServer,
+        status_service_server::StatusServiceServer, token_service_server::TokenServiceServer,
+        workload_service_server::WorkloadServiceServer,
     },
 };
 use prost::Message;
@@ -23,7 +24,7 @@ use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
-    AuthorityProbe,
+    AuthorityProbe, SealingRotation,
     audit::{Auditor, audited},
     permit,
     shortcut::GetTokenShortcut,
@@ -51,6 +52,7 @@ const ADMIN_SERVICES: &[&str] = &[
     WorkloadServiceServer::<Broker>::NAME,
     AuthorityServiceServer::<Broker>::NAME,
     AccessServiceServer::<Broker>::NAME,
+    SealingServiceServer::<Broker>::NAME,
     StatusServiceServer::<Broker>::NAME,
 ];
 
@@ -86,6 +88,8 @@ pub struct Broker {
     pub lifecycle: Lifecycle,
     /// The outbound side, for authorities.
     pub probe: Arc<dyn AuthorityProbe>,
+    /// Makes another sealing key take over.
+    pub sealing: Arc<dyn SealingRotation>,
     /// Where changes are written down before they are made.
     pub trail: Arc<dyn AuditTrail>,
     /// The clocks.
@@ -139,6 +143,7 @@ pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health)
         .add_service(WorkloadServiceServer::new(broker.clone()))
         .add_service(AuthorityServiceServer::new(broker.clone()))
         .add_service(AccessServiceServer::new(broker.clone()))
+        .add_service(SealingServiceServer::new(broker.clone()))
         .add_service(StatusServiceServer::new(broker.clone()))
         .add_service(health);
     let routes = audited(permit::guarded(broker, routes), Auditor::of(broker));

@@ -6,8 +6,8 @@ use jeton_access::CreateAssignment;
 use jeton_core::{Role, audit::testing::MemoryTrail};
 use jeton_proto::v1::{
     self, access_service_client::AccessServiceClient, authority_service_client::AuthorityServiceClient,
-    identity_service_client::IdentityServiceClient, status_service_client::StatusServiceClient,
-    workload_service_client::WorkloadServiceClient,
+    identity_service_client::IdentityServiceClient, sealing_service_client::SealingServiceClient,
+    status_service_client::StatusServiceClient, workload_service_client::WorkloadServiceClient,
 };
 use jeton_server::{
     door::{Caller, Peer},
@@ -155,6 +155,9 @@ async fn everything(plane: &Plane) -> Called {
     let scope = Some(v1::revoke_tokens_request::Scope::Identity(identity.clone()));
     let revoke = v1::RevokeTokensRequest { scope, ..Default::default() };
     call!(r, "AccessService/RevokeTokens", revoke_tokens, revoke);
+    let mut sealing = SealingServiceClient::new(plane.clone());
+    let rotate = v1::RotateSealingKeyRequest { key_file: text("/nonexistent/sealing.key") };
+    call!(sealing, "SealingService/RotateSealingKey", rotate_sealing_key, rotate);
     let mut s = StatusServiceClient::new(plane.clone());
     call!(s, "StatusService/Status", status, v1::StatusRequest {});
     let tokens = v1::ListTokensRequest { identity, ..Default::default() };

@@ -8,6 +8,7 @@ use jeton_lifecycle::{
     AuthorityPatch, IdentityStore, KeyRequest, KeyRing, RegistrarMaterial, SecretId, SecretKind, Write,
     testing,
 };
+use jeton_store::SealingKey;
 use tempfile::TempDir;
 
 use super::*;

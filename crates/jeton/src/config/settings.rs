@@ -62,6 +62,8 @@ pub(crate) struct NodeSettings {
 pub(crate) struct SealingSettings {
     /// The file of the sealing key, outside of the data directory. `dev` makes one inside if this is empty.
     pub(crate) key_file: String,
+    /// The file of the one before, while that is or may be in force.
+    pub(crate) previous_key_file: String,
 }
 
 /// `[data]`: the data plane.

@@ -23,6 +23,7 @@ mod restart;
 mod revoke;
 mod rotation;
 mod scale;
+mod sealing;
 mod secrets;
 mod serve;
 mod signals;
