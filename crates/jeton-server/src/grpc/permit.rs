@@ -297,7 +297,6 @@ mod tests {
         // What only sounds like one: kinds and numbers and ids, public certificates, metadata of tokens. And a workload's own secret, which the
         // broker's own user makes for it.
         let harmless = [
-            "AuthorityStatus.failing_tokens",
             "CertificateCredential.certificate_pem",
             "CertificateCredential.jwk",
             "CertificateCredential.key",
