@@ -1,7 +1,8 @@
 //! Two clocks, read together: what is over by either of them is over.
 //!
 //! The wall clock can be stepped, the boot-time clock cannot and goes on while the machine sleeps. A hit reads both, so the wall clock is
-//! the kernel's coarse one: some milliseconds late, a fraction of the price.
+//! the kernel's coarse one: some milliseconds late, a fraction of the price. And the boot-time clock, which costs more, is read once in
+//! each tick of that one.
 
 #[cfg(feature = "testing")]
 use std::sync::Arc;
@@ -40,11 +41,26 @@ impl Clock {
 #[cfg(target_os = "linux")]
 fn machine() -> Moment {
     use rustix::time::{ClockId, clock_gettime};
+    use std::sync::atomic::{
+        AtomicI64,
+        Ordering::{Acquire, Relaxed, Release},
+    };
+    /// In which tick of the wall clock the boot-time clock was read last, and what it said.
+    static TICK: AtomicI64 = AtomicI64::new(i64::MIN);
+    static BOOT: AtomicI64 = AtomicI64::new(0);
     let read = |id| {
         let at = clock_gettime(id);
         at.tv_sec * 1_000 + at.tv_nsec / 1_000_000
     };
-    Moment { wall: read(ClockId::RealtimeCoarse), boot: read(ClockId::Boottime) }
+    let wall = read(ClockId::RealtimeCoarse);
+    if TICK.load(Acquire) == wall {
+        return Moment { wall, boot: BOOT.load(Relaxed) };
+    }
+    // A thread that was held up between the two does not set it back.
+    let boot = read(ClockId::Boottime);
+    let boot = BOOT.fetch_max(boot, Relaxed).max(boot);
+    TICK.store(wall, Release);
+    Moment { wall, boot }
 }
 
 /// Elsewhere the monotonic clock stands in for the boot-time clock.

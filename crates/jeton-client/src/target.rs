@@ -102,6 +102,7 @@ impl Asked<'_> {
         [self.scopes().len(), self.target.resources.len()]
     }
 
+    /// In the order of a key.
     fn texts(&self) -> impl Iterator<Item = &[u8]> {
         let named = self.scopes().iter().chain(self.target.resources);
         [self.identity, self.target.claims].into_iter().chain(named.copied()).map(str::as_bytes)
@@ -159,25 +160,48 @@ fn length(rest: &mut &[u8]) -> usize {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.texts().for_each(|text| state.write(text));
+        self.texts().for_each(|text| put(state, text));
+    }
+}
+
+impl Hash for Asked<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        put(state, self.identity.as_bytes());
+        put(state, self.target.claims.as_bytes());
+        self.scopes().iter().for_each(|scope| put(state, scope.as_bytes()));
+        self.target.resources.iter().for_each(|resource| put(state, resource.as_bytes()));
     }
 }
 
 /// Where one part ends and the next begins is left to equality: a hit pays for every write.
-impl Hash for Asked<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.texts().for_each(|text| state.write(text));
+fn put(state: &mut impl Hasher, text: &[u8]) {
+    if !text.is_empty() {
+        state.write(text);
     }
 }
 
 impl Equivalent<Key> for Asked<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        // Nothing is compared with nothing: the C library's comparison of no bytes at no place takes the processor 100 ns (AVX-512).
-        let same = |(ours, theirs): (&[u8], &[u8])| {
-            ours.len() == theirs.len() && (ours.is_empty() || ours == theirs)
-        };
-        self.counts() == key.counts() && self.texts().zip(key.texts()).all(same)
+        let mut rest = &*key.0;
+        let [scopes, resources] = self.counts();
+        length(&mut rest) == scopes
+            && length(&mut rest) == resources
+            && begins(&mut rest, self.identity)
+            && begins(&mut rest, self.target.claims)
+            && self.scopes().iter().all(|scope| begins(&mut rest, scope))
+            && self.target.resources.iter().all(|resource| begins(&mut rest, resource))
     }
+}
+
+/// Takes off a text behind its length, if it is this one.
+fn begins(rest: &mut &[u8], text: &str) -> bool {
+    if length(rest) != text.len() {
+        return false;
+    }
+    let Some((own, after)) = rest.split_at_checked(text.len()) else { return false };
+    *rest = after;
+    // Nothing is compared with nothing: the C library's comparison of no bytes at no place takes the processor 100 ns (AVX-512).
+    text.is_empty() || own == text.as_bytes()
 }
 
 #[cfg(test)]
