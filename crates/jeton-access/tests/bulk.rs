@@ -1,14 +1,17 @@
 //! A bulk load: every change is published at once, and costs the same however many there were before.
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use jeton_access::{Access, AccessSettings, CreateAssignment, testing::MemoryAccessStore};
 use jeton_core::{Directory, Identity, IdentityKind, IdentityState, SharedDirectory, Uid};
 use jeton_testkit::{ManualClock, START};
+use rustix::time::{ClockId, clock_gettime};
+
+/// What this thread, which does all the work, had of a processor: others that want it change nothing.
+fn worked() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
+}
 
 fn uid(n: usize) -> Uid {
     let mut random = [0; 10];
@@ -46,7 +49,7 @@ async fn load_one(count: usize) -> Duration {
     let (store, clock) = (Arc::new(MemoryAccessStore::default()), Arc::new(ManualClock::default()));
     let settings = AccessSettings { max_remembered_denials: 10, ..AccessSettings::default() };
     let access = Access::start(&settings, store, clock, directory, 1).await.unwrap();
-    let start = Instant::now();
+    let start = worked();
     for n in 0..count {
         let create = CreateAssignment {
             id: format!("a{n}"),
@@ -60,7 +63,7 @@ async fn load_one(count: usize) -> Duration {
     for n in 0..count {
         access.delete_assignment(&format!("roleAssignments/a{n}").parse().unwrap(), "").await.unwrap();
     }
-    let taken = start.elapsed();
+    let taken = worked() - start;
     assert!(access.snapshot().is_empty());
     taken
 }
@@ -74,7 +77,7 @@ async fn load(count: usize) -> Duration {
     let (store, clock) = (Arc::new(MemoryAccessStore::default()), Arc::new(ManualClock::default()));
     let settings = AccessSettings { max_remembered_denials: 10, ..AccessSettings::default() };
     let access = Access::start(&settings, store, clock, directory.clone(), 1).await.unwrap();
-    let start = Instant::now();
+    let start = worked();
     for n in 1..=count {
         let mut next = directory.snapshot().as_ref().clone();
         next.put_identity(Arc::new(identity(n)));
@@ -92,7 +95,7 @@ async fn load(count: usize) -> Duration {
     for n in 1..=count {
         access.forget(uid(n)).await.unwrap();
     }
-    let taken = start.elapsed();
+    let taken = worked() - start;
     assert!(access.snapshot().is_empty());
     taken
 }
