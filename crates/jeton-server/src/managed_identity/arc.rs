@@ -75,11 +75,32 @@ impl Challenges {
                 )),
             };
         }
-        Err(self.challenge())
+        Err(self.challenge().await)
     }
 
-    /// A small file in a folder of this machine: written here and now.
-    fn challenge(&self) -> Refusal {
+    /// The file is written on a thread that may wait for a disk: anybody can ask for one, and those who are served must not wait with it.
+    async fn challenge(&self) -> Refusal {
+        let (name, key) = {
+            let mut random = rand::rng();
+            (random.random::<u128>(), [random.random::<u128>(), random.random::<u128>()])
+        };
+        let key = format!("{:032x}{:032x}", key[0], key[1]);
+        let file = self.folder.join(format!("{PREFIX}{name:032x}{SUFFIX}"));
+        // From here on the file goes with it, also where its caller goes away.
+        let challenge = Challenge { file: file.clone(), until: Instant::now() + VALIDITY };
+        let (at, text) = (file.clone(), key.clone());
+        let written = tokio::task::spawn_blocking(move || write(&at, &text)).await;
+        if let Err(error) = written.unwrap_or_else(|died| Err(io::Error::other(died))) {
+            return self.not_written(&error);
+        }
+        self.remember(of(&key), challenge);
+        let realm = format!("Basic realm={}", file.display());
+        let text =
+            "read the file that WWW-Authenticate names, and send what is in it as Authorization: Basic";
+        Refusal { challenge: Some(realm), ..Refusal::new(Kind::Unproven, text) }
+    }
+
+    fn remember(&self, key: [u8; 32], challenge: Challenge) {
         let now = Instant::now();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, challenge| challenge.until > now);
@@ -88,26 +109,17 @@ impl Challenges {
             let oldest = open.iter().min_by_key(|(_, challenge)| challenge.until).map(|(key, _)| *key);
             oldest.map(|key| open.remove(&key));
         }
-        let mut random = rand::rng();
-        let (name, key) = (random.random::<u128>(), [random.random::<u128>(), random.random::<u128>()]);
-        let file = self.folder.join(format!("{PREFIX}{name:032x}{SUFFIX}"));
-        let key = format!("{:032x}{:032x}", key[0], key[1]);
-        if let Err(error) = write(&file, &key) {
-            // What was made of it is of no use.
-            let _ = fs::remove_file(&file);
-            let folder = self.folder.display();
-            tracing::warn!(%folder, %error, "the key file of a challenge cannot be written");
-            let text = format!(
-                "the broker cannot put a key file into {folder} ({error}): make the folder, and let the broker's user write there and its callers read"
-            );
-            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            return Refusal::new(if full { Kind::Unavailable } else { Kind::Refused }, text);
-        }
-        let realm = format!("Basic realm={}", file.display());
-        open.insert(of(&key), Challenge { file, until: now + VALIDITY });
-        let text =
-            "read the file that WWW-Authenticate names, and send what is in it as Authorization: Basic";
-        Refusal { challenge: Some(realm), ..Refusal::new(Kind::Unproven, text) }
+        open.insert(key, challenge);
+    }
+
+    fn not_written(&self, error: &io::Error) -> Refusal {
+        let folder = self.folder.display();
+        tracing::warn!(%folder, %error, "the key file of a challenge cannot be written");
+        let text = format!(
+            "the broker cannot put a key file into {folder} ({error}): make the folder, and let the broker's user write there and its callers read"
+        );
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        Refusal::new(if full { Kind::Unavailable } else { Kind::Refused }, text)
     }
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, header, request::Parts};
 use super::{Flavour, flavour::Proof, refusal::Refusal};
 
 /// The hosts for which requests are taken.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Hosts {
     /// Lower case. None: all; a unix socket has no name that could be taken from it.
     named: Option<Vec<String>>,

@@ -8,6 +8,7 @@ use std::{
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -33,6 +34,9 @@ const SECRETS: &str = "workload-secrets";
 /// Proxies must not get what is for this machine.
 const NEAR: &str = "127.0.0.1,localhost";
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// How long another command may take to keep a secret, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(60);
+const TURN: Duration = Duration::from_millis(20);
 const JAVA: &str = "JAVA_TOOL_OPTIONS";
 /// What clients choose an endpoint by. What another flavour set would win over this one's.
 const CHOOSING: [&str; 10] = [
@@ -258,7 +262,12 @@ async fn secret(
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(failed)?;
     let lock = File::options().write(true).create(true).truncate(false).open(&file).with_context(failed)?;
     // One at a time, for as long as this lives: two that find none would each make one.
-    flock(&lock, FlockOperation::LockExclusive).with_context(failed)?;
+    let alone = async {
+        while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tokio::time::sleep(TURN).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, alone).await.with_context(failed)?;
     // Seen after the wait: another one may have just made it.
     let request = v1::GetWorkloadRequest { name: name.to_owned() };
     let workload = client.get_workload(request).await?.into_inner().workload.unwrap_or_default();

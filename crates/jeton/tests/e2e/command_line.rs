@@ -54,6 +54,10 @@ async fn every_command_has_an_exit_code_that_says_what_kind_of_failure_it_was() 
     assert_eq!(code(&["identity", "create", "No Name", "--authority", "entra"]), 2);
     assert_eq!(code(&["token", "get", "--identity", "nobody", "--scope", VAULT]), 4);
     assert_eq!(code(&["token", "get", "--identity", "billing", "--scope", "bare"]), 2);
+    world.broker.process.pause(true);
+    let silent = world.broker.jeton(&["status"]);
+    world.broker.process.pause(false);
+    assert_eq!(silent.status.code(), Some(2), "a broker that says nothing is down");
     let nowhere = |command: &[&str]| {
         let mut jeton = std::process::Command::new(crate::support::JETON);
         jeton.args(command).args(["--data-dir", "/nonexistent"]).output().unwrap()

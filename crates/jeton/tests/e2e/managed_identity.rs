@@ -157,6 +157,13 @@ async fn what_was_taken_back_stops_the_next_request_at_every_endpoint() {
         explained.contains("no role assignment") && explained.contains("identities/billing"),
         "{explained}"
     );
+    let gce = broker.env("gce")["GCE_METADATA_HOST"].as_str().unwrap().to_owned();
+    let account = format!("http://{gce}/computeMetadata/v1/instance/service-accounts/Not.A!Name/token");
+    let nobody = get(&account, "Metadata-Flavor: Google\r\n").await;
+    let shown = nobody.json["error_description"].as_str().unwrap();
+    let id = shown.rsplit(' ').next().unwrap().trim_matches('`');
+    let explained = text(&broker.jeton(&["access", "explain", "--correlation", id]));
+    assert!(nobody.status == 400 && explained.contains("Not.A!Name does not exist"), "{explained}");
     let unknown = broker.imds(&format!("{RESOURCE}&client_id=nobody")).await;
     let shown = unknown.json["error_description"].as_str().unwrap();
     let id = shown.rsplit(' ').next().unwrap().trim_matches('`');
@@ -169,7 +176,8 @@ async fn on_a_unix_socket_the_peers_credentials_say_who_asks() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("imds.sock");
     let listen = format!("managed_identity.imds.listen=unix:{}", socket.display());
-    let arguments = ["--set", &listen, "--set", "managed_identity.imds.principal="];
+    let elsewhere = "managed_identity.app_service.listen=127.0.0.2:7421";
+    let arguments = ["--set", &listen, "--set", "managed_identity.imds.principal=", "--set", elsewhere];
     let world = World::with(&arguments, json!({})).await;
     assert_eq!(world.broker.endpoints["managed_identity"]["imds"]["socket"], socket.to_str().unwrap());
     let request =
@@ -178,6 +186,17 @@ async fn on_a_unix_socket_the_peers_credentials_say_who_asks() {
     assert_eq!(answer.status, 200, "{}", answer.head);
     let own = world.broker.client_id("identities/demo-system");
     assert_eq!(answer.json["client_id"], own.as_str());
+    let direct = world.broker.env("app-service");
+    assert_eq!(direct["NO_PROXY"], "127.0.0.1,localhost,127.0.0.2", "no proxy gets the secret");
+    let shell = Command::new(JETON)
+        .args(["env", "--workload", "demo", "--data-dir", world.broker.data_dir.to_str().unwrap()])
+        .env("NO_PROXY", ".corp.example")
+        .output()
+        .unwrap();
+    for name in ["NO_PROXY", "no_proxy"] {
+        let line = format!("export {name}='.corp.example,127.0.0.1,localhost,127.0.0.2'\n");
+        assert!(text(&shell).contains(&line), "what was there stays, in either spelling");
+    }
     let env = world.broker.jeton(&["env", "--workload", "demo", "--flavour", "imds"]);
     let error = String::from_utf8_lossy(&env.stderr).into_owned();
     assert!(env.status.code() == Some(2) && error.contains("unix socket"), "{error}");

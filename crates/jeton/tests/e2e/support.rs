@@ -101,6 +101,12 @@ impl Process {
         kill_process(Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap(), Signal::HUP).unwrap();
     }
 
+    /// Lets it do nothing until it is told to go on.
+    pub(crate) fn pause(&self, paused: bool) {
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap(), signal).unwrap();
+    }
+
     pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
         ends_in_time(&mut self.child)
     }
