@@ -116,6 +116,18 @@ class Cluster:
             subjects=[{"kind": "ServiceAccount", "namespace": "broker", "name": account}],
         )
 
+    def halt(self):
+        """Stops the API server in its tracks. A signal is sent at once, and reaches each thread when that is scheduled next."""
+        os.kill(self.apiserver.pid, signal.SIGSTOP)
+        end = time.monotonic() + 30
+        states = lambda: {
+            stat.read_text().rpartition(")")[2].split()[0]
+            for stat in pathlib.Path(f"/proc/{self.apiserver.pid}/task").glob("*/stat")
+        }
+        while states() != {"T"}:
+            assert time.monotonic() < end, states()
+            time.sleep(0.01)
+
     def stop(self):
         for child in reversed(self.children):
             if child.poll() is None:
@@ -261,7 +273,7 @@ def test_while_the_api_server_is_away_no_token_is_believed_unreviewed(cluster, j
     verifier, token = judging(review_as="jeton"), cluster.token("pay", "api")
     assert "principal" in verifier.judge(token)
     following = cluster.token("pay", "api")
-    os.kill(cluster.apiserver.pid, signal.SIGSTOP)
+    cluster.halt()
     try:
         assert "reviews no token" in verifier.judge(following)["unavailable"]
         assert "principal" in verifier.judge(token), "what was reviewed counts for its minute"
