@@ -49,6 +49,16 @@ def share(some, whole, by=""):
     return f"({some} or 0 * {whole}) / ({whole} > 0)"
 
 
+def seen(counter, by, where="{here}"):
+    """Rates by labels, of those combinations alone that were counted in this time: of many that could be, few are."""
+    return f"sum by ({by}) (rate({counter}{where}[rate])) and sum by ({by}) (increase({counter}{where}[$__range])) > 0"
+
+
+def held(gauge, by, where="{here}"):
+    """Sums by labels, of those combinations alone that were not zero all this time."""
+    return f"sum by ({by}) ({gauge}{where}) and sum by ({by}) (max_over_time({gauge}{where}[$__range])) > 0"
+
+
 def quantile(part, histogram, by="", where="{here}"):
     by = f"le, {by}" if by else "le"
     return f"histogram_quantile({part}, sum by ({by}) (rate({histogram}_bucket{where}[rate])))"
@@ -72,7 +82,23 @@ def low(red, orange=None):
 PLAIN = ((None, NEUTRAL),)
 # The thresholds of the alerts of deploy/prometheus.
 STARVATION = low(900, 1800)
-EXPIRY = low(2 * 86_400, 14 * 86_400)
+EXPIRY = low(2, 14)
+# Days on an axis are round; seconds in weeks are not.
+DAYS, DAY = "suffix: days", 86_400
+# Where a series is named by one of these labels, or so, its colour has a meaning.
+COLOURS = {
+    "{{jeton_lookup_result}}": {"fresh": GREEN, "stale": ORANGE, "miss": "blue", "denied": "purple"},
+    "{{jeton_slot_state}}": {"fresh": GREEN, "stale": ORANGE, "expired": RED, "empty": "#6e7079"},
+    "{{jeton_refresh_outcome}}": {
+        "issued": GREEN, "transient": ORANGE, "throttled": "yellow", "permanent": RED, "credential": "dark-red", "denied": "purple",
+        "held": "blue", "over_budget": "light-blue",
+    },
+    "{{jeton_refresh_cause}}": {"plan": GREEN, "caller": "blue"},
+    "{{jeton_authority_status_class}}": {"2xx": GREEN, "3xx": "blue", "4xx": ORANGE, "5xx": RED, "none": "purple"},
+    "{{jeton_assertion_source}}": {"pool": GREEN, "signed": ORANGE},
+    "{{jeton_telemetry_outcome}}": {"ok": GREEN, "failed": RED},
+    "p50": {"p50": GREEN}, "p95": {"p95": "yellow"}, "p99": {"p99": ORANGE}, "p99.9": {"p99.9": RED},
+}
 
 
 def number(title, meaning, unit, steps, *asks, none=None, words=None, width=3, height=4, decimals=None):
@@ -81,9 +107,16 @@ def number(title, meaning, unit, steps, *asks, none=None, words=None, width=3, h
     panel.unit(unit).thresholds(_thresholds(steps)).color_scheme(_color(dashboards.FieldColorModeId.THRESHOLDS))
     panel.reduce_options(_last()).graph_mode(models.BigValueGraphMode.NONE).color_mode(models.BigValueColorMode.VALUE)
     _optional(panel, none, decimals)
+    mappings = []
     if words:
-        results = {key: dashboards.ValueMappingResult(text=word) for key, word in words.items()}
-        panel.mappings([dashboards.ValueMap(options=results)])
+        mappings.append(dashboards.ValueMap(options={key: dashboards.ValueMappingResult(text=word) for key, word in words.items()}))
+    if none is not None:
+        # Without a value the colour would be that of the lowest step.
+        nothing = dashboards.ValueMappingResult(text=none, color=GREEN if steps != PLAIN else NEUTRAL)
+        special = dashboards.DashboardSpecialValueMapOptions(match=dashboards.SpecialValueMatch.NULL, result=nothing)
+        mappings.append(dashboards.SpecialValueMap(options=special))
+    if mappings:
+        panel.mappings(mappings)
     return panel
 
 
@@ -94,6 +127,7 @@ def bars(title, meaning, unit, steps, *asks, none=None, width=6, height=8, decim
     panel.reduce_options(_last()).orientation(models.VizOrientation.HORIZONTAL).show_unfilled(True)
     panel.display_mode(models.BarGaugeDisplayMode.BASIC).value_mode(models.BarGaugeValueMode.TEXT)
     panel.name_placement(models.BarGaugeNamePlacement.LEFT).sizing(models.BarGaugeSizing.AUTO)
+    panel.text(common.VizTextDisplayOptions().title_size(13).value_size(16))
     _optional(panel, none, decimals)
     return panel
 
@@ -109,6 +143,7 @@ def lines(title, meaning, unit, steps, *asks, none=None, width=8, height=8, log=
     legend = common.VizLegendOptions().display_mode(models.LegendDisplayMode.LIST).placement(models.LegendPlacement.BOTTOM)
     panel.legend(legend.show_legend(True).calcs([]))
     panel.tooltip(common.VizTooltipOptions().mode(models.TooltipDisplayMode.MULTI).sort(models.SortOrder.DESCENDING))
+    _coloured(panel, asks)
     if log:
         panel.scale_distribution(common.ScaleDistributionConfig().type(models.ScaleDistribution.LOG).log(10))
     else:
@@ -172,6 +207,13 @@ def _thresholds(steps):
 
 def _color(mode):
     return dashboard.FieldColor().mode(mode)
+
+
+def _coloured(panel, asks):
+    """By the meaning, where a series is named by a value that has one; else Grafana's palette goes."""
+    colours = {value: colour for ask in asks for value, colour in COLOURS.get(ask.name, {}).items()}
+    for value, colour in colours.items():
+        panel.override_by_name(value, [dashboards.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour})])
 
 
 def _last():

@@ -1,6 +1,6 @@
 """Authorities: what they answer, how fast, and how much they may be asked."""
 
-from panels import PLAIN, STARVATION, Ask, bars, high, lines, number, quantile, share
+from panels import PLAIN, STARVATION, Ask, bars, high, lines, number, quantile, seen, share
 
 UID = "jeton-authorities"
 TITLE = "Jeton / Authorities"
@@ -30,11 +30,11 @@ NOW = [
 ANSWERS = [
     lines("Calls by answer", """2xx is well. 4xx of requests for tokens: credentials, rights or throttling; of registrations: the registrar's rights. 5xx: the
         authority. None: the network, or a time-out in the profile.""", "reqps", PLAIN,
-        Ask(f"sum by (jeton_authority_status_class) (rate({CALLS}_count{{at}}[rate])) > 0", "{{jeton_authority_status_class}}"), stack=True,
+        Ask(seen(f"{CALLS}_count", "jeton_authority_status_class", "{at}"), "{{jeton_authority_status_class}}"), stack=True,
         none="none is asked"),
     lines("Outcomes of requests for tokens", """Issued is well. Transient and throttled are tried again by themselves. Permanent and credential need somebody. Denied:
         our own access rules. Held and over budget were not sent.""", "reqps", PLAIN,
-        Ask("sum by (jeton_refresh_outcome) (rate(jeton_refreshes_total{at}[rate])) > 0", "{{jeton_refresh_outcome}}"), stack=True, none="none is asked"),
+        Ask(seen("jeton_refreshes_total", "jeton_refresh_outcome", "{at}"), "{{jeton_refresh_outcome}}"), stack=True, none="none is asked"),
     lines("Who wanted the token", """Plan: tokens that are kept fresh ahead of their end. Caller: somebody waited. Many callers: their tokens are not kept warm, or
         refreshes fail.""", "reqps", PLAIN, Ask("sum by (jeton_refresh_cause) (rate(jeton_refreshes_total{at}[rate]))", "{{jeton_refresh_cause}}"), stack=True),
     lines("Failing slots, by authority", "Slots whose last request for a token failed. `jeton status` names them, with the authority's words.", "none", PLAIN,
@@ -42,9 +42,9 @@ ANSWERS = [
     lines("Starvation and retry-after", """How long tokens whose refresh fails are still served, beside how long the authority wants to be left alone. Where
         retry-after is above, callers will go without.""", "s", PLAIN,
         Ask("min by (jeton_authority) (jeton_slots_time_to_starvation_seconds{at})", "{{jeton_authority}} served for"),
-        Ask("max by (jeton_authority) (jeton_authority_retry_after_seconds{at}) > 0", "{{jeton_authority}} retry-after"), none="nothing fails"),
+        Ask("max by (jeton_authority) (jeton_authority_retry_after_seconds{at})", "{{jeton_authority}} retry-after")),
     lines("Calls by operation", "Requests for tokens, revocations (RFC 7009), and calls that register, change or remove clients.", "reqps", PLAIN,
-        Ask(f"sum by (jeton_authority_operation) (rate({CALLS}_count{{at}}[rate])) > 0", "{{jeton_authority_operation}}"), none="none is asked"),
+        Ask(seen(f"{CALLS}_count", "jeton_authority_operation", "{at}"), "{{jeton_authority_operation}}"), none="none is asked"),
 ]
 
 SPEED = [
@@ -61,17 +61,18 @@ BUDGETS = [
     lines("Requests that may be sent", """The budget. It halves when the authority throttles and grows back within 20 s; saw teeth are an authority that throttles at
         a rate below the profile's. Set that rate in the profile.""", "reqps", PLAIN,
         Ask("min by (jeton_authority) (jeton_authority_budget_rate_per_second{at})", "{{jeton_authority}}")),
-    lines("Budget in use", "At 100 % callers and refreshes stand in line. Long there without throttling: the profile allows too little.", "percentunit",
+    lines("Budget in use, by authority", "At 100 % callers and refreshes stand in line. Long there without throttling: the profile allows too little.", "percentunit",
         high(0.7, 0.9), Ask("max by (jeton_authority) (jeton_authority_budget_utilization_ratio{at})", "{{jeton_authority}}"), most=1),
     lines("Requests under way", "Its bound is `max_concurrent` of the profile. It grows with how long an authority takes.", "none", PLAIN,
         Ask("sum by (jeton_authority) (jeton_authority_active_requests{at})", "{{jeton_authority}}")),
-    bars("Held identities", "Identities that must not ask before a Retry-After is over, by authority.", "none", high(1, 100),
+    bars("Held identities, by authority", "Identities that must not ask before a Retry-After is over.", "none", high(1, 100),
         Ask("sum by (jeton_authority) (jeton_authority_held_identities{at})", "{{jeton_authority}}"), width=8),
     lines("How late refreshes begin", """p95 after the planned moment. Seconds are well: tokens are refreshed at half of their life. Minutes: the budget is too small for
         the tokens, or requests are held back.""", "s", high(60, 300),
         Ask(quantile("0.95", "jeton_refresh_delay_seconds", "jeton_authority", "{at}"), "{{jeton_authority}}"), none="nothing was refreshed"),
     lines("Not sent", "Held: inside a Retry-After. Over budget: no permit in time. Their callers were told to come again.", "reqps", PLAIN,
-        Ask(f'sum by (jeton_authority, jeton_refresh_outcome) (rate({SENT}=~"held|over_budget"}}[rate]))', "{{jeton_authority}} {{jeton_refresh_outcome}}")),
+        Ask(seen("jeton_refreshes_total", "jeton_authority, jeton_refresh_outcome", '{at, jeton_refresh_outcome=~"held|over_budget"}'),
+            "{{jeton_authority}} {{jeton_refresh_outcome}}"), none="all was sent"),
 ]
 
 ROWS = [("Now", NOW), ("Answers", ANSWERS), ("Speed", SPEED), ("Budgets and throttling", BUDGETS)]

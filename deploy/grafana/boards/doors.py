@@ -1,6 +1,6 @@
 """The doors and the process: connections, calls, who is not let in, and what it takes of the machine."""
 
-from panels import PLAIN, Ask, Column, high, lines, low, number, quantile, table
+from panels import PLAIN, Ask, Column, held, high, lines, low, number, quantile, seen, table
 
 UID = "jeton-doors"
 TITLE = "Jeton / Doors"
@@ -31,40 +31,39 @@ NOW = [
 
 CALLS = [
     lines("gRPC calls by method", "Answered calls a second, the admin plane's included. `_OTHER` is no method of the API: somebody probes.", "reqps", PLAIN,
-        Ask(f"sum by (rpc_method) (rate({RPC}_count{{here}}[rate])) > 0", "{{rpc_method}}"), none="nobody calls"),
+        Ask(seen(f"{RPC}_count", "rpc_method"), "{{rpc_method}}"), none="nobody calls"),
     lines("gRPC calls that failed", """By status. UNAVAILABLE, DEADLINE_EXCEEDED: authorities. PERMISSION_DENIED, UNAUTHENTICATED: the caller, see below.
         RESOURCE_EXHAUSTED: limits, see Engine. INTERNAL: the log.""", "reqps", PLAIN,
-        Ask(f'sum by (rpc_response_status_code) (rate({RPC}_count{{here, rpc_response_status_code!="OK"}}[rate]))', "{{rpc_response_status_code}}"),
+        Ask(seen(f"{RPC}_count", "rpc_response_status_code", '{here, rpc_response_status_code!="OK"}'), "{{rpc_response_status_code}}"),
         none="no call failed"),
-    lines("How long gRPC calls take, p99", "By method. WatchTokens lasts as long as its callers stay.", "s", PLAIN,
-        Ask(quantile("0.99", RPC, "rpc_method"), "{{rpc_method}}"), none="nobody calls", log=True),
+    lines("How long gRPC calls take, p99", "By method, but for WatchTokens, which lasts as long as its callers stay.", "s", PLAIN,
+        Ask(quantile("0.99", RPC, "rpc_method", '{here, rpc_method!~".*/WatchTokens"}') + " > 0", "{{rpc_method}}"), none="nobody calls", log=True),
     lines("Requests of SDKs by answer", """At the endpoints of managed identities and at `/metrics`. 401 and 403: callers that lack a proof. 503: those that waited in
         vain. The log says which.""", "reqps", PLAIN,
-        Ask(f"sum by (jeton_door, http_response_status_code) (rate({HTTP}_count{{here}}[rate])) > 0", "{{jeton_door}} {{http_response_status_code}}"),
+        Ask(seen(f"{HTTP}_count", "jeton_door, http_response_status_code"), "{{jeton_door}} {{http_response_status_code}}"),
         none="nobody asks"),
     lines("How long they take, p99", "By door. Hits take below a millisecond.", "s", PLAIN,
-        Ask(quantile("0.99", HTTP, "jeton_door"), "{{jeton_door}}"), none="nobody asks", log=True),
+        Ask(quantile("0.99", HTTP, "jeton_door") + " > 0", "{{jeton_door}}"), none="nobody asks", log=True),
     lines("Given up by callers", """Reset: the peer cancelled. Late: the deadline that it had told passed. Many: deadlines that are shorter than what the authority
-        takes.""", "reqps", PLAIN, Ask("sum by (jeton_door) (rate(jeton_door_resets_total{here}[rate])) > 0", "{{jeton_door}} reset"),
-        Ask("sum by (jeton_door) (rate(jeton_door_requests_late_total{here}[rate])) > 0", "{{jeton_door}} late"), none="nobody gave up"),
+        takes.""", "reqps", PLAIN, Ask(seen("jeton_door_resets_total", "jeton_door"), "{{jeton_door}} reset"),
+        Ask(seen("jeton_door_requests_late_total", "jeton_door"), "{{jeton_door}} late"), none="nobody gave up"),
 ]
 
 PEERS = [
-    lines("Connections", "Open ones by door. Near `door.max_connections` new ones are closed at once.", "none", PLAIN,
-        Ask("sum by (jeton_door) (jeton_door_connections{here}) > 0", "{{jeton_door}}"), none="nobody is connected"),
+    lines("Connections, by door", "Open ones by door. Near `door.max_connections` new ones are closed at once.", "none", PLAIN,
+        Ask(held("jeton_door_connections", "jeton_door"), "{{jeton_door}}"), none="nobody is connected"),
     lines("Connections accepted", "By door. Many a second: clients that do not keep their connections. SDKs' endpoints get one for each request.", "cps", PLAIN,
-        Ask("sum by (jeton_door) (rate(jeton_door_connections_accepted_total{here}[rate])) > 0", "{{jeton_door}}"), none="nobody connects"),
+        Ask(seen("jeton_door_connections_accepted_total", "jeton_door"), "{{jeton_door}}"), none="nobody connects"),
     lines("Connections closed by the broker", """Full: a bound of `[door]` was reached. Silent: no request came in time. Misused: too much was cancelled, or sent for
         nothing.""", "cps", PLAIN,
-        Ask("sum by (jeton_door_reason) (rate(jeton_door_connections_closed_total{here}[rate]))", "{{jeton_door_reason}}")),
-    lines("Requests under way", "By door: they wait for an authority, or are watches.", "none", PLAIN,
-        Ask("sum by (jeton_door) (jeton_door_streams{here}) > 0", "{{jeton_door}}"), none="none is under way"),
-    lines("Not let in", """Handshake, expired, withdrawn: certificates. Missing, malformed, token: bearer tokens and secrets. Place: who comes from where nobody may.
+        Ask(seen("jeton_door_connections_closed_total", "jeton_door, jeton_door_reason"), "{{jeton_door}} {{jeton_door_reason}}"), none="none was closed"),
+    lines("Requests under way, by door", "By door: they wait for an authority, or are watches.", "none", PLAIN,
+        Ask(held("jeton_door_streams", "jeton_door"), "{{jeton_door}}"), none="none is under way"),
+    lines("Not let in, by door", """Handshake, expired, withdrawn: certificates. Missing, malformed, token: bearer tokens and secrets. Place: who comes from where nobody may.
         Unavailable: nobody could judge, see the issuer. The log says why, a few times a minute.""", "reqps", PLAIN,
-        Ask("sum by (jeton_door, jeton_authentication_failure) (rate(jeton_authentication_failures_total{here}[rate])) > 0",
-            "{{jeton_door}} {{jeton_authentication_failure}}"), none="everybody was let in"),
-    lines("Not allowed", "Authenticated callers, by rule. `jeton access explain` with the correlation id that the caller got.", "reqps", PLAIN,
-        Ask("sum by (jeton_plane, jeton_denial) (rate(jeton_access_denials_total{here}[rate])) > 0", "{{jeton_plane}} {{jeton_denial}}"),
+        Ask(seen("jeton_authentication_failures_total", "jeton_door, jeton_authentication_failure"), "{{jeton_door}} {{jeton_authentication_failure}}"), none="everybody was let in"),
+    lines("Not allowed, by rule", "Authenticated callers, by rule. `jeton access explain` with the correlation id that the caller got.", "reqps", PLAIN,
+        Ask(seen("jeton_access_denials_total", "jeton_plane, jeton_denial"), "{{jeton_plane}} {{jeton_denial}}"),
         none="nobody was denied"),
 ]
 
@@ -84,7 +83,7 @@ PROCESS = [
             max by (instance) (process_uptime_seconds{here})""", "Up for"),
         columns=[Column("Up for", "s", low(300, 3600))], none="No broker is scraped.", sort="Broker", width=8),
     lines("Pushes to a collector", "OTLP, if one is configured. Failed ones: the log says why.", "ops", PLAIN,
-        Ask("sum by (jeton_telemetry_outcome) (rate(jeton_telemetry_exports_total{here}[rate]))", "{{jeton_telemetry_outcome}}")),
+        Ask(seen("jeton_telemetry_exports_total", "jeton_telemetry_outcome"), "{{jeton_telemetry_outcome}}"), none="no collector is configured, or nothing was pushed"),
 ]
 
 ROWS = [("Now", NOW), ("Calls", CALLS), ("Peers", PEERS), ("Process", PROCESS)]

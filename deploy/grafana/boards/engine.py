@@ -1,6 +1,6 @@
 """The engine: tokens in memory, their refresh, assertions, limits, the audit log and the store."""
 
-from panels import PLAIN, Ask, bars, high, lines, low, number, quantiles, share
+from panels import PLAIN, Ask, bars, high, lines, low, number, quantiles, seen, share
 
 UID = "jeton-engine"
 TITLE = "Jeton / Engine"
@@ -29,8 +29,7 @@ MEMORY = [
 
 REFRESHES = [
     lines("Requests for tokens", "By who wanted them and how they ended. The plan's keep tokens fresh; a caller's are misses.", "reqps", PLAIN,
-        Ask("sum by (jeton_refresh_cause, jeton_refresh_outcome) (rate(jeton_refreshes_total{here}[rate])) > 0",
-            "{{jeton_refresh_cause}} {{jeton_refresh_outcome}}"), stack=True, none="nothing is asked for"),
+        Ask(seen("jeton_refreshes_total", "jeton_refresh_cause, jeton_refresh_outcome"), "{{jeton_refresh_cause}} {{jeton_refresh_outcome}}"), stack=True, none="nothing is asked for"),
     lines("How late refreshes begin", "After the planned moment. Minutes: the budget is too small, or requests are held back: see Authorities.", "s",
         high(60, 300), *quantiles("jeton_refresh_delay_seconds"), none="nothing was refreshed"),
     lines("Failing slots", "Slots whose last request for a token failed. `jeton status` names them, with the authority's words.", "none", PLAIN,
@@ -52,7 +51,7 @@ LIMITS = [
         `[engine]`; or have the caller keep its tokens.""", "none", high(1), Ask("sum by (jeton_limit) (increase(jeton_quota_refusals_total{here}[$__range]))",
         "{{jeton_limit}}"), width=8, decimals=0),
     lines("Refusals by limit", "When it was. A burst is a caller that starts without keeping tokens; a plateau is a limit that is too low.", "reqps", PLAIN,
-        Ask("sum by (jeton_limit) (rate(jeton_quota_refusals_total{here}[rate]))", "{{jeton_limit}}")),
+        Ask(seen("jeton_quota_refusals_total", "jeton_limit"), "{{jeton_limit}}"), none="nobody was refused"),
     number("Alarms", "What needs an operator while the broker goes on. `jeton status` names each with what to do.", "none", high(1),
         Ask("sum(jeton_alarms{here})"), width=4, height=8),
     number("Dropped writes", """Writes of tokens, in this time, that the store could not follow: they are asked for anew after a restart. The disk of the data directory is too

@@ -1,6 +1,6 @@
 """Which identity is about to run out of tokens, why, and what to do: on one look."""
 
-from panels import EXPIRY, PLAIN, STARVATION, Ask, Column, bars, high, lines, low, number, quantile, quantiles, share, table, words
+from panels import DAY, DAYS, EXPIRY, PLAIN, STARVATION, Ask, Column, bars, high, lines, low, number, quantile, quantiles, seen, share, table, words
 
 UID = "jeton-overview"
 TITLE = "Jeton / Overview"
@@ -25,11 +25,11 @@ Until *served for* is over, callers get their tokens. Do not restart a broker: i
 """
 
 NOW = [
-    number("Brokers", """Brokers that Prometheus reaches, of those it knows. Fewer: look at the missing one's `/readyz` and log; a broker that is
+    number("Brokers up", """Brokers that Prometheus reaches, of those it knows. Fewer: look at the missing one's `/readyz` and log; a broker that is
         down serves nobody on its node, and callers live on what they keep.""", "percentunit", low(1), Ask("avg(up{here})"), width=3),
     number("First caller without a token in", """The least life left among tokens whose refresh fails: so long there is to mend it before somebody gets
         nothing. Zero: that has happened. Its identity is first in the table below.""", "s", STARVATION,
-        Ask("min(jeton_slots_time_to_starvation_seconds{here})"), none="no refresh fails", width=5),
+        Ask("min(jeton_slots_time_to_starvation_seconds{here})"), none="no refresh fails", width=4),
     number("Failing", """Slots whose last request for a token failed, those that nobody waits for included. The table of authorities says at which;
         `jeton status` names them.""", "none", high(1, 50), Ask("sum(jeton_slots_failing{here})")),
     number("Waiting", """Callers that wait for an authority right now. Many: it is slow or down, or callers ask for what was never asked for before.""",
@@ -37,9 +37,9 @@ NOW = [
     number("From memory", """The part of tokens that came from memory in the last minutes. Little: callers ask for ever new targets, or tokens have run
         out.""", "percentunit", low(0.9, 0.99), Ask(share(f'{ASKED}=~"fresh|stale"}}', f'{ASKED}!="denied"}}')),
         none="nobody asks", decimals=2),
-    number("First credential ends in", """The time to the end of the certificate or secret that ends first. Below two weeks a rotation fails, or an attached
-        credential must be replaced: see Identities.""", "s", EXPIRY, Ask("min(jeton_credential_time_to_expiry_seconds{here})"),
-        none="no credentials"),
+    number("Next credential to end", """The time to the end of the certificate or secret that ends first. Below two weeks a rotation fails, or an attached
+        credential must be replaced: see Identities.""", DAYS, EXPIRY, Ask(f"min(jeton_credential_time_to_expiry_seconds{{here}}) / {DAY}"),
+        none="no credentials", width=4, decimals=1),
     number("Alarms", "What needs an operator while the broker goes on. `jeton status` names each with what to do.", "none", high(1),
         Ask("sum(jeton_alarms{here})"), width=2),
     number("Alerts", "Alerts of deploy/prometheus that fire, for any broker. They are listed below.", "none", high(1),
@@ -83,15 +83,15 @@ CALLERS = [
         *quantiles("rpc_server_call_duration_seconds", GET_TOKEN), none="nobody asks", log=True),
     lines("Calls that failed", """gRPC calls that were not OK. UNAVAILABLE and DEADLINE_EXCEEDED: an authority. PERMISSION_DENIED and UNAUTHENTICATED: the
         caller (see Doors). RESOURCE_EXHAUSTED: a limit (see Engine). INTERNAL: the log.""", "reqps", PLAIN,
-        Ask('sum by (rpc_response_status_code) (rate(rpc_server_call_duration_seconds_count{here, rpc_response_status_code!="OK"}[rate]))',
+        Ask(seen("rpc_server_call_duration_seconds_count", "rpc_response_status_code", '{here, rpc_response_status_code!="OK"}'),
             "{{rpc_response_status_code}}"), none="no call failed"),
     lines("Time to starvation, by authority", """The least life left among tokens whose refresh fails. A line that falls steadily: nothing is being refreshed, and
         where it meets zero callers go without. One that ends: it was mended.""", "s", STARVATION,
         Ask("min by (jeton_authority) (jeton_slots_time_to_starvation_seconds{here})", "{{jeton_authority}}"), none="no refresh fails"),
     lines("Requests for tokens that brought none", """By outcome. Transient: no answer or a 5xx, tried again. Throttled: the authority asks for less. Permanent and
         credential: somebody must act, `jeton status` says what. Denied, held and over budget were not sent.""", "reqps", PLAIN,
-        Ask('sum by (jeton_refresh_outcome) (rate(jeton_refreshes_total{here, jeton_refresh_outcome!="issued"}[rate]))', "{{jeton_refresh_outcome}}"),
-        stack=True),
+        Ask(seen("jeton_refreshes_total", "jeton_refresh_outcome", '{here, jeton_refresh_outcome!="issued"}'), "{{jeton_refresh_outcome}}"),
+        none="every request brought a token", stack=True),
     lines("How long authorities take", "p99 of requests for tokens, whatever was answered. Slow ones make misses slow; hits do not notice.", "s", high(1, 5),
         Ask(quantile("0.99", "jeton_authority_call_duration_seconds", "jeton_authority", '{here, jeton_authority_operation="token"}'),
             "{{jeton_authority}}"), none="no authority is asked"),
