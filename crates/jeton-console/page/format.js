@@ -4,13 +4,15 @@ import { el } from "./dom.js";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const hundredths = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long" });
 const ofDay = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
 export const count = (n) => (n === null || n === undefined ? "–" : whole.format(n));
 export const short = (n) => compact.format(n);
-export const percent = (ratio) => (ratio === null || ratio === undefined ? "–" : `${tenths.format(ratio * 100)} %`);
+/** Cut off, not rounded: what is not all of it is not 100 %. */
+export const percent = (ratio) => (ratio === null || ratio === undefined ? "–" : `${hundredths.format(Math.floor(ratio * 1e4) / 100)} %`);
 export const clock = (time) => ofDay.format(new Date(time));
 export const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many}`;
 

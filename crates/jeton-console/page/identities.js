@@ -102,7 +102,7 @@ function watchEnds(signal) {
 
 function drawn(pages, query, change, { earlier, later }) {
   if (!pages.rows.length) return empty("No identity is like that.");
-  const rows = table("Identities", pages.rows, columns(query, change), ({ name }) => name, { count: pages.total, first: pages.before });
+  const rows = table("Identities", pages.rows, columns(query, change), ({ name }) => name, { count: pages.total, before: pages.before });
   return [
     pages.earlier && el("button.more", { type: "button", key: "earlier", onclick: earlier }, "Earlier ones"),
     rows,

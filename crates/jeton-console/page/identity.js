@@ -21,7 +21,7 @@ export function open(place, { id, me, signal, named }) {
   const head = el("div.head", el("h1", id));
   const problems = el("div");
   const body = el("div.stack", empty("Loading…"));
-  const crumbs = el("nav.crumbs", { "aria-label": "Where this is" }, el("a", { href: "#/identities" }, "Identities"), " / ", el("span", id));
+  const crumbs = el("nav", { "aria-label": "Where this is" }, el("ol.crumbs", el("li", el("a", { href: "#/identities" }, "Identities")), el("li", id)));
   show(place, crumbs, head, problems, body);
 
   const failed = (error) => {

@@ -6,7 +6,7 @@ const PAGES = { o: "#/", i: "#/identities", a: "#/authorities", e: "#/events", x
 const KEYS = [
   ["/", "search"],
   ["g then o, i, a, e, x", "go to Overview, Identities, Authorities, Events, Explain"],
-  ["j, k", "next and previous row"],
+  ["j, k", "next and previous row; Enter leads from the search to the first"],
   ["Enter", "open it"],
   ["Esc", "leave a dialog"],
   ["?", "this list"],
@@ -21,6 +21,7 @@ export function listen() {
 }
 
 function pressed(event) {
+  if (event.target.matches?.("main input[type=search]") && ["Enter", "ArrowDown"].includes(event.key)) step(1);
   const typing = event.target.closest?.("input, textarea, select, dialog");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const page = Date.now() - goneAt < AFTER_G_MS ? PAGES[event.key] : undefined;

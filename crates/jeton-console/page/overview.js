@@ -55,7 +55,7 @@ function figures({ rates, uptime_seconds: up }) {
     ["refreshes/s", figure(rates.refreshes_per_second)],
     ["failed/s", figure(rates.failed_refreshes_per_second), rates.failed_refreshes_per_second > 0],
     ["authority calls/s", figure(rates.authority_calls_per_second)],
-    ["waiting callers", count(rates.waiting_callers), rates.waiting_callers > 0],
+    ["waiting callers", count(rates.waiting_callers)],
     ["connections", count(rates.connections)],
     ["up", length(up)],
   ];

@@ -4,10 +4,17 @@ import { el } from "./dom.js";
 import { countdown, plural } from "./format.js";
 import { remedy, subjectLink } from "./parts.js";
 
+const AT_ONCE = 8;
+
 /** The list of them, the worst first, as the broker orders them. */
 export function problemList(problems) {
   if (!problems.length) return el("p.calm", el("strong", "Healthy."), " Nothing needs attention.");
-  return el("ol.problems", { "aria-label": plural(problems.length, "problem", "problems") }, numbered(problems).map(problem));
+  const all = numbered(problems).map(problem);
+  const more = all.slice(AT_ONCE);
+  return [
+    el("ol.problems", { "aria-label": plural(all.length, "problem", "problems"), key: "problems" }, all.slice(0, AT_ONCE)),
+    more.length > 0 && el("details", { key: "more problems" }, el("summary", plural(more.length, "more problem", "more problems")), el("ol.problems", more)),
+  ];
 }
 
 /** The same subject may be there twice, for two targets. */
