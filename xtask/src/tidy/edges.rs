@@ -26,6 +26,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("jeton-store", &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access"]),
     ("jeton-server", &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access", "jeton-proto"]),
     ("jeton-client", &["jeton-proto"]),
+    ("jeton-console", &["jeton-proto"]),
     ("loadtest", &["jeton-proto"]),
     (
         "benches",
@@ -54,6 +55,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "jeton-server",
             "jeton-sandbox",
             "jeton-telemetry",
+            "jeton-console",
             "jeton-proto",
         ],
     ),
