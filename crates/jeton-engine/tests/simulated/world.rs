@@ -158,6 +158,7 @@ async fn start(
             hash: TokenHash::new(&[]),
         }),
         seed,
+        tracer: Default::default(),
     };
     Engine::start(settings.clone(), ports).await.unwrap()
 }

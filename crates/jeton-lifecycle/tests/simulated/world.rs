@@ -142,6 +142,7 @@ async fn start(
         directory: SharedDirectory::default(),
         trail: Arc::new(trail.clone()),
         seed: jeton_core::Clock::now(clock).boot.as_millis(),
+        tracer: Default::default(),
         on_event: Arc::new(move |event| told.lock().unwrap().push(event)),
     };
     Lifecycle::start(settings.clone(), ports).await.unwrap()
