@@ -15,6 +15,7 @@ mod process;
 mod prometheus;
 mod resource;
 mod settings;
+mod signal;
 mod telemetry;
 
 pub use docs::reference;
@@ -22,8 +23,9 @@ pub use gathered::{Gathered, Observer};
 pub use instruments::{INSTRUMENTS, instrument};
 pub use listener::{Judge, Readiness, routes};
 pub use model::{Attribute, Family, Instrument, Kind, Point, Snapshot, Value, Values};
-pub use otlp::{Environment, Otlp, Protocol};
+pub use otlp::{Environment, Exports, Otlp, Protocol};
 pub use prometheus::name as prometheus_name;
 pub use resource::Resource;
 pub use settings::{OtlpSettings, TelemetrySettings};
+pub use signal::Signal;
 pub use telemetry::Telemetry;

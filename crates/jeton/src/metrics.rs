@@ -77,14 +77,16 @@ impl Told {
             doors: doors.clone(),
             settings: settings.clone(),
         };
-        let gathered = Gathered::new(Arc::new(move |to: &mut Snapshot| observed.read(to)), broker.started);
         let environment = Environment::of_process();
+        let exports = environment.exports(&settings.otlp);
+        exports.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let observer = Arc::new(move |to: &mut Snapshot| observed.read(to));
+        let gathered = Gathered::new(observer, &exports, broker.started);
         let instance = Uid::new(broker.clock.now().wall, rand::random()).to_string();
         let resource =
             Resource::new("jeton", env!("CARGO_PKG_VERSION"), &instance, &[("host.name", &broker.node)]);
         let resource = resource.under(&environment);
-        let otlp = environment.otlp(&settings.otlp, &mut |warning| tracing::warn!("{warning}"));
-        let telemetry = Telemetry::start(otlp, resource.clone(), gathered.clone());
+        let telemetry = Telemetry::start(&exports, resource.clone(), gathered.clone());
         Self { calls, drain: Drain::default(), doors, gathered, resource, telemetry }
     }
 
