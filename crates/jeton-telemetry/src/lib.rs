@@ -17,6 +17,7 @@ mod resource;
 mod settings;
 mod signal;
 mod telemetry;
+mod traces;
 
 pub use docs::reference;
 pub use gathered::{Gathered, Observer};
@@ -29,3 +30,4 @@ pub use resource::Resource;
 pub use settings::{OtlpSettings, TelemetrySettings};
 pub use signal::Signal;
 pub use telemetry::Telemetry;
+pub use traces::{Traces, TracesSettings, traces};

@@ -10,7 +10,7 @@ use std::{
 use rand::Rng;
 use tokio::task::futures::TaskLocalFuture;
 
-use crate::{Context, Ended, Queue};
+use crate::{Context, Ended, Sink};
 
 /// Links of one span; more are counted.
 const MOST_LINKS: usize = 128;
@@ -55,7 +55,7 @@ pub struct Parent {
 pub struct Span(Option<Arc<Recording>>);
 
 struct Recording {
-    queue: Arc<Queue>,
+    sink: Sink,
     context: Context,
     parent: Option<Parent>,
     name: Cow<'static, str>,
@@ -89,14 +89,14 @@ impl Span {
     pub const NONE: Self = Self(None);
 
     pub(crate) fn begin(
-        queue: &Arc<Queue>,
+        sink: &Sink,
         context: Context,
         parent: Option<Parent>,
         name: Cow<'static, str>,
         kind: Kind,
     ) -> Self {
         Self(Some(Arc::new(Recording {
-            queue: Arc::clone(queue),
+            sink: Arc::clone(sink),
             context,
             parent,
             name,
@@ -169,10 +169,10 @@ impl Span {
     }
 
     fn part(&self, name: Cow<'static, str>, kind: Kind) -> Self {
-        let Some(Recording { queue, context, .. }) = self.0.as_deref() else { return Self::NONE };
+        let Some(Recording { sink, context, .. }) = self.0.as_deref() else { return Self::NONE };
         let parent = Parent { span_id: context.span_id, remote: false };
         let context = Context { span_id: new_span_id(), ..context.clone() };
-        Self::begin(queue, context, Some(parent), name, kind)
+        Self::begin(sink, context, Some(parent), name, kind)
     }
 
     fn noted(&self) -> Option<MutexGuard<'_, Noted>> {
@@ -194,7 +194,7 @@ impl Drop for Recording {
     fn drop(&mut self) {
         let noted = self.noted.get_mut().unwrap_or_else(PoisonError::into_inner);
         let Noted { attributes, links, dropped_links, failed } = std::mem::take(noted);
-        self.queue.push(Ended {
+        (self.sink)(Ended {
             context: self.context.clone(),
             parent: self.parent,
             name: std::mem::take(&mut self.name),
@@ -227,16 +227,19 @@ pub(crate) fn new_span_id() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{Bounds, Sampler, Tracer};
+    use std::sync::mpsc::{Receiver, channel};
 
-    fn tracer() -> (Tracer, Arc<Queue>) {
-        Tracer::new(Sampler::ratio(1.0), Bounds { most: 100, batch: 100 })
+    use super::*;
+    use crate::{Sampler, Tracer};
+
+    fn tracer() -> (Tracer, Receiver<Ended>) {
+        let (tell, told) = channel();
+        (Tracer::new(Sampler::ratio(1.0), Arc::new(move |ended| tell.send(ended).unwrap())), told)
     }
 
     #[tokio::test]
     async fn what_is_done_within_a_span_is_part_of_it_and_tasks_beside_it_are_not() {
-        let (tracer, queue) = tracer();
+        let (tracer, told) = tracer();
         let flight = tracer.root("flight");
         let work = async {
             current().text("jeton.target", "orders");
@@ -247,7 +250,7 @@ mod tests {
         };
         flight.within(work).await;
         assert!(!current().is_recording());
-        let [sign, flight] = queue.take().try_into().unwrap();
+        let (sign, flight) = (told.recv().unwrap(), told.recv().unwrap());
         assert_eq!(sign.parent, Some(Parent { span_id: flight.context.span_id, remote: false }));
         assert_eq!(sign.context.trace_id, flight.context.trace_id);
         assert_eq!(sign.attributes, [("bytes", Value::Number(1_600))]);
@@ -256,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_comes_from_outside_is_bounded_and_the_last_word_counts() {
-        let (tracer, queue) = tracer();
+        let (tracer, told) = tracer();
         let span = tracer.root("flight");
         let other = tracer.root("other");
         (0..130).for_each(|_| span.link(other.context()));
@@ -265,7 +268,7 @@ mod tests {
         span.text("code", "OK");
         span.fail("timeout");
         drop(span);
-        let [ended] = queue.take().try_into().unwrap();
+        let ended = told.recv().unwrap();
         assert_eq!((ended.links.len(), ended.dropped_links, ended.failed), (128, 2, true));
         let expected =
             [("jeton.target", "ü".repeat(512)), ("code", "OK".into()), ("error.type", "timeout".into())];
@@ -274,12 +277,12 @@ mod tests {
 
     #[test]
     fn it_ends_with_its_last_handle() {
-        let (tracer, queue) = tracer();
+        let (tracer, told) = tracer();
         let (one, two) = (tracer.root("flight"), tracer.root("other"));
         let again = one.clone();
         drop((one, two));
-        assert_eq!(queue.take().len(), 1);
+        assert_eq!(told.try_iter().count(), 1);
         drop(again);
-        assert_eq!(queue.take().len(), 1);
+        assert_eq!(told.try_iter().count(), 1);
     }
 }
