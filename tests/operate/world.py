@@ -23,8 +23,9 @@ SETTINGS = [
     "lifecycle.rotation.overlap_seconds=3600",
     "engine.miss_burst=20",
     "engine.misses_per_second=20",
+    "engine.max_wait_ms=2000",
     "door.first_request_deadline_ms=1000",
-    "door.request_deadline_ms=3000",
+    "door.request_deadline_ms=1500",
 ]
 
 
@@ -88,8 +89,23 @@ class World:
         self.secrets.add(answer.token.access_token)
         return "OK"
 
+    def gives_up(self, identity, *scopes):
+        """A caller that waits, and goes away."""
+        call = self.tokens.GetToken.future(token_pb2.GetTokenRequest(identity=identity, scopes=scopes), timeout=10)
+        with contextlib.suppress(grpc.FutureTimeoutError, grpc.RpcError):
+            call.result(timeout=0.2)
+        call.cancel()
+
     def jeton(self, *arguments, ok=True):
         return run(BINARY, *arguments, "--data-dir", self.data, ok=ok)
+
+    def limit(self, authority, **limits):
+        """Another profile of an authority, as an operator changes it."""
+        profile = json.loads(self.jeton("authority", "get", authority, "-o", "json").stdout)["profile"]
+        profile["limits"] |= limits
+        file = self.folder / "profile.json"
+        file.write_text(json.dumps(profile))
+        self.jeton("authority", "update", authority, "--profile", file)
 
     @contextlib.contextmanager
     def callers(self, count=3):
