@@ -11,6 +11,8 @@ from grafana_foundation_sdk.models import prometheus as queries
 from grafana_foundation_sdk.models import text as text_models
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+DOCUMENTS = "https://github.com/jeton/jeton/blob/main/docs/"
+RUNBOOK, METRICS = DOCUMENTS + "runbook.md", DOCUMENTS + "metrics.md"
 # What `{here}` and `{at}` stand for in expressions: the brokers, and the authorities, that the variables chose.
 HERE = 'job=~"$job", instance=~"$instance"'
 AT = HERE + ', jeton_authority=~"$authority"'
@@ -84,7 +86,7 @@ PLAIN = ((None, NEUTRAL),)
 STARVATION = low(900, 1800)
 EXPIRY = low(2, 14)
 # Days on an axis are round; seconds in weeks are not.
-DAYS, DAY = "suffix: days", 86_400
+DAYS, DAY = "suffix:days", 86_400
 # Where a series is named by one of these labels, or so, its colour has a meaning.
 COLOURS = {
     "{{jeton_lookup_result}}": {"fresh": GREEN, "stale": ORANGE, "miss": "blue", "denied": "purple"},
@@ -111,10 +113,7 @@ def number(title, meaning, unit, steps, *asks, none=None, words=None, width=3, h
     if words:
         mappings.append(dashboards.ValueMap(options={key: dashboards.ValueMappingResult(text=word) for key, word in words.items()}))
     if none is not None:
-        # Without a value the colour would be that of the lowest step.
-        nothing = dashboards.ValueMappingResult(text=none, color=GREEN if steps != PLAIN else NEUTRAL)
-        special = dashboards.DashboardSpecialValueMapOptions(match=dashboards.SpecialValueMatch.NULL, result=nothing)
-        mappings.append(dashboards.SpecialValueMap(options=special))
+        mappings.append(_nothing(none, GREEN if steps != PLAIN else NEUTRAL))
     if mappings:
         panel.mappings(mappings)
     return panel
@@ -205,6 +204,12 @@ def _thresholds(steps):
     return dashboard.ThresholdsConfig().mode(dashboards.ThresholdsMode.ABSOLUTE).steps(listed)
 
 
+def _nothing(text, colour):
+    """What stands where there is no value; by itself its colour would be that of the lowest step."""
+    result = dashboards.ValueMappingResult(text=text, color=colour)
+    return dashboards.SpecialValueMap(dashboards.DashboardSpecialValueMapOptions(match=dashboards.SpecialValueMatch.NULL, result=result))
+
+
 def _color(mode):
     return dashboard.FieldColor().mode(mode)
 
@@ -231,6 +236,7 @@ def _properties(column):
     found = [dashboards.DynamicConfigValue(id_val="unit", value=column.unit)]
     if column.steps:
         found.append(dashboards.DynamicConfigValue(id_val="thresholds", value=_thresholds(column.steps).build()))
+        found.append(dashboards.DynamicConfigValue(id_val="mappings", value=[_nothing("–", NEUTRAL)]))
         found.append(dashboards.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}))
     if column.link:
         title, url = column.link

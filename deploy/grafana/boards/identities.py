@@ -22,7 +22,7 @@ STATES = [
         high(20), Ask('sum(jeton_credentials{here, jeton_credential_state="pending"})')),
     number("Suspected orphans", """Clients that may be left at authorities because an answer was lost. `jeton status` lists them; remove them there by
         hand.""", "none", high(1), Ask("sum(jeton_lifecycle_suspected_orphans{here})")),
-    number("Next credential to end", "The time to the end of the current credential that ends first. The table below has its identity.", DAYS, EXPIRY,
+    number("Next expiry", "The time to the end of the current credential that ends first. The table below has its identity.", DAYS, EXPIRY,
         Ask(f"min(jeton_credential_time_to_expiry_seconds{{at}}) / {DAY}"), none="no credentials", decimals=1),
     number("Oldest credential", """The age of the oldest current credential. Far above `lifecycle.rotation.after_seconds`: a rotation fails, or it is an
         attached one, which nobody rotates.""", DAYS, high(60, 85), Ask(f"max(jeton_credential_age_seconds{{at}}) / {DAY}"), none="no credentials", decimals=1),

@@ -1,6 +1,7 @@
 """Which identity is about to run out of tokens, why, and what to do: on one look."""
 
-from panels import DAY, DAYS, EXPIRY, PLAIN, STARVATION, Ask, Column, bars, high, lines, low, number, quantile, quantiles, seen, share, table, words
+from panels import DAY, DAYS, EXPIRY, PLAIN, RUNBOOK, STARVATION, Ask, Column
+from panels import bars, high, lines, low, number, quantile, quantiles, seen, share, table, words
 
 UID = "jeton-overview"
 TITLE = "Jeton / Overview"
@@ -13,6 +14,7 @@ SENT = "jeton_refreshes_total{here, jeton_refresh_outcome"
 CALLS = "jeton_authority_call_duration_seconds_count{here"
 CHOSEN = "${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${__url_time_range}"
 TO_IDENTITY = ("What is known of it", "/d/jeton-identities?var-identity=${__value.text}&" + CHOSEN)
+TO_RUNBOOK = ("What to do", RUNBOOK + "#${__value.text}")
 TO_AUTHORITY = ("What it answers", "/d/jeton-authorities?var-authority=${__value.text}&" + CHOSEN)
 
 WHAT_TO_DO = """\
@@ -37,7 +39,7 @@ NOW = [
     number("From memory", """The part of tokens that came from memory in the last minutes. Little: callers ask for ever new targets, or tokens have run
         out.""", "percentunit", low(0.9, 0.99), Ask(share(f'{ASKED}=~"fresh|stale"}}', f'{ASKED}!="denied"}}')),
         none="nobody asks", decimals=2),
-    number("Next credential to end", """The time to the end of the certificate or secret that ends first. Below two weeks a rotation fails, or an attached
+    number("Next expiry", """The time to the end of the certificate or secret that ends first. Below two weeks a rotation fails, or an attached
         credential must be replaced: see Identities.""", DAYS, EXPIRY, Ask(f"min(jeton_credential_time_to_expiry_seconds{{here}}) / {DAY}"),
         none="no credentials", width=4, decimals=1),
     number("Alarms", "What needs an operator while the broker goes on. `jeton status` names each with what to do.", "none", high(1),
@@ -71,7 +73,7 @@ WHO_AND_WHY = [
     table("Alerts that fire", "Alerts of deploy/prometheus, for any broker. The runbook has a section for each name.",
         {"alertname": "Alert", "severity": "Severity", "instance": "Broker", "jeton_authority": "Authority"},
         Ask('count by (alertname, severity, instance, jeton_authority) (ALERTS{alertname=~"Jeton.*", alertstate="firing"})'),
-        columns=[Column("Severity", width=90)], none="No alert fires, or deploy/prometheus is not loaded.", sort="Severity", width=15, height=8),
+        columns=[Column("Severity", width=90), Column("Alert", link=TO_RUNBOOK)], none="No alert fires, or deploy/prometheus is not loaded.", sort="Severity", width=15, height=8),
 ]
 
 CALLERS = [
