@@ -25,7 +25,8 @@ VARIABLES = {
     ),
     "identity": (
         "Identities that have series of their own: the named ones, and the worst",
-        'label_values({__name__=~"jeton_identity_(credential_)?time_to_(starvation|expiry)_seconds", job=~"$job", instance=~"$instance"}, jeton_identity)',
+        'label_values({__name__=~"jeton_identity_(credential_)?time_to_(starvation|expiry)_seconds", job=~"$job", instance=~"$instance"}, '
+        "jeton_identity)",
     ),
 }
 

@@ -83,10 +83,10 @@ def low(red, orange=None):
 # Of what is neither good nor bad by itself.
 PLAIN = ((None, NEUTRAL),)
 # The thresholds of the alerts of deploy/prometheus.
-STARVATION = low(900, 1800)
+STARVATION, STARVATION_MINUTES = low(900, 1800), low(15, 30)
 EXPIRY = low(2, 14)
-# Days on an axis are round; seconds in weeks are not.
-DAYS, DAY = "suffix:days", 86_400
+# Minutes and days on an axis are round; seconds that Grafana turns into them are not.
+MINUTES, DAYS, DAY = "suffix:min", "suffix:days", 86_400
 # Where a series is named by one of these labels, or so, its colour has a meaning.
 COLOURS = {
     "{{jeton_lookup_result}}": {"fresh": GREEN, "stale": ORANGE, "miss": "blue", "denied": "purple"},

@@ -18,7 +18,14 @@ const { values: asked } = parseArgs({
     rate: { type: 'string', default: '60' },
   },
 });
-const QUIET = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+const QUIET = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
 const POINTS = 240;
 // Grafana serves its fonts itself; the packages of its components leave them out.
 const FONTS = {
@@ -51,7 +58,9 @@ try {
   await page.goto(server.resolvedUrls.local[0]);
   await page.waitForFunction(() => window.draw);
   mkdirSync(asked.out, { recursive: true });
-  for (const file of readdirSync(asked.dashboards).filter((name) => name.endsWith('.json')).sort()) {
+  for (const file of readdirSync(asked.dashboards)
+    .filter((name) => name.endsWith('.json'))
+    .sort()) {
     await drawn(page, JSON.parse(readFileSync(join(asked.dashboards, file), 'utf8')));
   }
 } finally {
@@ -64,11 +73,13 @@ process.exit(complaints.length === 0 ? 0 : 1);
 async function drawn(page, dashboard) {
   const report = await page.evaluate(([board, over]) => window.draw(board, over), [dashboard, span]);
   // Plots are drawn in the frames after the one in which they were mounted, and tables only where they are in view.
-  await page.setViewportSize({ width: 1600, height: await page.evaluate(() => document.body.scrollHeight) });
+  await page.setViewportSize({ width: 1600, height: await page.evaluate(() => document.getElementById('root').firstElementChild.offsetHeight) });
   await page.evaluate(() => document.fonts.ready.then(() => new Promise((drawn) => setTimeout(drawn, 500))));
   const picture = await page.screenshot();
   // A palette is enough for lines and words, and a third of the size.
-  await sharp(picture).png({ palette: true, colours: 128, effort: 10 }).toFile(join(asked.out, `${dashboard.uid}.png`));
+  await sharp(picture)
+    .png({ palette: true, colours: 128, effort: 10 })
+    .toFile(join(asked.out, `${dashboard.uid}.png`));
   for (const { title, error, empty, excused } of report) {
     if (error || (empty && !excused)) {
       complaints.push(`${dashboard.uid}: ${title}: ${error ?? 'no data'}`);
