@@ -4,7 +4,6 @@ thresholds; and each looks at what the variables chose."""
 from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table as tables, text as texts, timeseries
-from grafana_foundation_sdk.models import bargauge as bargauges
 from grafana_foundation_sdk.models import common as models
 from grafana_foundation_sdk.models import dashboard as dashboards
 from grafana_foundation_sdk.models import prometheus as queries

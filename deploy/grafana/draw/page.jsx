@@ -8,7 +8,7 @@ import {
   renderMarkdown,
   ThemeContext,
 } from '@grafana/data';
-import { BarGauge, BigValue, GlobalStyles, PanelChrome, TimeSeries, VizRepeater } from '@grafana/ui';
+import { BarGauge, BigValue, ErrorBoundaryAlert, GlobalStyles, PanelChrome, TimeSeries, VizRepeater } from '@grafana/ui';
 import { TableNG } from '@grafana/ui/unstable';
 import { createRoot } from 'react-dom/client';
 
@@ -102,7 +102,11 @@ function Placed({ panel, frames, error, span }) {
         padding={panel.type === 'table' ? 'none' : 'md'}
         statusMessage={error}
       >
-        {(innerWidth, innerHeight) => <Drawn panel={panel} frames={frames} width={innerWidth} height={innerHeight} span={span} />}
+        {(innerWidth, innerHeight) => (
+          <ErrorBoundaryAlert>
+            <Drawn panel={panel} frames={frames} width={innerWidth} height={innerHeight} span={span} />
+          </ErrorBoundaryAlert>
+        )}
       </PanelChrome>
     </div>
   );
