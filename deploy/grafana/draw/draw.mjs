@@ -1,4 +1,5 @@
-// Draws every dashboard with what a Prometheus knows: `node draw.mjs --prometheus URL --dashboards DIR --out DIR [--minutes N] [--rate S]`.
+// Draws every dashboard with what a Prometheus knows:
+// `node draw.mjs --prometheus URL --dashboards DIR --out DIR [--minutes N] [--until T] [--rate S]`.
 // Exit code 1 if a panel could not be drawn, if the browser said that something was wrong, or if a panel that must have data had none.
 import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -14,6 +15,8 @@ const { values: asked } = parseArgs({
     dashboards: { type: 'string' },
     out: { type: 'string' },
     minutes: { type: 'string', default: '10' },
+    // In seconds since 1970; now, without it.
+    until: { type: 'string' },
     // What $__rate_interval is: at least four times the scrape interval.
     rate: { type: 'string', default: '60' },
   },
@@ -36,7 +39,7 @@ const FONTS = {
 const MONO = 'roboto-mono/files/roboto-mono-latin-400-normal';
 
 const complaints = [];
-const end = Math.floor(Date.now() / 1000) - 2;
+const end = Math.floor(Number(asked.until ?? Date.now() / 1000 - 2));
 const start = end - Number(asked.minutes) * 60;
 const span = { start, end, step: Math.max(1, Math.ceil((end - start) / POINTS)), rate: Number(asked.rate) };
 
