@@ -14,11 +14,11 @@ SENT = "jeton_refreshes_total{at, jeton_refresh_outcome"
 NOW = [
     number("Unanswered", """The part of calls that got no answer: the network, its firewall or proxy, or a time-out in the profile.""",
         "percentunit",
-        high(0.01, 0.1), Ask(share(f'{CALLS}_count{{at, jeton_authority_status_class="none"}}', f"{CALLS}_count{{at}}")),
+        high(0.05, 0.5), Ask(share(f'{CALLS}_count{{at, jeton_authority_status_class="none"}}', f"{CALLS}_count{{at}}")),
         none="none is asked", width=4, decimals=1),
     number("Refused", """The part of requests for tokens that the authority did not answer with one. What kind it is: Outcomes,
         below.""", "percentunit",
-        high(0.01, 0.1), Ask(share(f'{SENT}=~"transient|throttled|permanent|credential"}}', f'{SENT}!~"denied|held|over_budget"}}')),
+        high(0.05, 0.5), Ask(share(f'{SENT}=~"transient|throttled|permanent|credential"}}', f'{SENT}!~"denied|held|over_budget"}}')),
         none="none is asked", width=4, decimals=1),
     number("Longest retry-after", """What is left of the longest Retry-After in force. Longer than the time to starvation: callers
         will go without.""", "s",

@@ -22,10 +22,10 @@ NOW = [
     number("Requests under way", """What is in memory is answered at once and never among them: these wait for an authority, or are
         watches.""", "none", PLAIN,
         Ask("sum(jeton_door_streams{here})")),
-    number("Not let in", "Authentication failures a second, at all doors. Which, and why: below.", "reqps", high(0.1, 10),
+    number("Not let in", "Authentication failures a second, at all doors. Which, and why: below.", "reqps", high(1, 10),
         Ask("sum(rate(jeton_authentication_failures_total{here}[rate]))")),
     number("Not allowed", "Authenticated callers a second that were denied what they asked. Which rule: below.",
-        "reqps", high(0.1, 10),
+        "reqps", high(1, 10),
         Ask("sum(rate(jeton_access_denials_total{here}[rate]))")),
     number("Processors", """How many the brokers keep busy. Hits are cheap: near the machine's number it is signing, a storm of
         misses, or a flood.""", "none",

@@ -74,7 +74,7 @@ WHO_AND_WHY = [
         columns=[
             Column("Authority", link=TO_AUTHORITY), Column("Served for", "s", STARVATION, width=100), Column("Failing", "none",
             high(1, 50), width=80),
-            Column("Refused", "percentunit", high(0.01, 0.1), width=85), Column("Unanswered", "percentunit", high(0.01, 0.1), width=100),
+            Column("Refused", "percentunit", high(0.05, 0.5), width=85), Column("Unanswered", "percentunit", high(0.01, 0.1), width=100),
             Column("Retry-after", "s", high(1, 60), width=100), Column("Budget", "percentunit", high(0.7, 0.9), width=80)],
         none="No authority is registered.", sort="Failing", descending=True, width=15, height=9),
     words("What to do", "Where to look, in this order.", WHAT_TO_DO, width=9, height=8),
