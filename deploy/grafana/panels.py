@@ -165,8 +165,10 @@ def table(title, meaning, keys, *asks, columns=(), none=None, sort=None, descend
     organize = {"excludeByName": drop, "renameByName": names, "indexByName": order}
     panel.with_transformation(dashboards.DataTransformerConfig(id_val="organize", options=organize))
     panel.unit("none").thresholds(_thresholds(PLAIN)).color_scheme(_color(dashboards.FieldColorModeId.THRESHOLDS))
-    for column in columns:
-        panel.override_by_name(column.heading, _properties(column))
+    named = {column.heading: column for column in columns}
+    for heading in names.values():
+        panel.override_by_name(heading, _properties(named.pop(heading, None) or Column(heading)))
+    assert not named, f"{title} has no such columns: {list(named)}"
     if sort:
         panel.sort_by([common.TableSortByFieldState().display_name(sort).desc(descending)])
     panel.show_header(True).cell_height(models.TableCellHeight.SM)
@@ -232,7 +234,7 @@ def _optional(panel, none, decimals):
 
 
 def _properties(column):
-    found = [dashboards.DynamicConfigValue(id_val="unit", value=column.unit)]
+    found = [dashboards.DynamicConfigValue(id_val="unit", value=column.unit), dashboards.DynamicConfigValue(id_val="noValue", value="–")]
     if column.steps:
         found.append(dashboards.DynamicConfigValue(id_val="thresholds", value=_thresholds(column.steps).build()))
         found.append(dashboards.DynamicConfigValue(id_val="mappings", value=[_nothing("–", NEUTRAL)]))

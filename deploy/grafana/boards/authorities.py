@@ -1,6 +1,6 @@
 """Authorities: what they answer, how fast, and how much they may be asked."""
 
-from panels import PLAIN, STARVATION, Ask, bars, high, lines, number, quantile, seen, share
+from panels import MINUTES, PLAIN, STARVATION, Ask, bars, high, lines, number, quantile, seen, share
 
 UID = "jeton-authorities"
 TITLE = "Jeton / Authorities"
@@ -49,9 +49,9 @@ ANSWERS = [
         authority's words.""", "none", PLAIN,
         Ask("sum by (jeton_authority) (jeton_slots_failing{at})", "{{jeton_authority}}")),
     lines("Starvation and retry-after", """How long tokens whose refresh fails are still served, beside how long the authority wants
-        to be left alone. Where retry-after is above, callers will go without.""", "s", PLAIN,
-        Ask("min by (jeton_authority) (jeton_slots_time_to_starvation_seconds{at})", "{{jeton_authority}} served for"),
-        Ask("max by (jeton_authority) (jeton_authority_retry_after_seconds{at})", "{{jeton_authority}} retry-after")),
+        to be left alone. Where retry-after is above, callers will go without.""", MINUTES, PLAIN,
+        Ask("min by (jeton_authority) (jeton_slots_time_to_starvation_seconds{at}) / 60", "{{jeton_authority}} served for"),
+        Ask("max by (jeton_authority) (jeton_authority_retry_after_seconds{at}) / 60", "{{jeton_authority}} retry-after")),
     lines("Calls by operation", """Requests for tokens, revocations (RFC 7009), and calls that register, change or remove clients.""",
         "reqps", PLAIN,
         Ask(seen(f"{CALLS}_count", "jeton_authority_operation", "{at}"), "{{jeton_authority_operation}}"), none="none is asked"),
