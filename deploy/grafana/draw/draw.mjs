@@ -40,7 +40,7 @@ const MONO = 'roboto-mono/files/roboto-mono-latin-400-normal';
 
 const complaints = [];
 const end = Math.floor(Number(asked.until ?? Date.now() / 1000 - 2));
-const start = end - Number(asked.minutes) * 60;
+const start = end - Math.round(Number(asked.minutes) * 60);
 const span = { start, end, step: Math.max(1, Math.ceil((end - start) / POINTS)), rate: Number(asked.rate) };
 
 await build({ root: import.meta.dirname, logLevel: 'error', build: { chunkSizeWarningLimit: 10_000 } });
