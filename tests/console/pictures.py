@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/console.md: a broker under load, one of whose identities fails. `.ci/console --pictures` runs it."""
+"""Makes the pictures of docs/console.md: a broker under load, one of whose identities fails. Needs `cargo build --bin jeton --bin loadtest`."""
 
 import contextlib
 import json
@@ -22,21 +22,34 @@ SHORT_S = 240
 
 
 def provision(broker, folder):
-    """Identities with names as real ones have them, each with somebody who may use it."""
+    """Identities with names as real ones have them, each with somebody who may use it; those at Entra."""
     names = [f"{team}.{part}" for team, parts in TEAMS.items() for part in parts]
-    at = lambda n: "authorities/oidc" if n % 4 == 3 else "authorities/entra"
-    title = lambda name: name.replace(".", " ").title()
-    state = {"identities": [{"name": name, "authority": at(n), "display_name": title(name)} for n, name in enumerate(names)]}
-    scope = lambda n: "https://orders.example" if n % 4 == 3 else broker.info["scopes"][0]
-    state["role_assignments"] = [assigned(name, scope(n)) for n, name in enumerate(names)]
-    file = folder / "state.json"
-    file.write_text(json.dumps(state))
-    broker.jeton("apply", "-f", file, "--yes")
-    return [name for n, name in enumerate(names) if n % 4 != 3]
+    file = folder / "state.toml"
+    file.write_text("".join(written(name, n, broker.info["scopes"][0]) for n, name in enumerate(names)))
+    broker.jeton("apply", "-f", file)
+    return [name for n, name in enumerate(names) if at(n) == "entra"]
 
 
-def assigned(name, target):
-    return {"name": f"role-assignments/{name.replace('.', '-')}", "member": "workloads/demo", "role": "token-user", "identity": name, "targets": [target]}
+def at(n):
+    return "oidc" if n % 4 == 3 else "entra"
+
+
+def written(name, n, scope):
+    """An identity and its role assignment, as `jeton apply` reads them."""
+    target = scope if at(n) == "entra" else "resource:https://orders.example"
+    return f"""
+[[identities]]
+name = "{name}"
+authority = "{at(n)}"
+display_name = "{name.replace(".", " ").title()}"
+labels = {{ team = "{name.split(".")[0]}" }}
+[[role_assignments]]
+name = "{name.replace(".", "-")}"
+member = "workloads/demo"
+role = "token-user"
+identity = "{name}"
+targets = ["{target}"]
+"""
 
 
 @contextlib.contextmanager
