@@ -14,7 +14,7 @@ import requests
 from playwright.sync_api import expect, sync_playwright
 
 from browser import launched
-from made_up import World
+from made_up import Still, World
 from mock import Mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def mock():
 
 @pytest.fixture(scope="session")
 def large():
-    served = Mock(World(100_000))
+    served = Mock(Still(100_000))
     yield served
     served.stop()
 

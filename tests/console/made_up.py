@@ -1,6 +1,8 @@
 """A hundred thousand identities that nobody has, and the answers of a console about them."""
 
+import collections
 import datetime
+import functools
 import random
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -63,6 +65,13 @@ class World:
         rows = sorted(filter(matches, self.rows), key=ORDERS[sort])
         return rows[::-1] if descending == "true" else rows
 
+    def counted(self, member):
+        return collections.Counter(row[member] for row in self.rows)
+
+    def starving(self):
+        starving = (row for row in self.rows if row["starves_in_seconds"] is not None)
+        return sorted(starving, key=lambda row: row["starves_in_seconds"])
+
     def page(self, page_size="100", page_token="", **query):
         rows, size, first = self.chosen(**query), int(page_size), int(page_token or 0)
         return {
@@ -105,6 +114,14 @@ class World:
             "message": message,
             "correlation_id": f"c-{n}" if bad else None,
         }
+
+
+class Still(World):
+    """One in which nothing changes, so that its lists are made once."""
+
+    chosen = functools.cache(World.chosen)
+    counted = functools.cache(World.counted)
+    starving = functools.cache(World.starving)
 
 
 def worst(row):

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.parse
 
-from made_up import AUTHORITIES, World, text
+from made_up import AUTHORITIES, Still, text
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "crates" / "jeton-console" / "page"
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -41,9 +41,7 @@ class Mock:
         self.server.server_close()
 
     def overview(self):
-        rows = self.world.rows
-        starving = sorted((r for r in rows if r["starves_in_seconds"] is not None), key=lambda r: r["starves_in_seconds"])
-        states = {state: sum(r["state"] == state for r in rows) for state in ("active", "disabled", "provisioning", "failed")}
+        rows, starving = self.world.rows, self.world.starving()
         authority = {"requests_per_second": 100.0, "in_flight": 3, "held_identities": 0, "retry_after_seconds": None, "failing_refreshes": 0}
         return {
             "healthy": not starving,
@@ -51,7 +49,7 @@ class Mock:
             "node": "node-1",
             "uptime_seconds": 86400.0 + time.monotonic() % 1000,
             "problems": [self.problem(row) for row in starving[:100]],
-            "identities": states,
+            "identities": self.world.counted("state"),
             "tokens": {"fresh": 140_112, "stale": 20, "expired": 0, "empty": 3},
             "rates": rates(time.time()) | {"fresh_ratio": 0.9998, "authority_calls_per_second": 31.0},
             "authorities": [authority | {"name": name, "starves_in_seconds": None} for name in AUTHORITIES],
@@ -66,8 +64,8 @@ class Mock:
 
     def authorities(self):
         more = {"profile": "entra", "issuer_or_endpoint": "https://login.example/tenant/oauth2/v2.0/token", "registrar": "graph", "last_error": None}
-        counted = lambda name: sum(row["authority"] == name for row in self.world.rows)
-        return {"authorities": [each | more | {"identities": counted(each["name"])} for each in self.overview()["authorities"]]}
+        there = self.world.counted("authority")
+        return {"authorities": [each | more | {"identities": there[each["name"]]} for each in self.overview()["authorities"]]}
 
     def act(self, row, verb):
         self.posted.append((row["name"], verb))
@@ -187,7 +185,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    served = Mock(World(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000), port=8765)
+    served = Mock(Still(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000), port=8765)
     names = [row["name"] for row in served.world.rows[:50]]
     served.events += [("event", served.world.event(n, names[n % 50], kind)) for n, kind in enumerate(["refreshed", "rotated", "refresh_failed"] * 20)]
     print(served.url, flush=True)

@@ -28,7 +28,7 @@ const ACTIONS = {
     danger: true,
     asks: ({ consumers, tokens }) => [
       `It gets no more tokens, and ${plural(tokens ?? 0, "token", "tokens")} in memory will not be served any more.`,
-      `${plural(consumers ?? 0, "consumer is", "consumers are")} refused until it is enabled again.`,
+      `${consumers ? plural(consumers, "consumer is", "consumers are") : "Whoever uses it is"} refused until it is enabled again.`,
     ],
   },
   enable: {
@@ -42,6 +42,7 @@ const PERMISSION = { refresh: "refresh", rotate: "rotate", disable: "disable", e
 
 /** The buttons for those who may. `after` runs when something was done. */
 export function buttons(identity, may, after) {
+  if (identity.may_change === false) return [];
   const there = Object.entries(ACTIONS).filter(([verb, action]) => may[PERMISSION[verb]] && action.may(identity));
   return there.map(([verb, action]) => {
     const press = () => (action.asks ? ask(identity, verb, action, after) : act(identity, verb, action).then(after, failed));

@@ -2,7 +2,8 @@
 
 import { post } from "./api.js";
 import { el, show } from "./dom.js";
-import { failure, remedy, section } from "./parts.js";
+import { relative } from "./format.js";
+import { facts, failure, remedy, section } from "./parts.js";
 
 export const title = "Explain";
 
@@ -56,10 +57,17 @@ function form(name, button, members, ask) {
   return { node, say };
 }
 
-function drawn({ allowed, because = [], missing = [], command }) {
+function drawn({ allowed, because = [], missing = [], command, ...asked }) {
   return section(
     "Answer",
     el("p.verdict", el(`span.pill.${allowed ? "good" : "bad"}`, allowed ? "allowed" : "denied")),
+    facts(
+      ["Principal", asked.principal],
+      ["Identity", asked.identity],
+      ["Target", asked.target],
+      ["Called", asked.method],
+      ["Denied", relative(asked.denied_time)],
+    ),
     because.length > 0 && el("ul", because.map((text) => el("li", text))),
     missing.length > 0 && [el("h3", "What is missing"), el("ul", missing.map((text) => el("li", text)))],
     command && [el("h3", "What would allow it"), remedy(command)],

@@ -41,14 +41,16 @@ export function open(place, { id, me, signal, named }) {
 }
 
 function drawn(identity) {
-  return [
-    identity.operation && operation(identity.operation),
-    section("About", about(identity)),
-    section("Credentials", credentials(identity.credentials)),
-    section("Tokens in memory", tokens(identity.tokens_in_memory)),
-    section("Role assignments", assignments(identity)),
+  return el("div.sides", [
+    el("div.stack", [
+      identity.operation && operation(identity.operation),
+      section("About", about(identity)),
+      section("Credentials", credentials(identity.credentials)),
+      section("Tokens in memory", tokens(identity.tokens_in_memory)),
+      section("Role assignments", assignments(identity)),
+    ]),
     section("Timeline", timeline(identity.timeline)),
-  ];
+  ]);
 }
 
 function about(identity) {
@@ -106,19 +108,18 @@ function tokens(all) {
     ["Ends", ({ expires_at: time }) => relative(time)],
     ["Refresh", ({ refresh_at: time }) => relative(time)],
     ["Last use", ({ last_used: time }) => relative(time)],
-  ], ({ target }) => target);
+  ], ({ target }, at) => `${target} ${at}`);
 }
 
 function assignments({ name, role_assignments: all }) {
   if (all === null || all === undefined) return empty("Your roles do not let you see role assignments.");
   if (!all.length) return [empty("Nobody may use it. To allow somebody:"), remedy(`jeton access assign --member MEMBER --identity ${name} --target TARGET`)];
   return table("Role assignments", all, [
-    ["Member", ({ member }) => member, "wide"],
+    ["Member", (each) => [el("span", each.member), el("a.fine", { href: explained(name, each), "aria-label": `Explain ${each.member}` }, "explain")], "wide"],
     ["Role", ({ role }) => role],
     ["On", ({ scope }) => scope],
     ["Targets", ({ targets }) => (targets?.length ? targets.map((target) => el("span", target)) : "–")],
-    ["Until", ({ expire_time: time }) => (time ? relative(time) : "it is removed")],
-    ["", (each) => el("a", { href: explained(name, each), "aria-label": `Explain ${each.member}` }, "Explain")],
+    ["Ends", ({ expire_time: time }) => (time ? relative(time) : "never")],
   ], ({ name: assignment }) => assignment);
 }
 

@@ -13,9 +13,9 @@ import { table } from "./table.js";
 export const title = "Overview";
 
 const CHARTS = [
-  ["Look-ups", "a second", [["lookups_per_second", "look-ups"], ["misses_per_second", "misses"]]],
+  ["Look-ups", "a second", [["lookups_per_second", "look-ups"]]],
+  ["Misses and denials", "a second", [["misses_per_second", "misses"], ["denied_per_second", "denied"]]],
   ["Refreshes", "a second", [["refreshes_per_second", "refreshes"], ["failed_refreshes_per_second", "failed"]]],
-  ["Denied", "a second", [["denied_per_second", "denied"]]],
   ["Callers", "now", [["connections", "connections"], ["waiting_callers", "waiting"]]],
 ];
 
@@ -47,6 +47,7 @@ function draw(top, below, now) {
 }
 
 function figures({ rates, uptime_seconds: up }) {
+  if (!rates) return empty("How much there is to do is counted from a few seconds after the start on, and shown to those who may see everything.");
   const shown = [
     ["look-ups/s", figure(rates.lookups_per_second)],
     ["fresh", percent(rates.fresh_ratio)],
@@ -97,7 +98,7 @@ function certificates(all) {
   return table("Certificates that end first", all, [
     ["Identity", ({ identity }) => identityLink(identity)],
     ["Ends", ({ expire_time: time }) => relative(time)],
-    ["Next", ({ rotating }) => (rotating ? "another one is on its way" : "rotated ahead of its end")],
+    ["Rotation", ({ rotating }) => (rotating ? "under way" : "ahead of its end")],
   ], ({ identity }) => identity);
 }
 

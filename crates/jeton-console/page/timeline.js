@@ -7,7 +7,7 @@ import { subjectLink } from "./parts.js";
 /** One event. Where the page is about its identity already, that is not said again. */
 export function eventLine({ id, time, kind, severity, identity, authority, message, correlation_id: correlation }, { alone = false } = {}) {
   const about = alone ? null : [identity, authority].filter(Boolean).map((name) => [subjectLink(name), " "]);
-  return el(`li.event.${severity}`, { key: id }, [
+  return el(`li.event.${severity}`, { key: `${id} ${time} ${kind}` }, [
     el("div.when", relative(time), el("span.clock", clock(time))),
     el("div.what", [
       el("p.subject", el(`span.pill.${severity}`, kind.replaceAll("_", " ")), " ", about),
