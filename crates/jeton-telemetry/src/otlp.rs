@@ -6,6 +6,12 @@ mod environment;
 mod export;
 mod push;
 mod transport;
+mod values;
 
 pub use environment::{Environment, Exports, Otlp, Protocol};
-pub(crate) use {export::Counts, push::push};
+pub(crate) use {
+    batch::{Batches, Queue, queue},
+    export::Counts,
+    push::push,
+    values::{any, keyed, nanos, scope},
+};
