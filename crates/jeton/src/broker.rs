@@ -33,6 +33,7 @@ use jeton_server::{
     managed_identity,
 };
 use jeton_store::{SealingKeys, Store};
+use jeton_telemetry::Logs;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::{
@@ -45,6 +46,7 @@ use crate::{
     config::{Settings, path_or},
     data_dir::DataDir,
     issuers::bearer_tokens,
+    log::Exporting,
     managed_identity::Opening,
     metrics::Told,
     sealing::Rotation,
@@ -137,6 +139,7 @@ impl Running {
         settings: &Settings,
         data_dir: &DataDir,
         sealing: impl Into<SealingKeys>,
+        exporting: Exporting,
     ) -> anyhow::Result<Self> {
         raise_descriptor_limit();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -146,6 +149,9 @@ impl Running {
         let configured = sealing.key.id().to_owned();
         let (store, trail, audit) = stores(settings, data_dir, sealing, &clock).await?;
         let stored = Arc::new(store.clone());
+        if let Some(exported) = exporting.logs.as_ref().map(Logs::audit) {
+            trail.follow(Box::new(move |seq, at, event| exported.put(seq, at, event)));
+        }
         let (log, trail): (_, Arc<dyn AuditTrail>) = (trail.clone(), Arc::new(trail));
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
             .context("the signing threads do not start")?;
@@ -240,7 +246,7 @@ impl Running {
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
-        let told = Told::start(&settings.telemetry, &broker, &keys, authorities, log);
+        let told = Told::start(&settings.telemetry, exporting, &broker, &keys, authorities, log);
         // Beside everything else: it is no reason to serve later. What fails raises an alarm.
         let mut rotating = JoinSet::new();
         rotating.spawn(async move { rotation.as_configured().await });

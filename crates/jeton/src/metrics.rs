@@ -22,6 +22,7 @@ use jeton_telemetry::{
 };
 use tonic::service::Routes;
 
+use crate::log::Exporting;
 use observe::Observed;
 
 /// For whoever reads when everything else has stopped: a scrape that is under way.
@@ -62,6 +63,7 @@ impl Told {
     /// Pushes from now on, where a collector is named.
     pub(crate) fn start(
         settings: &TelemetrySettings,
+        Exporting { exports, logs }: Exporting,
         broker: &Broker,
         keys: &Keys,
         authorities: AuthorityClient,
@@ -78,15 +80,13 @@ impl Told {
             settings: settings.clone(),
         };
         let environment = Environment::of_process();
-        let exports = environment.exports(&settings.otlp);
-        exports.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let observer = Arc::new(move |to: &mut Snapshot| observed.read(to));
         let gathered = Gathered::new(observer, &exports, broker.started);
         let instance = Uid::new(broker.clock.now().wall, rand::random()).to_string();
         let resource =
             Resource::new("jeton", env!("CARGO_PKG_VERSION"), &instance, &[("host.name", &broker.node)]);
         let resource = resource.under(&environment);
-        let telemetry = Telemetry::start(&exports, resource.clone(), gathered.clone());
+        let telemetry = Telemetry::start(&exports, logs, resource.clone(), gathered.clone());
         Self { calls, drain: Drain::default(), doors, gathered, resource, telemetry }
     }
 
