@@ -31,9 +31,9 @@ use super::{
     incoming::{Incoming, Read, Reading},
     meter::Meter,
     outgoing,
-    seldom::Seldom,
     standing::Standing,
 };
+use crate::{correlation, seldom::Seldom};
 
 /// A shorter way for one call, where the answer is in memory.
 pub trait Shortcut: Send + Sync + 'static {
@@ -204,10 +204,16 @@ enum Outcome {
 impl Exchange {
     /// Everything that takes more than one poll.
     async fn run(mut self, request: Request<Reading>, mut respond: SendResponse<Bytes>) {
+        let known = match &self.asker {
+            Asker::Known(caller) => Some(&caller.principal),
+            Asker::Unverified | Asker::Nobody(_) => None,
+        };
+        let now = self.shared.common.clock.now().wall;
+        let outcome = correlation::request(now, known, self.outcome(request));
         let outcome = tokio::select! {
             biased;
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-            outcome = self.outcome(request) => outcome,
+            outcome = outcome => outcome,
         };
         self.answered = !matches!(outcome, Outcome::Gone);
         let sent = match outcome {
@@ -230,7 +236,10 @@ impl Exchange {
             Asker::Known(caller) => Arc::clone(caller),
             Asker::Nobody(why) => return told(common.unauthenticated(shared, *why, None)),
             Asker::Unverified => match timeout_at(end, shared.verified(&request)).await {
-                Ok(Ok(caller)) => caller,
+                Ok(Ok(caller)) => {
+                    correlation::is_from(&caller.principal);
+                    caller
+                }
                 Ok(Err(response)) => return told(response),
                 Err(_) => return told(common.late()),
             },
@@ -288,12 +297,12 @@ async fn unary(shared: &Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let Some(finishing) = &shared.common.finishing else { return routed(&shared.common, request).await };
     let Ok(place) = Arc::clone(finishing).acquire_owned().await else { return deadline::exceeded() };
     let own = Arc::clone(&shared.common);
-    let task = shared.common.drain.track(async move {
+    let task = shared.common.drain.track(correlation::carried(async move {
         let _place = place;
         routed(&own, request).await
-    });
+    }));
     task.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a request died");
+        tracing::error!(%error, "a request died: report it with this line");
         tonic::Status::internal("the request failed inside the broker; its log says more").into_http()
     })
 }
