@@ -147,6 +147,7 @@ impl Shared {
         let (tell, mut told) = mpsc::unbounded_channel();
         let (shared, all) = (Arc::clone(self), taken.clone());
         // Not the caller's: it goes on when the answer does not wait any longer.
+        let under = jeton_trace::current();
         self.flights.spawn(async move {
             let room = Arc::new(Semaphore::new(MAX_CONCURRENT));
             for (place, taken) in all.into_iter().enumerate() {
@@ -157,8 +158,9 @@ impl Shared {
                 let Ok(room) = Arc::clone(&room).acquire_owned().await else { return };
                 let (shared, tell) = (Arc::clone(&shared), tell.clone());
                 let tracked = shared.flights.clone();
+                let under = under.clone();
                 tracked.spawn(async move {
-                    if shared.revoke_one(&taken.slot, call).await.is_ok() {
+                    if under.within(shared.revoke_one(&taken.slot, call)).await.is_ok() {
                         // Nobody listens any more when it took too long.
                         let _ = tell.send(place);
                     }

@@ -20,6 +20,7 @@ mod places;
 mod process;
 mod request;
 mod settings;
+mod spans;
 mod standing;
 mod tls;
 mod turn;

@@ -19,6 +19,7 @@ mod resource;
 mod settings;
 mod signal;
 mod telemetry;
+mod traces;
 
 pub use docs::reference;
 pub use gathered::{Gathered, Observer};
@@ -33,3 +34,4 @@ pub use resource::Resource;
 pub use settings::{OtlpSettings, TelemetrySettings};
 pub use signal::Signal;
 pub use telemetry::Telemetry;
+pub use traces::{Traces, TracesSettings, traces};

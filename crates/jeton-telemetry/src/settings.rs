@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use jeton_core::{IdentityName, Problem};
 use serde::{Deserialize, Serialize};
 
-use crate::{Protocol, Signal};
+use crate::{Protocol, Signal, TracesSettings};
 
 /// What is told, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub struct TelemetrySettings {
     pub worst_identities: usize,
     /// The collector to which signals are exported.
     pub otlp: OtlpSettings,
+    /// Which traces are recorded.
+    pub traces: TracesSettings,
 }
 
 /// `[telemetry.otlp]`; what is empty is as OpenTelemetry's variables say.
@@ -47,6 +49,7 @@ impl Default for TelemetrySettings {
             named_identities: vec![],
             worst_identities: 10,
             otlp: OtlpSettings::default(),
+            traces: TracesSettings::default(),
         }
     }
 }
@@ -74,6 +77,7 @@ impl TelemetrySettings {
             problems.push(Problem::new("worst_identities", text));
         }
         problems.extend(self.otlp.validate().into_iter().map(|problem| problem.within("otlp")));
+        problems.extend(self.traces.validate().into_iter().map(|problem| problem.within("traces")));
         problems
     }
 
@@ -122,10 +126,18 @@ mod tests {
                 protocol: "udp".into(),
                 ..OtlpSettings::default()
             },
+            traces: TracesSettings { sampler: "jaeger_remote".into(), sampler_arg: "2".into() },
         };
         let keys: Vec<_> = wrong.validate().into_iter().map(|problem| problem.key).collect();
-        let all =
-            ["metrics_listen", "named_identities", "worst_identities", "otlp.endpoint", "otlp.protocol"];
+        let all = [
+            "metrics_listen",
+            "named_identities",
+            "worst_identities",
+            "otlp.endpoint",
+            "otlp.protocol",
+            "traces.sampler",
+            "traces.sampler_arg",
+        ];
         assert_eq!(keys, all);
     }
 }

@@ -70,7 +70,7 @@ fn exporting(url: &str, more: &[(&str, &str)]) -> (Lines, Audit, Telemetry) {
     let logs = logs.unwrap();
     let (audit, resource) = (logs.audit(), Resource::new("jeton", "1", "one", &[]));
     let gathered = Gathered::new(Arc::new(|_| {}), &exports, Instant::now());
-    (lines, audit, Telemetry::start(&exports, Some(logs), resource, gathered))
+    (lines, audit, Telemetry::start(&exports, (None, Some(logs)), resource, gathered))
 }
 
 /// Everything that came, by the name of its scope.

@@ -48,7 +48,7 @@ use crate::{
     issuers::bearer_tokens,
     log::Exporting,
     managed_identity::Opening,
-    metrics::Told,
+    metrics::{Telling, Told},
     sealing::Rotation,
 };
 
@@ -143,14 +143,16 @@ impl Running {
     ) -> anyhow::Result<Self> {
         raise_descriptor_limit();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let audited = exporting.logs.as_ref().map(Logs::audit);
+        let telling = Telling::of(&settings.telemetry, exporting);
         let (tokens, issuers) = bearer_tokens(&settings.access, Arc::clone(&clock))?;
         let directory = SharedDirectory::default();
         let sealing = sealing.into();
         let configured = sealing.key.id().to_owned();
         let (store, trail, audit) = stores(settings, data_dir, sealing, &clock).await?;
         let stored = Arc::new(store.clone());
-        if let Some(exported) = exporting.logs.as_ref().map(Logs::audit) {
-            trail.follow(Box::new(move |seq, at, event| exported.put(seq, at, event)));
+        if let Some(audited) = audited {
+            trail.follow(Box::new(move |seq, at, event| audited.put(seq, at, event)));
         }
         let (log, trail): (_, Arc<dyn AuditTrail>) = (trail.clone(), Arc::new(trail));
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
@@ -171,6 +173,7 @@ impl Running {
             directory: directory.clone(),
             trail: Arc::clone(&trail),
             seed: rand::random(),
+            tracer: telling.tracer.clone(),
             on_event: Arc::new(move |event| {
                 // Nobody listens any more when the process ends.
                 let _ = tell.send(event);
@@ -206,6 +209,7 @@ impl Running {
             directory,
             encoder: Arc::new(grpc::encode_token),
             seed: rand::random(),
+            tracer: telling.tracer.clone(),
         };
         let (engine, engine_tasks) = Engine::start(settings.engine.clone(), ports).await?;
         let alarms = Alarms::default();
@@ -246,7 +250,7 @@ impl Running {
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
-        let told = Told::start(&settings.telemetry, exporting, &broker, &keys, authorities, log);
+        let told = Told::start(telling, &settings.telemetry, &broker, &keys, authorities, log);
         // Beside everything else: it is no reason to serve later. What fails raises an alarm.
         let mut rotating = JoinSet::new();
         rotating.spawn(async move { rotation.as_configured().await });

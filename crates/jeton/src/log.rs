@@ -59,7 +59,7 @@ impl LogSettings {
             Format::Text => false,
             Format::Json => true,
         };
-        let (lines, logs) = jeton_telemetry::logs(&exports, || None);
+        let (lines, logs) = jeton_telemetry::logs(&exports, trace_ids);
         // A line that cannot be written is lost; to complain about it on the same full disk would end the process.
         let text = || fmt::layer().with_writer(std::io::stderr).log_internal_errors(false).with_target(false);
         let lines = if json { Some(lines.to_stderr()) } else { logs.is_some().then_some(lines) };
@@ -78,6 +78,11 @@ impl LogSettings {
 /// Where a broker exports its signals.
 pub(crate) fn exports(settings: &Settings) -> Exports {
     Environment::of_process().exports(&settings.telemetry.otlp)
+}
+
+/// Of the span under which the present task works.
+fn trace_ids() -> Option<(u128, u64)> {
+    jeton_trace::current().context().map(|context| (context.trace_id, context.span_id))
 }
 
 /// Where signals are exported, for whoever owns the exports.

@@ -91,6 +91,7 @@ async fn audit(State(auditor): State<Auditor>, request: Request, next: Next) -> 
     let id = correlation::id();
     let mut event = auditor.event(caller.as_deref(), parts.uri.path(), &body);
     event.correlation_id = Some(id.as_str().into());
+    jeton_trace::current().text("jeton.correlation_id", &id);
     if let Err(error) = auditor.trail.record(event.clone()).await {
         return refusal(error.into());
     }

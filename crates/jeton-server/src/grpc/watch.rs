@@ -74,7 +74,7 @@ pub(super) fn start(
     let (watched, events, words) = (HashMap::new(), StreamMap::new(), VecDeque::new());
     let watcher = Watcher { broker, caller, answers, watched, events, words, last: false };
     // What a watch is refused later on has an id of its own.
-    tokio::spawn(watcher.run(requests).in_current_span());
+    tokio::spawn(jeton_trace::current().within(watcher.run(requests).in_current_span()));
     Box::pin(ReceiverStream::new(receiver))
 }
 

@@ -67,6 +67,7 @@ async fn answer_to(State(served): State<Arc<Served>>, request: Request<axum::bod
         if refusal.correlation_id.is_empty() {
             refusal.correlation_id = correlation::id();
         }
+        jeton_trace::current().text("jeton.correlation_id", &refusal.correlation_id);
         served.tell(&head, &refusal);
         refusal.into_response(flavour)
     });
