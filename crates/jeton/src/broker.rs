@@ -481,7 +481,7 @@ async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, ke
                 }
                 keep_all_warm(&broker);
             }
-            _ => tracing::error!(?event, "a lifecycle event that nobody acts on"),
+            _ => tracing::error!(?event, "a lifecycle event that nobody acts on: report it with this line"),
         }
     }
 }
@@ -528,7 +528,7 @@ fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
     {
-        tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is");
+        tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is: each connection takes one, so raise it for the process");
     }
 }
 
