@@ -93,7 +93,8 @@ impl Shared {
             Ok(intended) => intended,
             Err(error) => {
                 self.ended(step, StepEnd::AuditUnavailable, began.elapsed());
-                tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step waits for the audit log");
+                // That the log cannot be written is said once, by the log.
+                tracing::debug!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step waits for the audit log");
                 return tokio::time::sleep(STORE_RETRY).await;
             }
         };
@@ -113,7 +114,7 @@ impl Shared {
                 self.ended(step, failed.map_or(StepEnd::Done, StepEnd::Failed), took);
                 return self.conclude(intended, made, failed);
             };
-            tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down");
+            tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down, and is taken again: see to the disk of the data directory if it goes on");
             tokio::time::sleep(STORE_RETRY).await;
             // What the authority handed out cannot be had again, so it is kept in hand. Any other step is taken again.
             let full = matches!(error, LifecycleError::Store(StoreError::Unavailable(_)));
@@ -370,7 +371,7 @@ impl Shared {
         let delay = if permanent { PERMANENT_RETRY } else { self.backoff(operation.attempts) };
         operation.next_try_at = now + delay.max(retry_after.unwrap_or_default());
         tracing::warn!(identity = %identity.name, step = step.as_str(), attempts = operation.attempts, permanent, error = %message,
-            "a lifecycle step failed");
+            "a lifecycle step failed: `jeton identity get` and `jeton status` show the operation; what is not permanent is tried again");
         let kind = operation.kind;
         let mut writes = vec![];
         // Nothing was done in this try. A first registration may have been done in part, whatever came back.
@@ -409,7 +410,7 @@ pub(crate) fn is_dynamic(authority: &Authority) -> bool {
 fn or_lost(outcome: Result<Outcome, RegistryError>) -> Result<Outcome, Failure> {
     match outcome {
         Err(error) if error.class == RegistryErrorClass::Unmanageable => {
-            tracing::warn!(%error, "a client cannot be managed any more");
+            tracing::warn!(%error, "a client cannot be managed any more: `jeton status` names it");
             Ok(Outcome::Lost)
         }
         outcome => outcome.map_err(Failure::Outside),

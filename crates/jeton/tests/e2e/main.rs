@@ -15,6 +15,7 @@ mod faults;
 mod flights;
 mod kills;
 mod limits;
+mod logs;
 mod managed_identity;
 mod metrics;
 mod ports;
