@@ -21,6 +21,7 @@ pub(crate) fn id() -> String {
 pub(crate) async fn request<F: Future>(now: Wall, caller: Option<&Principal>, work: F) -> F::Output {
     let id = new(now);
     let span = tracing::error_span!("request", correlation_id = id, principal = Empty);
+    jeton_trace::current().text("jeton.correlation_id", &id);
     if let Some(caller) = caller {
         span.record("principal", tracing::field::display(caller));
     }
