@@ -10,12 +10,10 @@ use jeton_core::{
     Authority, Credential, CredentialKind, CredentialState, Identity, IdentityKind, IdentityState, Operation,
     OperationKind, Step, Uid, profile::RegistrationStyle,
 };
-use jeton_trace::Span;
 
 use crate::{
     KeyRequest, LifecycleError, LifecycleEvent, Orphan, Registered, RegistryError, RegistryErrorClass,
     SecretId, SecretKind, StoreError, Write,
-    audited::kind,
     counts::StepEnd,
     record::{abandon_pending, drop_overlap},
     registry::{Shared, locked},
@@ -75,18 +73,6 @@ impl Shared {
         span.within(self.take(&authority, &identity, &operation, step)).await;
     }
 
-    /// Of a step: in a trace of its own, as whoever asked for it does not wait.
-    fn span(&self, authority: &Authority, identity: &Identity, operation: &Operation, step: Step) -> Span {
-        let cause = locked(&self.causes).of(identity).cloned();
-        let (kind, step) = (kind(operation.kind), step.as_str());
-        let span = self.ports.tracer.following(cause.as_ref(), || format!("{kind}/{step}").into());
-        span.text("jeton.identity", &identity.name);
-        span.text("jeton.authority", &authority.name);
-        span.text("jeton.operation", kind);
-        span.text("jeton.lifecycle.step", step);
-        span
-    }
-
     async fn take(&self, authority: &Authority, identity: &Identity, operation: &Operation, step: Step) {
         let began = Instant::now();
         let intended = match self.intend(authority, identity, operation, step).await {
@@ -122,15 +108,6 @@ impl Shared {
                 self.ended(step, StepEnd::NotWrittenDown, took);
                 return self.conclude(intended, made, Some("not_written_down"));
             }
-        }
-    }
-
-    fn ended(&self, step: Step, how: StepEnd, took: Duration) {
-        self.counts.ended(step, how, took);
-        let span = jeton_trace::current();
-        span.text("jeton.lifecycle.outcome", how.as_str());
-        if !matches!(how, StepEnd::Done) {
-            span.fail(how.as_str());
         }
     }
 

@@ -28,6 +28,7 @@ pub(crate) fn request<F: Future>(
 ) -> Instrumented<TaskLocalFuture<String, F>> {
     let id = new(now);
     let span = tracing::error_span!("request", correlation_id = id, principal = Empty);
+    jeton_trace::current().text("jeton.correlation_id", &id);
     if let Some(caller) = caller {
         span.record("principal", tracing::field::display(caller));
     }

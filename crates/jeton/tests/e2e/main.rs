@@ -32,6 +32,7 @@ mod stores;
 mod supervised;
 mod support;
 mod tls;
+mod traces;
 mod warm;
 mod wrong_input;
 mod wrong_use;
