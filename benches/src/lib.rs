@@ -141,6 +141,7 @@ impl World {
             directory,
             encoder: Arc::new(encode_token),
             seed: 1,
+            tracer: Default::default(),
         };
         let (engine, tasks) = Engine::start(settings, ports).await.expect("the engine starts");
         assert_eq!(engine.stats().slots, size.slots, "every slot is taken over");

@@ -168,6 +168,9 @@ impl Inner {
         let (Some(client_id), Some(credential)) = (&identity.client_id, identity.current()) else {
             return Err(denied());
         };
+        let span = jeton_trace::current();
+        span.text("jeton.identity", &identity.name);
+        span.text("jeton.authority", &authority.name);
         let client = Client { owner: identity.uid, client_id, credential };
         let granted = self.grant(authority, client, &key.target, key.claims.as_ref()).await;
         match granted {

@@ -19,6 +19,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use jeton_trace::Span;
 use rustix::fs::OFlags;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -221,11 +222,16 @@ impl Http {
         headers: &[(&'static str, String)],
         body: Bytes,
     ) -> Result<Answer, HttpError> {
-        let host = url::Url::parse(url).map(|u| host_and_port(&u)).unwrap_or_default();
+        let parsed = url::Url::parse(url).ok();
+        let host = parsed.as_ref().map(host_and_port).unwrap_or_default();
         if !(url.starts_with("https://") || self.bounds.plain_loopback && is_plain_loopback(url)) {
             return Err(HttpError::Invalid(format!(
                 "{url:?} is not an https URL; other machines are spoken to over TLS alone"
             )));
+        }
+        let span = jeton_trace::current().call(&method);
+        if let Some(url) = parsed.filter(|_| span.is_recording()) {
+            describe(&span, &method, url);
         }
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
@@ -235,13 +241,24 @@ impl Http {
         let request = request
             .body(Full::new(body))
             .map_err(|_| HttpError::Invalid(format!("the request to {host} has a malformed header")))?;
-        match tokio::time::timeout(self.bounds.call, self.exchange(request, &host)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(HttpError::Interrupted {
+        let answer = tokio::time::timeout(self.bounds.call, self.exchange(request, &host)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(HttpError::Interrupted {
                 host,
                 cause: format!("no answer within {} s", self.bounds.call.as_secs()),
-            }),
+            })
+        });
+        match &answer {
+            Ok(answer) => {
+                span.number("http.response.status_code", answer.status);
+                if answer.status >= 400 {
+                    span.fail(answer.status);
+                }
+            }
+            Err(HttpError::Unreachable { .. }) => span.fail("unreachable"),
+            Err(_) => span.fail("interrupted"),
         }
+        answer
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, host: &str) -> Result<Answer, HttpError> {
@@ -278,6 +295,18 @@ impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+}
+
+/// Tells of a call what anybody may know: of its URL neither a password nor a parameter.
+fn describe(span: &Span, method: &Method, mut url: url::Url) {
+    span.text("http.request.method", method);
+    span.text("server.address", url.host_str().unwrap_or_default());
+    span.number("server.port", url.port_or_known_default().unwrap_or_default());
+    // They fail where there is nothing to take out.
+    let _ = (url.set_username(""), url.set_password(None));
+    url.set_query(None);
+    url.set_fragment(None);
+    span.text("url.full", url);
 }
 
 /// A header with a bearer token, or none.

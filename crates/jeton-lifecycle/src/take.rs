@@ -10,10 +10,12 @@ use jeton_core::{
     Authority, Credential, CredentialKind, CredentialState, Identity, IdentityKind, IdentityState, Operation,
     OperationKind, Step, Uid, profile::RegistrationStyle,
 };
+use jeton_trace::Span;
 
 use crate::{
     KeyRequest, LifecycleError, LifecycleEvent, Orphan, Registered, RegistryError, RegistryErrorClass,
     SecretId, SecretKind, StoreError, Write,
+    audited::kind,
     counts::StepEnd,
     record::{abandon_pending, drop_overlap},
     registry::{Shared, locked},
@@ -69,26 +71,46 @@ impl Shared {
         let Some(operation) = identity.operation.clone() else { return };
         let Some(step) = operation.step() else { return };
         let Some(authority) = directory.authority(identity.authority).cloned() else { return };
+        let span = self.span(&authority, &identity, &operation, step);
+        span.within(self.take(&authority, &identity, &operation, step)).await;
+    }
+
+    /// Of a step: in a trace of its own, as whoever asked for it does not wait.
+    fn span(&self, authority: &Authority, identity: &Identity, operation: &Operation, step: Step) -> Span {
+        let cause = locked(&self.causes).of(identity).cloned();
+        let (kind, step) = (kind(operation.kind), step.as_str());
+        let span = self.ports.tracer.following(cause.as_ref(), || format!("{kind}/{step}").into());
+        span.text("jeton.identity", &identity.name);
+        span.text("jeton.authority", &authority.name);
+        span.text("jeton.operation", kind);
+        span.text("jeton.lifecycle.step", step);
+        span
+    }
+
+    async fn take(&self, authority: &Authority, identity: &Identity, operation: &Operation, step: Step) {
         let began = Instant::now();
-        let intended = match self.intend(&authority, &identity, &operation, step).await {
+        let intended = match self.intend(authority, identity, operation, step).await {
             Ok(intended) => intended,
             Err(error) => {
-                self.counts.ended(step, StepEnd::AuditUnavailable, began.elapsed());
+                self.ended(step, StepEnd::AuditUnavailable, began.elapsed());
                 tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step waits for the audit log");
                 return tokio::time::sleep(STORE_RETRY).await;
             }
         };
-        let outcome = self.outside(&authority, &identity, &operation, step).await;
+        if let Some(id) = intended.as_ref().and_then(|event| event.correlation_id.as_deref()) {
+            jeton_trace::current().text("jeton.correlation_id", id);
+        }
+        let outcome = self.outside(authority, identity, operation, step).await;
         let took = began.elapsed();
         let made = match &outcome {
             Ok(Outcome::Key(credential, _)) => Some(credential.uid),
             _ => None,
         };
         loop {
-            let written = self.write_outcome(&identity, &operation, step, outcome.clone()).await;
+            let written = self.write_outcome(identity, operation, step, outcome.clone()).await;
             let Err(error) = written else {
                 let failed = outcome.as_ref().err().map(Failure::class);
-                self.counts.ended(step, failed.map_or(StepEnd::Done, StepEnd::Failed), took);
+                self.ended(step, failed.map_or(StepEnd::Done, StepEnd::Failed), took);
                 return self.conclude(intended, made, failed);
             };
             tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down");
@@ -96,9 +118,18 @@ impl Shared {
             // What the authority handed out cannot be had again, so it is kept in hand. Any other step is taken again.
             let full = matches!(error, LifecycleError::Store(StoreError::Unavailable(_)));
             if !full || !matches!(outcome, Ok(Outcome::Registered(..))) {
-                self.counts.ended(step, StepEnd::NotWrittenDown, took);
+                self.ended(step, StepEnd::NotWrittenDown, took);
                 return self.conclude(intended, made, Some("not_written_down"));
             }
+        }
+    }
+
+    fn ended(&self, step: Step, how: StepEnd, took: Duration) {
+        self.counts.ended(step, how, took);
+        let span = jeton_trace::current();
+        span.text("jeton.lifecycle.outcome", how.as_str());
+        if !matches!(how, StepEnd::Done) {
+            span.fail(how.as_str());
         }
     }
 

@@ -21,6 +21,7 @@ mod process;
 mod request;
 mod seldom;
 mod settings;
+mod spans;
 mod standing;
 mod tls;
 mod turn;

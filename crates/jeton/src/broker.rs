@@ -46,7 +46,7 @@ use crate::{
     data_dir::DataDir,
     issuers::bearer_tokens,
     managed_identity::Opening,
-    metrics::Told,
+    metrics::{Telling, Told},
     sealing::Rotation,
 };
 
@@ -140,6 +140,7 @@ impl Running {
     ) -> anyhow::Result<Self> {
         raise_descriptor_limit();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let telling = Telling::of(&settings.telemetry);
         let (tokens, issuers) = bearer_tokens(&settings.access, Arc::clone(&clock))?;
         let directory = SharedDirectory::default();
         let sealing = sealing.into();
@@ -165,6 +166,7 @@ impl Running {
             directory: directory.clone(),
             trail: Arc::clone(&trail),
             seed: rand::random(),
+            tracer: telling.tracer.clone(),
             on_event: Arc::new(move |event| {
                 // Nobody listens any more when the process ends.
                 let _ = tell.send(event);
@@ -200,6 +202,7 @@ impl Running {
             directory,
             encoder: Arc::new(grpc::encode_token),
             seed: rand::random(),
+            tracer: telling.tracer.clone(),
         };
         let (engine, engine_tasks) = Engine::start(settings.engine.clone(), ports).await?;
         let alarms = Alarms::default();
@@ -240,7 +243,7 @@ impl Running {
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
-        let told = Told::start(&settings.telemetry, &broker, &keys, authorities, log);
+        let told = Told::start(telling, &settings.telemetry, &broker, &keys, authorities, log);
         // Beside everything else: it is no reason to serve later. What fails raises an alarm.
         let mut rotating = JoinSet::new();
         rotating.spawn(async move { rotation.as_configured().await });

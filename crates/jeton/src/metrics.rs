@@ -18,8 +18,10 @@ use jeton_server::{
     grpc::{self, Broker},
 };
 use jeton_telemetry::{
-    Environment, Gathered, Readiness, Resource, Snapshot, Telemetry, TelemetrySettings, instrument,
+    Environment, Exports, Gathered, Readiness, Resource, Snapshot, Telemetry, TelemetrySettings, Traces,
+    instrument, traces,
 };
+use jeton_trace::Tracer;
 use tonic::service::Routes;
 
 use observe::Observed;
@@ -37,6 +39,15 @@ pub(crate) struct Told {
     gathered: Gathered,
     resource: Resource,
     telemetry: Telemetry,
+}
+
+/// What is known before there is anything to tell.
+pub(crate) struct Telling {
+    /// Records spans, where traces are exported.
+    pub(crate) tracer: Tracer,
+    environment: Environment,
+    exports: Exports,
+    traces: Option<Traces>,
 }
 
 /// The doors that are open, and how each is read.
@@ -58,16 +69,32 @@ impl Doors {
     }
 }
 
+impl Telling {
+    /// By the settings and OpenTelemetry's variables.
+    pub(crate) fn of(settings: &TelemetrySettings) -> Self {
+        let environment = Environment::of_process();
+        let mut exports = environment.exports(&settings.otlp);
+        let mut warnings = std::mem::take(&mut exports.warnings);
+        let (tracer, traces) =
+            traces(&exports, &environment, &settings.traces, &mut |text| warnings.push(text));
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Self { tracer, environment, exports, traces }
+    }
+}
+
 impl Told {
-    /// Pushes from now on, where a collector is named.
+    /// Exports from now on, where a collector is named.
     pub(crate) fn start(
+        telling: Telling,
         settings: &TelemetrySettings,
         broker: &Broker,
         keys: &Keys,
         authorities: AuthorityClient,
         log: Trail,
     ) -> Self {
-        let (calls, doors) = (Arc::new(Calls::new(grpc::method_names())), Doors::default());
+        let Telling { tracer, environment, exports, traces } = telling;
+        let calls = Calls::new(grpc::method_names()).traced(tracer);
+        let (calls, doors) = (Arc::new(calls), Doors::default());
         let observed = Observed {
             broker: broker.clone(),
             keys: keys.clone(),
@@ -77,14 +104,13 @@ impl Told {
             doors: doors.clone(),
             settings: settings.clone(),
         };
-        let gathered = Gathered::new(Arc::new(move |to: &mut Snapshot| observed.read(to)), broker.started);
-        let environment = Environment::of_process();
+        let observer = Arc::new(move |to: &mut Snapshot| observed.read(to));
+        let gathered = Gathered::new(observer, &exports, broker.started);
         let instance = Uid::new(broker.clock.now().wall, rand::random()).to_string();
         let resource =
             Resource::new("jeton", env!("CARGO_PKG_VERSION"), &instance, &[("host.name", &broker.node)]);
         let resource = resource.under(&environment);
-        let otlp = environment.otlp(&settings.otlp, &mut |warning| tracing::warn!("{warning}"));
-        let telemetry = Telemetry::start(otlp, resource.clone(), gathered.clone());
+        let telemetry = Telemetry::start(&exports, traces, resource.clone(), gathered.clone());
         Self { calls, drain: Drain::default(), doors, gathered, resource, telemetry }
     }
 

@@ -14,6 +14,7 @@ use jeton_lifecycle::{
     testing::{FakeKeyRing, FakeRegistry, MemoryIdentityStore, authority},
 };
 use jeton_testkit::{ManualClock, START};
+use jeton_trace::Tracer;
 
 pub(crate) const S: fn(u64) -> Duration = Duration::from_secs;
 pub(crate) const SEEDS: u64 = 20;
@@ -35,6 +36,11 @@ impl World {
     }
 
     pub(crate) async fn with(rotation: RotationSettings) -> Self {
+        Self::traced(rotation, Tracer::default()).await
+    }
+
+    /// With its steps recorded.
+    pub(crate) async fn traced(rotation: RotationSettings, tracer: Tracer) -> Self {
         let store = MemoryIdentityStore::default();
         for (id, n, can_look_up) in [("entra", 201, true), ("oidc", 202, false)] {
             let uid = Uid::new(START, [n; 10]);
@@ -44,7 +50,7 @@ impl World {
         let (clock, registry, events) =
             (ManualClock::default(), FakeRegistry::new(store.clone()), Arc::default());
         let trail = MemoryTrail::default();
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events, &trail).await;
+        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events, &trail, tracer).await;
         Self { clock, store, registry, events, trail, settings, lifecycle, tasks }
     }
 
@@ -53,7 +59,8 @@ impl World {
         let Self { clock, store, registry, events, trail, settings, lifecycle, tasks } = self;
         drop((lifecycle, tasks));
         store.heal();
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events, &trail).await;
+        let (lifecycle, tasks) =
+            start(&settings, &clock, &store, &registry, &events, &trail, Tracer::default()).await;
         Self { clock, store, registry, events, trail, settings, lifecycle, tasks }
     }
 
@@ -62,7 +69,8 @@ impl World {
         let Self { clock, store, registry, events, trail, settings, lifecycle, tasks } = self;
         drop(lifecycle);
         tasks.shutdown().await;
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events, &trail).await;
+        let (lifecycle, tasks) =
+            start(&settings, &clock, &store, &registry, &events, &trail, Tracer::default()).await;
         Self { clock, store, registry, events, trail, settings, lifecycle, tasks }
     }
 
@@ -132,6 +140,7 @@ async fn start(
     registry: &FakeRegistry,
     events: &Arc<Mutex<Vec<LifecycleEvent>>>,
     trail: &MemoryTrail,
+    tracer: Tracer,
 ) -> (Lifecycle, LifecycleTasks) {
     let told = Arc::clone(events);
     let ports = Ports {
@@ -142,6 +151,7 @@ async fn start(
         directory: SharedDirectory::default(),
         trail: Arc::new(trail.clone()),
         seed: jeton_core::Clock::now(clock).boot.as_millis(),
+        tracer,
         on_event: Arc::new(move |event| told.lock().unwrap().push(event)),
     };
     Lifecycle::start(settings.clone(), ports).await.unwrap()

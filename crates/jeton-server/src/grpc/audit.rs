@@ -91,6 +91,7 @@ async fn audit(State(auditor): State<Auditor>, request: Request, next: Next) -> 
     };
     let caller = parts.extensions.get::<Arc<Caller>>().cloned();
     let mut event = auditor.event(caller.as_deref(), parts.uri.path(), &body);
+    jeton_trace::current().text("jeton.correlation_id", event.correlation_id.as_deref().unwrap_or_default());
     if let Err(error) = auditor.trail.record(event.clone()).await {
         return refusal(error.into());
     }

@@ -355,6 +355,9 @@ impl Failure {
             );
             self.metadata.insert("correlation_id".into(), id);
         }
+        let span = jeton_trace::current();
+        span.text("jeton.error.reason", self.name());
+        span.text("jeton.correlation_id", &self.metadata["correlation_id"]);
         self
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn start(
     let (answers, receiver) = mpsc::channel(BUFFER);
     let (watched, events, words) = (HashMap::new(), StreamMap::new(), VecDeque::new());
     let watcher = Watcher { broker, caller, answers, watched, events, words, last: false };
-    tokio::spawn(watcher.run(requests));
+    tokio::spawn(jeton_trace::current().within(watcher.run(requests)));
     Box::pin(ReceiverStream::new(receiver))
 }
 

@@ -66,6 +66,7 @@ async fn answer_to(State(served): State<Arc<Served>>, request: Request<axum::bod
         if refusal.correlation_id.is_empty() {
             refusal.correlation_id = Uid::new(served.broker.clock.now().wall, rand::random()).to_string();
         }
+        jeton_trace::current().text("jeton.correlation_id", &refusal.correlation_id);
         served.tell(&head, &refusal);
         refusal.into_response(flavour)
     });
