@@ -29,7 +29,7 @@ Until *served for* is over, callers get their tokens. Do not restart a broker: i
 NOW = [
     number("Brokers up", """Brokers that Prometheus reaches, of those it knows. Fewer: look at the missing one's `/readyz` and log;
         a broker that is down serves nobody on its node, and callers live on what they keep.""",
-        "percentunit", low(1), Ask("avg(up{here})"), width=3),
+        "percentunit", low(1), Ask("avg(up{here})"), none="not scraped", width=3),
     number("First caller without a token in", """The least life left among tokens whose refresh fails: so long there is to mend it
         before somebody gets nothing. Zero: that has happened. Its identity is first in the table below.""", "s", STARVATION,
         Ask("min(jeton_slots_time_to_starvation_seconds{here})"), none="no refresh fails", width=4),
