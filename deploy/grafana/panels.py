@@ -97,7 +97,6 @@ COLOURS = {
     "{{jeton_refresh_cause}}": {"plan": GREEN, "caller": "blue"},
     "{{jeton_authority_status_class}}": {"2xx": GREEN, "3xx": "blue", "4xx": ORANGE, "5xx": RED, "none": "purple"},
     "{{jeton_assertion_source}}": {"pool": GREEN, "signed": ORANGE},
-    "{{jeton_telemetry_outcome}}": {"ok": GREEN, "failed": RED},
     "p50": {"p50": GREEN}, "p95": {"p95": "yellow"}, "p99": {"p99": ORANGE}, "p99.9": {"p99.9": RED},
 }
 

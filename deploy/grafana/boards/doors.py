@@ -30,8 +30,8 @@ NOW = [
     number("Processors", """How many the brokers keep busy. Hits are cheap: near the machine's number it is signing, a storm of
         misses, or a flood.""", "none",
         PLAIN, Ask("sum(rate(process_cpu_time_seconds_total{here}[rate]))"), decimals=2),
-    number("Pushes that failed", """Of these metrics to a collector, in this time. The log says why; what Prometheus pulls is not
-        concerned.""", "none", high(1),
+    number("Exports that failed", """Of metrics, spans and log records to a collector, in this time. The log says why; what Prometheus
+        pulls is not concerned.""", "none", high(1),
         Ask('sum(increase(jeton_telemetry_exports_total{here, jeton_telemetry_outcome="failed"}[$__range]))'), decimals=0),
 ]
 
@@ -93,15 +93,22 @@ PROCESS = [
         "none", PLAIN, Ask("sum by (instance) (process_unix_file_descriptor_count{here})", "{{instance}} descriptors"),
         Ask("sum by (instance) (process_thread_count{here})", "{{instance}} threads")),
     lines("Context switches", "Many involuntary ones: the machine has not enough processors.", "ops", PLAIN,
-        Ask("sum by (process_context_switch_type) (rate(process_context_switches_total{here}[rate]))", "{{process_context_switch_type}}")),
+        Ask("sum by (process_context_switch_type) (rate(process_context_switches_total{here}[rate]))",
+        "{{process_context_switch_type}}")),
     table("Versions", "Which version runs where, and for how long.", {"instance": "Broker", "host_name": "Node",
         "service_version": "Version"},
         Ask("""max by (instance, host_name, service_version) (target_info{here}) * on (instance) group_left ()
             max by (instance) (process_uptime_seconds{here})""", "Up for"),
-        columns=[Column("Node", width=120), Column("Version", width=80), Column("Up for", "s", low(300, 3600), width=90)], none="No broker is scraped.", sort="Broker", width=8),
-    lines("Pushes to a collector", "OTLP, if one is configured. Failed ones: the log says why.", "ops", PLAIN,
-        Ask(seen("jeton_telemetry_exports_total", "jeton_telemetry_outcome"), "{{jeton_telemetry_outcome}}"),
-        none="no collector is configured, or nothing was pushed"),
+        columns=[Column("Node", width=120), Column("Version", width=80), Column("Up for", "s", low(300, 3600), width=90)],
+        none="No broker is scraped.", sort="Broker", width=8),
+    lines("Exports to a collector",
+        """By OTLP, if a collector is configured: these metrics, batches of spans and of log records, by outcome;
+        and the spans and records that no collector got. Failed: the log says why. Dropped without failures: a queue is too short, see
+        OTEL_BSP_MAX_QUEUE_SIZE and OTEL_BLRP_MAX_QUEUE_SIZE.""", "ops", PLAIN,
+        Ask(seen("jeton_telemetry_exports_total", "jeton_telemetry_signal, jeton_telemetry_outcome"),
+            "{{jeton_telemetry_signal}} {{jeton_telemetry_outcome}}"),
+        Ask("sum by (jeton_telemetry_signal) (rate(jeton_telemetry_dropped_total{here}[rate]))", "{{jeton_telemetry_signal}} dropped"),
+        none="no collector is configured, or nothing was exported"),
 ]
 
 ROWS = [("Now", NOW), ("Calls", CALLS), ("Peers", PEERS), ("Process", PROCESS)]

@@ -48,7 +48,8 @@ WORST = [
         columns=[Column("Ends in", DAYS, EXPIRY)], none="No identity has a credential.", sort="Ends in"),
     lines("Time to starvation, by identity", """How the tokens of the worst identities ran down. A line that begins again higher was
         refreshed at last. With many lines, choose one above.""",
-        MINUTES, STARVATION_MINUTES, Ask(f"min by (jeton_identity) (jeton_identity_time_to_starvation_seconds{ONE}) / 60", "{{jeton_identity}}"),
+        MINUTES, STARVATION_MINUTES, Ask(f"min by (jeton_identity) (jeton_identity_time_to_starvation_seconds{ONE}) / 60",
+        "{{jeton_identity}}"),
         none="no identity's refresh fails", width=12, height=9),
     lines("Time to the end of credentials, by authority", """Saw teeth are rotations. A line that falls below two weeks: rotations
         fail at that authority, most often because the registrar lost a right.""",
@@ -77,7 +78,8 @@ ROTATIONS = [
         "{{jeton_lifecycle_step}}")),
     lines("Steps that failed", """Each is tried again. Unauthorized: the registrar lost a right. Transient, unknown: the authority
         did not answer, or not clearly. Permanent: `jeton status`. Audit unavailable, not written down: the disk.""", "ops", PLAIN,
-        Ask(seen("jeton_lifecycle_steps_total", "jeton_lifecycle_step, jeton_lifecycle_outcome", '{here, jeton_lifecycle_outcome!="done"}'),
+        Ask(seen("jeton_lifecycle_steps_total", "jeton_lifecycle_step, jeton_lifecycle_outcome",
+        '{here, jeton_lifecycle_outcome!="done"}'),
             "{{jeton_lifecycle_step}} {{jeton_lifecycle_outcome}}"), none="no step failed"),
     lines("How long steps take", """p95 of a try. Registered and verified wait for the authority, the others for the disk and the
         processor.""", "s", PLAIN,
@@ -92,7 +94,8 @@ ROTATIONS = [
         PLAIN, Ask("sum by (jeton_authority) (jeton_slots_failing{at})", "{{jeton_authority}}")),
     lines("Requests that somebody must act on", """Permanent: the authority says no to what is asked. Credential: it does not take
         the proof any more; if that began with a rotation, `jeton identity rotate` again.""", "reqps", PLAIN,
-        Ask(seen("jeton_refreshes_total", "jeton_authority, jeton_refresh_outcome", '{at, jeton_refresh_outcome=~"permanent|credential"}'),
+        Ask(seen("jeton_refreshes_total", "jeton_authority, jeton_refresh_outcome",
+        '{at, jeton_refresh_outcome=~"permanent|credential"}'),
             "{{jeton_authority}} {{jeton_refresh_outcome}}"), none="no authority said no"),
 ]
 

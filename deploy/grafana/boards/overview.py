@@ -29,7 +29,7 @@ Until *served for* is over, callers get their tokens. Do not restart a broker: i
 NOW = [
     number("Brokers up", """Brokers that Prometheus reaches, of those it knows. Fewer: look at the missing one's `/readyz` and log;
         a broker that is down serves nobody on its node, and callers live on what they keep.""",
-        "percentunit", low(1), Ask("avg(up{here})"), width=3),
+        "percentunit", low(1), Ask("avg(up{here})"), none="not scraped", width=3),
     number("First caller without a token in", """The least life left among tokens whose refresh fails: so long there is to mend it
         before somebody gets nothing. Zero: that has happened. Its identity is first in the table below.""", "s", STARVATION,
         Ask("min(jeton_slots_time_to_starvation_seconds{here})"), none="no refresh fails", width=4),
@@ -99,12 +99,15 @@ CALLERS = [
         Ask(seen("rpc_server_call_duration_seconds_count", "rpc_response_status_code", '{here, rpc_response_status_code!="OK"}'),
             "{{rpc_response_status_code}}"), none="no call failed"),
     lines("Time to starvation, by authority", """The least life left among tokens whose refresh fails. A line that falls steadily:
-        nothing is being refreshed, and where it meets zero callers go without. One that ends: it was mended.""", MINUTES, STARVATION_MINUTES,
-        Ask("min by (jeton_authority) (jeton_slots_time_to_starvation_seconds{here}) / 60", "{{jeton_authority}}"), none="no refresh fails"),
+        nothing is being refreshed,
+        and where it meets zero callers go without. One that ends: it was mended.""", MINUTES, STARVATION_MINUTES,
+        Ask("min by (jeton_authority) (jeton_slots_time_to_starvation_seconds{here}) / 60", "{{jeton_authority}}"),
+        none="no refresh fails"),
     lines("Requests for tokens that brought none", """By outcome. Transient: no answer or a 5xx, tried again. Throttled: the
         authority asks for less. Permanent and credential: somebody must act, `jeton status` says what. Denied, held and over budget
         were not sent.""", "reqps", PLAIN,
-        Ask(seen("jeton_refreshes_total", "jeton_refresh_outcome", '{here, jeton_refresh_outcome!="issued"}'), "{{jeton_refresh_outcome}}"),
+        Ask(seen("jeton_refreshes_total", "jeton_refresh_outcome", '{here, jeton_refresh_outcome!="issued"}'),
+        "{{jeton_refresh_outcome}}"),
         none="every request brought a token", stack=True),
     lines("How long authorities take", """p99 of requests for tokens, whatever was answered. Slow ones make misses slow; hits do not
         notice.""", "s", high(1, 5),
