@@ -5,7 +5,11 @@
 
 mod alarms;
 pub mod door;
+mod events;
 pub mod grpc;
+mod history;
 pub mod managed_identity;
 
 pub use alarms::{Alarm, Alarms};
+pub use events::{Event, EventKind, Events, Severity};
+pub use history::{History, Rates, Totals};

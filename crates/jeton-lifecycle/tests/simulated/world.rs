@@ -143,6 +143,7 @@ async fn start(
         trail: Arc::new(trail.clone()),
         seed: jeton_core::Clock::now(clock).boot.as_millis(),
         on_event: Arc::new(move |event| told.lock().unwrap().push(event)),
+        on_step: Arc::new(|_| {}),
     };
     Lifecycle::start(settings.clone(), ports).await.unwrap()
 }
