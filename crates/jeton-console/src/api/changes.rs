@@ -19,24 +19,29 @@ pub(super) async fn change(
     let (name, mut identities) = (format!("identities/{id}"), broker.identities());
     // A browser sends it once, and a person who presses again means it.
     let request_id = String::new();
-    match verb.as_str() {
+    let refreshing = match verb.as_str() {
         "rotate" => {
             let request = v1::RotateCredentialRequest { name: name.clone(), request_id };
-            asked(identities.rotate_credential(request)).await?;
+            asked(identities.rotate_credential(request)).await.map(|_| None)
         }
         "disable" => {
             let request = v1::DisableIdentityRequest { name: name.clone(), request_id };
-            asked(identities.disable_identity(request)).await?;
+            asked(identities.disable_identity(request)).await.map(|_| None)
         }
         "enable" => {
             let request = v1::EnableIdentityRequest { name: name.clone(), request_id };
-            asked(identities.enable_identity(request)).await?;
+            asked(identities.enable_identity(request)).await.map(|_| None)
         }
         "refresh" => {
             let request = v1::RefreshTokensRequest { name: name.clone(), request_id };
-            asked(identities.refresh_tokens(request)).await?;
+            asked(identities.refresh_tokens(request)).await.map(Some)
         }
-        _ => return Err(Failure::nothing_there()),
+        _ => Err(Failure::nothing_there()),
+    };
+    let (refreshing, mut shown) = (refreshing?, row(&broker, &name).await?);
+    if let Some(refreshing) = refreshing {
+        shown["under_way"] = refreshing.under_way.into();
+        shown["left"] = refreshing.left.into();
     }
-    row(&broker, &name).await.map(Json)
+    Ok(Json(shown))
 }

@@ -75,7 +75,11 @@ async fn a_button_is_one_call_and_its_answer_is_the_row() {
     world.plane.says("StatusService/ListIdentityStatuses", one);
     world.plane.says("IdentityService/RefreshTokens", v1::RefreshTokensResponse { under_way: 1, left: 0 });
     let done = world.post("/api/identities/pay.x/refresh", &cookie, "{}").await;
-    assert_eq!((done.status, &done.json()["last_error"]), (200, &json!("invalid_client")));
+    let told = done.json();
+    assert_eq!(
+        (done.status, &told["last_error"], &told["under_way"]),
+        (200, &json!("invalid_client"), &json!(1))
+    );
     assert_eq!(world.plane.calls(), ["IdentityService/RefreshTokens", "StatusService/ListIdentityStatuses"]);
     let asked: v1::RefreshTokensRequest = world.plane.request("RefreshTokens");
     assert_eq!(asked.name, "identities/pay.x");

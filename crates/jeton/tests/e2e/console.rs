@@ -149,11 +149,14 @@ async fn an_identity_that_fails_is_first_with_its_reason_and_its_life_is_told() 
     assert_eq!(token(&mut world.broker.tokens().await, "identities/billing", VAULT).await.unwrap(), served);
 
     world.sandbox.settings(json!({"error": {"rate": 0.0}})).await;
-    page.press(BILLING, "refresh").await;
-    page.until("/api/identities?q=BILLING", "it is well again", |told| {
-        told["identities"][0]["last_error"].is_null()
-    })
-    .await;
+    // What the authority asked for with Retry-After holds for administrators too.
+    let began = Instant::now();
+    while page.press(BILLING, "refresh").await.1["left"] != 0 {
+        assert!(began.elapsed() < PATIENCE, "a Retry-After of two seconds does not end");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let well = |told: &Value| told["identities"][0]["last_error"].is_null();
+    page.until("/api/identities?q=BILLING", "it is well again", well).await;
     assert_eq!(page.press(BILLING, "rotate").await.0, 200);
     let rotated = |told: &Value| kinds(told).iter().any(|kind| kind == "rotated");
     let told = page.until(BILLING, "it is rotated", rotated).await;
