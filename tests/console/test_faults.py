@@ -90,7 +90,7 @@ def test_what_takes_something_away_asks_first(browser, mock, active, verb, butto
 def test_refresh_and_enable_act_at_once(browser, mock, active):
     with opened(browser, mock.url, path(active)) as page:
         page.get_by_role("button", name="Refresh tokens").click()
-        expect(page.get_by_text("New tokens are being asked for.")).to_be_visible()
+        expect(page.get_by_text(f"{active['name']}: ")).to_be_visible()
         active["state"] = "disabled"
         page.get_by_role("button", name="Enable").click()
         expect(page.get_by_role("button", name="Disable")).to_be_visible()
