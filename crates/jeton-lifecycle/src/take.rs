@@ -2,6 +2,7 @@
 //! it is by then, if the operation is still the same one.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use jeton_core::{
 
 use crate::{
     KeyRequest, LifecycleError, LifecycleEvent, Orphan, Registered, RegistryError, RegistryErrorClass,
-    SecretId, SecretKind, StoreError, Write,
+    SecretId, SecretKind, StepTried, StoreError, Write,
     counts::StepEnd,
     record::{abandon_pending, drop_overlap},
     registry::{Shared, locked},
@@ -59,6 +60,13 @@ impl Failure {
             },
         }
     }
+
+    fn message(&self) -> Cow<'_, str> {
+        match self {
+            Self::Inside(error) => error.to_string().into(),
+            Self::Outside(error) => (&*error.message).into(),
+        }
+    }
 }
 
 impl Shared {
@@ -97,6 +105,14 @@ impl Shared {
             let written = self.write_outcome(identity, operation, step, outcome.clone()).await;
             let Err(error) = written else {
                 let failed = outcome.as_ref().err().map(Failure::class);
+                let failure = outcome.as_ref().err().map(Failure::message);
+                (self.ports.on_step)(&StepTried {
+                    identity,
+                    authority,
+                    kind: operation.kind,
+                    step,
+                    failure: failure.as_deref(),
+                });
                 self.ended(step, failed.map_or(StepEnd::Done, StepEnd::Failed), took);
                 return self.conclude(intended, made, failed);
             };
@@ -337,9 +353,10 @@ impl Shared {
     ) -> Result<(), LifecycleError> {
         let now = self.now();
         let Some(operation) = &mut identity.operation else { return Ok(()) };
-        let (class, retry_after, message) = match failure {
-            Failure::Outside(error) => (error.class, error.retry_after, error.message),
-            Failure::Inside(error) => (RegistryErrorClass::Transient, None, error.to_string()),
+        let message = failure.message().into_owned();
+        let (class, retry_after) = match failure {
+            Failure::Outside(error) => (error.class, error.retry_after),
+            Failure::Inside(_) => (RegistryErrorClass::Transient, None),
         };
         let permanent = !matches!(class, RegistryErrorClass::Transient | RegistryErrorClass::Unknown);
         operation.attempts += 1;

@@ -153,6 +153,7 @@ async fn start(
         seed: jeton_core::Clock::now(clock).boot.as_millis(),
         tracer,
         on_event: Arc::new(move |event| told.lock().unwrap().push(event)),
+        on_step: Arc::new(|_| {}),
     };
     Lifecycle::start(settings.clone(), ports).await.unwrap()
 }

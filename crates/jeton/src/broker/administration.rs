@@ -6,8 +6,9 @@ use jeton_access::CreateAssignment;
 use jeton_core::{Role, audit::testing::MemoryTrail};
 use jeton_proto::v1::{
     self, access_service_client::AccessServiceClient, authority_service_client::AuthorityServiceClient,
-    identity_service_client::IdentityServiceClient, sealing_service_client::SealingServiceClient,
-    status_service_client::StatusServiceClient, workload_service_client::WorkloadServiceClient,
+    event_service_client::EventServiceClient, identity_service_client::IdentityServiceClient,
+    sealing_service_client::SealingServiceClient, status_service_client::StatusServiceClient,
+    workload_service_client::WorkloadServiceClient,
 };
 use jeton_server::{
     door::{Caller, Peer},
@@ -102,6 +103,8 @@ async fn everything(plane: &Plane) -> Called {
     call!(i, "IdentityService/DisableIdentity", disable_identity, disable);
     let enable = v1::EnableIdentityRequest { name: identity.clone(), ..Default::default() };
     call!(i, "IdentityService/EnableIdentity", enable_identity, enable);
+    let refresh = v1::RefreshTokensRequest { name: identity.clone(), ..Default::default() };
+    call!(i, "IdentityService/RefreshTokens", refresh_tokens, refresh);
     let mut w = WorkloadServiceClient::new(plane.clone());
     let create = v1::CreateWorkloadRequest { workload_id: text("new"), ..Default::default() };
     call!(w, "WorkloadService/CreateWorkload", create_workload, create);
@@ -160,9 +163,16 @@ async fn everything(plane: &Plane) -> Called {
     call!(sealing, "SealingService/RotateSealingKey", rotate_sealing_key, rotate);
     let mut s = StatusServiceClient::new(plane.clone());
     call!(s, "StatusService/Status", status, v1::StatusRequest {});
-    let tokens = v1::ListTokensRequest { identity, ..Default::default() };
+    let tokens = v1::ListTokensRequest { identity: identity.clone(), ..Default::default() };
     call!(s, "StatusService/ListTokens", list_tokens, tokens);
     call!(s, "StatusService/WhoAmI", who_am_i, v1::WhoAmIRequest {});
+    let one = v1::ListIdentityStatusesRequest { name: identity.clone(), ..Default::default() };
+    call!(s, "StatusService/ListIdentityStatuses", list_identity_statuses, one);
+    call!(s, "StatusService/GetHistory", get_history, v1::GetHistoryRequest {});
+    let mut e = EventServiceClient::new(plane.clone());
+    let list = v1::ListEventsRequest { identity: identity.clone(), ..Default::default() };
+    call!(e, "EventService/ListEvents", list_events, list);
+    call!(e, "EventService/WatchEvents", watch_events, v1::WatchEventsRequest { identity, after: None });
     called
 }
 
@@ -200,6 +210,7 @@ async fn whoever_has_no_role_may_call_nothing_and_whoever_has_all_of_them_elsewh
         "AuthorityService/ListAuthorities",
         "AccessService/ListRoleAssignments",
         "StatusService/Status",
+        "StatusService/GetHistory",
         "StatusService/WhoAmI",
     ];
     for (name, outcome) in everything(&plane).await {
@@ -217,6 +228,12 @@ async fn whoever_has_no_role_may_call_nothing_and_whoever_has_all_of_them_elsewh
     assert!(told.identities.is_empty() && told.problems.is_empty(), "{told:?}");
     let all = status.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner();
     assert!(all.tokens.is_empty(), "{all:?}");
+    let all = v1::ListIdentityStatusesRequest::default();
+    let all = status.list_identity_statuses(all).await.unwrap().into_inner();
+    assert!(all.identities.is_empty() && all.total == 0, "{all:?}");
+    let mut events = EventServiceClient::new(plane.clone());
+    let all = events.list_events(v1::ListEventsRequest::default()).await.unwrap().into_inner();
+    assert!(all.events.is_empty(), "{all:?}");
     let mut access = AccessServiceClient::new(plane);
     let all = access.list_role_assignments(v1::ListRoleAssignmentsRequest::default()).await.unwrap();
     let scopes: BTreeSet<_> = all.into_inner().role_assignments.into_iter().map(|a| a.identity).collect();

@@ -10,6 +10,7 @@ mod audit;
 mod backup;
 mod client;
 mod command_line;
+mod console;
 mod descriptors;
 mod faults;
 mod flights;
