@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes dashboards/*.json, or into the folder that is named. Needs requirements.txt; ARCHITECTURE says how to run it."""
+"""Writes dashboards/*.json, or into the folder that is named. Needs requirements.txt; `.ci/dashboards make` runs it."""
 
 import json
 import pathlib
@@ -10,12 +10,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as dashboards
 
 from boards import authorities, doors, engine, identities, overview
-from panels import SOURCE
+from panels import METRICS, RUNBOOK, SOURCE
 
 FOLDER = pathlib.Path(__file__).parent / "dashboards"
 BOARDS = (overview, identities, authorities, engine, doors)
-RUNBOOK = "https://github.com/jeton/jeton/blob/main/docs/runbook.md"
-METRICS = "https://github.com/jeton/jeton/blob/main/docs/metrics.md"
 ALL = dashboards.VariableOption(text=["All"], value=["$__all"])
 # Of each variable: what it is for, and where its values come from. `jeton_draining` is one series of each broker.
 VARIABLES = {
@@ -27,7 +25,8 @@ VARIABLES = {
     ),
     "identity": (
         "Identities that have series of their own: the named ones, and the worst",
-        'label_values({__name__=~"jeton_identity_(credential_)?time_to_(starvation|expiry)_seconds", job=~"$job", instance=~"$instance"}, jeton_identity)',
+        'label_values({__name__=~"jeton_identity_(credential_)?time_to_(starvation|expiry)_seconds", job=~"$job", instance=~"$instance"}, '
+        "jeton_identity)",
     ),
 }
 

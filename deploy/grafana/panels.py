@@ -4,13 +4,14 @@ thresholds; and each looks at what the variables chose."""
 from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table as tables, text as texts, timeseries
-from grafana_foundation_sdk.models import bargauge as bargauges
 from grafana_foundation_sdk.models import common as models
 from grafana_foundation_sdk.models import dashboard as dashboards
 from grafana_foundation_sdk.models import prometheus as queries
 from grafana_foundation_sdk.models import text as text_models
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+DOCUMENTS = "https://github.com/jeton/jeton/blob/main/docs/"
+RUNBOOK, METRICS = DOCUMENTS + "runbook.md", DOCUMENTS + "metrics.md"
 # What `{here}` and `{at}` stand for in expressions: the brokers, and the authorities, that the variables chose.
 HERE = 'job=~"$job", instance=~"$instance"'
 AT = HERE + ', jeton_authority=~"$authority"'
@@ -81,10 +82,10 @@ def low(red, orange=None):
 # Of what is neither good nor bad by itself.
 PLAIN = ((None, NEUTRAL),)
 # The thresholds of the alerts of deploy/prometheus.
-STARVATION = low(900, 1800)
+STARVATION, STARVATION_MINUTES = low(900, 1800), low(15, 30)
 EXPIRY = low(2, 14)
-# Days on an axis are round; seconds in weeks are not.
-DAYS, DAY = "suffix: days", 86_400
+# Minutes and days on an axis are round; seconds that Grafana turns into them are not.
+MINUTES, DAYS, DAY = "suffix:min", "suffix:days", 86_400
 # Where a series is named by one of these labels, or so, its colour has a meaning.
 COLOURS = {
     "{{jeton_lookup_result}}": {"fresh": GREEN, "stale": ORANGE, "miss": "blue", "denied": "purple"},
@@ -96,7 +97,6 @@ COLOURS = {
     "{{jeton_refresh_cause}}": {"plan": GREEN, "caller": "blue"},
     "{{jeton_authority_status_class}}": {"2xx": GREEN, "3xx": "blue", "4xx": ORANGE, "5xx": RED, "none": "purple"},
     "{{jeton_assertion_source}}": {"pool": GREEN, "signed": ORANGE},
-    "{{jeton_telemetry_outcome}}": {"ok": GREEN, "failed": RED},
     "p50": {"p50": GREEN}, "p95": {"p95": "yellow"}, "p99": {"p99": ORANGE}, "p99.9": {"p99.9": RED},
 }
 
@@ -111,10 +111,7 @@ def number(title, meaning, unit, steps, *asks, none=None, words=None, width=3, h
     if words:
         mappings.append(dashboards.ValueMap(options={key: dashboards.ValueMappingResult(text=word) for key, word in words.items()}))
     if none is not None:
-        # Without a value the colour would be that of the lowest step.
-        nothing = dashboards.ValueMappingResult(text=none, color=GREEN if steps != PLAIN else NEUTRAL)
-        special = dashboards.DashboardSpecialValueMapOptions(match=dashboards.SpecialValueMatch.NULL, result=nothing)
-        mappings.append(dashboards.SpecialValueMap(options=special))
+        mappings.append(_nothing(none, GREEN if steps != PLAIN else NEUTRAL))
     if mappings:
         panel.mappings(mappings)
     return panel
@@ -167,8 +164,10 @@ def table(title, meaning, keys, *asks, columns=(), none=None, sort=None, descend
     organize = {"excludeByName": drop, "renameByName": names, "indexByName": order}
     panel.with_transformation(dashboards.DataTransformerConfig(id_val="organize", options=organize))
     panel.unit("none").thresholds(_thresholds(PLAIN)).color_scheme(_color(dashboards.FieldColorModeId.THRESHOLDS))
-    for column in columns:
-        panel.override_by_name(column.heading, _properties(column))
+    named = {column.heading: column for column in columns}
+    for heading in names.values():
+        panel.override_by_name(heading, _properties(named.pop(heading, None) or Column(heading)))
+    assert not named, f"{title} has no such columns: {list(named)}"
     if sort:
         panel.sort_by([common.TableSortByFieldState().display_name(sort).desc(descending)])
     panel.show_header(True).cell_height(models.TableCellHeight.SM)
@@ -205,6 +204,12 @@ def _thresholds(steps):
     return dashboard.ThresholdsConfig().mode(dashboards.ThresholdsMode.ABSOLUTE).steps(listed)
 
 
+def _nothing(text, colour):
+    """What stands where there is no value; by itself its colour would be that of the lowest step."""
+    result = dashboards.ValueMappingResult(text=text, color=colour)
+    return dashboards.SpecialValueMap(dashboards.DashboardSpecialValueMapOptions(match=dashboards.SpecialValueMatch.NULL, result=result))
+
+
 def _color(mode):
     return dashboard.FieldColor().mode(mode)
 
@@ -228,9 +233,10 @@ def _optional(panel, none, decimals):
 
 
 def _properties(column):
-    found = [dashboards.DynamicConfigValue(id_val="unit", value=column.unit)]
+    found = [dashboards.DynamicConfigValue(id_val="unit", value=column.unit), dashboards.DynamicConfigValue(id_val="noValue", value="–")]
     if column.steps:
         found.append(dashboards.DynamicConfigValue(id_val="thresholds", value=_thresholds(column.steps).build()))
+        found.append(dashboards.DynamicConfigValue(id_val="mappings", value=[_nothing("–", NEUTRAL)]))
         found.append(dashboards.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}))
     if column.link:
         title, url = column.link

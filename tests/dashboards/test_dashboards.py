@@ -142,3 +142,11 @@ def test_what_provisions_them_is_what_grafana_reads():
     assert source["apiVersion"] == provider["apiVersion"] == 1
     assert source["datasources"][0]["type"] == "prometheus"
     assert provider["providers"][0]["type"] == "file" and provider["providers"][0]["options"]["path"].startswith("/")
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_the_documentation_shows_a_picture_of_each(board):
+    assert f"(images/{board}.png)" in (ROOT / "docs" / "dashboards.md").read_text()
+    picture = (ROOT / "docs" / "images" / f"{board}.png").read_bytes()
+    width = int.from_bytes(picture[16:20])
+    assert picture[1:4] == b"PNG" and width == 1600 and len(picture) < 300_000

@@ -60,6 +60,11 @@ impl AdminCall {
         Self { correlation_id, ..self }
     }
 
+    /// Who the caller is.
+    pub fn principal(&self) -> &Principal {
+        self.administrator.principal()
+    }
+
     /// Whether the caller may do there what the method does.
     pub fn may(&self, object: Object<'_>) -> bool {
         self.administrator.may(self.permission, object)

@@ -355,9 +355,7 @@ impl Shared {
 
     /// Takes a slot out of memory and out of the store.
     pub(crate) fn evict(&self, slot: &Arc<Slot>) {
-        if let Some(cached) = slot.token.swap(None) {
-            self.leavings.note(slot, cached);
-        }
+        self.leavings.empty(slot);
         self.index.remove(slot);
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod authority;
 pub(crate) mod backup;
+pub(crate) mod console;
 pub(crate) mod env;
 pub(crate) mod identity;
 mod in_use;

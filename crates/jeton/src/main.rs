@@ -58,6 +58,8 @@ enum Command {
     Seal(commands::seal::SealArguments),
     /// How the broker is doing, the worst first; exit code 0 healthy, 1 degraded, 2 down
     Status(commands::status::StatusArguments),
+    /// Open the operator's page in a browser, until it is interrupted
+    Console(commands::console::ConsoleArguments),
     /// Make the broker's state what a file says; prints the differences first
     Apply(commands::apply::ApplyArguments),
     /// Print the broker's state as a file for `apply`
@@ -109,6 +111,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Audit(arguments) => return commands::audit::run(arguments).await,
             Command::Seal(arguments) => commands::seal::run(arguments).await,
             Command::Status(arguments) => return commands::status::run(arguments).await,
+            Command::Console(arguments) => commands::console::run(arguments).await,
             Command::Apply(arguments) => commands::apply::apply(arguments).await,
             Command::Export(arguments) => commands::apply::export(arguments).await,
             Command::Backup(arguments) => commands::backup::backup(arguments).await,

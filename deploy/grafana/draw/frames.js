@@ -35,9 +35,11 @@ const PROPERTIES = ['unit', 'min', 'max', 'decimals', 'displayName', 'noValue', 
 const OWN = ['cellOptions', 'width', 'align', ...Object.keys(LINES), 'stacking', 'thresholdsStyle', 'showPoints'];
 
 standardTransformersRegistry.setInit(() =>
-  [standardTransformers.mergeTransformer, standardTransformers.organizeFieldsTransformer].map(
-    (transformation) => ({ id: transformation.id, name: transformation.name, transformation }),
-  ),
+  [standardTransformers.mergeTransformer, standardTransformers.organizeFieldsTransformer].map((transformation) => ({
+    id: transformation.id,
+    name: transformation.name,
+    transformation,
+  })),
 );
 
 const property = (path, isCustom) => ({
@@ -89,7 +91,12 @@ export function configOf(panel) {
 function seriesOf(one, target) {
   const points = one.values ?? [one.value];
   const called = target.legendFormat.replace(/{{\s*(\w+)\s*}}/g, (_, label) => one.metric[label] ?? '');
-  const time = { name: 'Time', type: FieldType.time, values: points.map(([at]) => at * 1000), config: { interval: target.stepMs } };
+  const time = {
+    name: 'Time',
+    type: FieldType.time,
+    values: points.map(([at]) => at * 1000),
+    config: { interval: target.stepMs },
+  };
   const values = points.map(([, text]) => numberOf(text));
   const value = { name: 'Value', type: FieldType.number, values, labels: one.metric, config: { displayNameFromDS: called } };
   return toDataFrame({ refId: target.refId, name: called, fields: [time, value] });
@@ -100,7 +107,11 @@ function tableOf(result, target, several) {
     return [];
   }
   const labels = [...new Set(result.flatMap((one) => Object.keys(one.metric)))].sort();
-  const fields = labels.map((label) => ({ name: label, type: FieldType.string, values: result.map((one) => one.metric[label] ?? '') }));
+  const fields = labels.map((label) => ({
+    name: label,
+    type: FieldType.string,
+    values: result.map((one) => one.metric[label] ?? ''),
+  }));
   const time = { name: 'Time', type: FieldType.time, values: result.map((one) => one.value[0] * 1000) };
   const name = several ? `Value #${target.refId}` : 'Value';
   const value = { name, type: FieldType.number, values: result.map((one) => numberOf(one.value[1])) };

@@ -1,7 +1,14 @@
 // Draws a dashboard by Grafana's own components, with what a Prometheus behind /api answers. `window.draw` says of each panel whether it had
 // data, and what went wrong.
-import { createTheme, dateTime, getDisplayValueAlignmentFactors, getFieldDisplayValues, renderMarkdown, ThemeContext } from '@grafana/data';
-import { BarGauge, BigValue, GlobalStyles, PanelChrome, TimeSeries, VizRepeater } from '@grafana/ui';
+import {
+  createTheme,
+  dateTime,
+  getDisplayValueAlignmentFactors,
+  getFieldDisplayValues,
+  renderMarkdown,
+  ThemeContext,
+} from '@grafana/data';
+import { BarGauge, BigValue, ErrorBoundaryAlert, GlobalStyles, PanelChrome, TimeSeries, VizRepeater } from '@grafana/ui';
 import { TableNG } from '@grafana/ui/unstable';
 import { createRoot } from 'react-dom/client';
 
@@ -24,7 +31,12 @@ window.draw = async (dashboard, span) => {
   );
   return panels
     .filter(({ panel }) => panel.targets)
-    .map(({ panel, frames, error }) => ({ title: panel.title, excused: Boolean(panel.fieldConfig.defaults.noValue), error, empty: !hasValues(frames) }));
+    .map(({ panel, frames, error }) => ({
+      title: panel.title,
+      excused: Boolean(panel.fieldConfig.defaults.noValue),
+      error,
+      empty: !hasValues(frames),
+    }));
 };
 
 async function prepared(panel, span) {
@@ -42,7 +54,10 @@ async function answer(target, { start, end, step, rate }) {
     .replace(/\$\w+/g, '.*');
   target.stepMs = step * 1000;
   const asked = target.instant ? { query, time: end } : { query, start, end, step };
-  const response = await fetch(`/api/v1/query${target.instant ? '' : '_range'}`, { method: 'POST', body: new URLSearchParams(asked) });
+  const response = await fetch(`/api/v1/query${target.instant ? '' : '_range'}`, {
+    method: 'POST',
+    body: new URLSearchParams(asked),
+  });
   const body = await response.json();
   if (body.status !== 'success') {
     throw new Error(`${query}: ${body.error}`);
@@ -51,7 +66,8 @@ async function answer(target, { start, end, step, rate }) {
 }
 
 function hasValues(frames) {
-  return frames.some((frame) => frame.length > 0);
+  const told = ({ type, values }) => type !== 'time' && values.some((value) => value !== null && value !== '');
+  return frames.some((frame) => frame.fields.some(told));
 }
 
 function Board({ dashboard, panels, span }) {
@@ -78,9 +94,19 @@ function Placed({ panel, frames, error, span }) {
   }
   return (
     <div style={place}>
-      <PanelChrome width={width} height={height} title={panel.title} description={panel.description} padding={panel.type === 'table' ? 'none' : 'md'}
-        statusMessage={error}>
-        {(innerWidth, innerHeight) => <Drawn panel={panel} frames={frames} width={innerWidth} height={innerHeight} span={span} />}
+      <PanelChrome
+        width={width}
+        height={height}
+        title={panel.title}
+        description={panel.description}
+        padding={panel.type === 'table' ? 'none' : 'md'}
+        statusMessage={error}
+      >
+        {(innerWidth, innerHeight) => (
+          <ErrorBoundaryAlert>
+            <Drawn panel={panel} frames={frames} width={innerWidth} height={innerHeight} span={span} />
+          </ErrorBoundaryAlert>
+        )}
       </PanelChrome>
     </div>
   );
@@ -89,23 +115,51 @@ function Placed({ panel, frames, error, span }) {
 function Drawn({ panel, frames, width, height, span }) {
   if (panel.type === 'text') {
     const html = renderMarkdown(panel.options.content);
-    return <div className="markdown-html" style={{ width, height, overflow: 'hidden' }} dangerouslySetInnerHTML={{ __html: html }} />;
+    return (
+      <div className="markdown-html" style={{ width, height, overflow: 'hidden' }} dangerouslySetInnerHTML={{ __html: html }} />
+    );
   }
   if (panel.type === 'stat' || panel.type === 'bargauge') {
     return <Reduced panel={panel} frames={frames} width={width} height={height} />;
   }
   if (!hasValues(frames)) {
     // As Grafana's PanelDataErrorView.
-    const middle = { width, height, display: 'flex', alignItems: 'center', justifyContent: 'center', color: theme.colors.text.secondary };
+    const middle = {
+      width,
+      height,
+      display: 'flex',
+      alignItems: 'center',
+      justifyContent: 'center',
+      color: theme.colors.text.secondary,
+    };
     return <div style={middle}>{panel.fieldConfig.defaults.noValue ?? 'No data'}</div>;
   }
   if (panel.type === 'table') {
-    return <TableNG data={frames[0]} width={width} height={height} initialSortBy={panel.options.sortBy} cellHeight={panel.options.cellHeight}
-      fieldConfig={configOf(panel)} enableVirtualization={false} />;
+    return (
+      <TableNG
+        data={frames[0]}
+        width={width}
+        height={height}
+        initialSortBy={panel.options.sortBy}
+        cellHeight={panel.options.cellHeight}
+        fieldConfig={configOf(panel)}
+        enableVirtualization={false}
+      />
+    );
   }
   if (panel.type === 'timeseries') {
     const range = { from: dateTime(span.start * 1000), to: dateTime(span.end * 1000), raw: { from: 'now-1h', to: 'now' } };
-    return <TimeSeries frames={frames} width={width} height={height} legend={panel.options.legend} timeRange={range} timeZone="utc" options={panel.options} />;
+    return (
+      <TimeSeries
+        frames={frames}
+        width={width}
+        height={height}
+        legend={panel.options.legend}
+        timeRange={range}
+        timeZone="utc"
+        options={panel.options}
+      />
+    );
   }
   throw new Error(`no way to draw a panel of type ${panel.type}`);
 }
@@ -113,20 +167,58 @@ function Drawn({ panel, frames, width, height, span }) {
 function Reduced({ panel, frames, width, height }) {
   const { options } = panel;
   const fieldConfig = configOf(panel);
-  const values = () => getFieldDisplayValues({ ...context(theme), data: frames, fieldConfig, reduceOptions: options.reduceOptions });
+  const values = () =>
+    getFieldDisplayValues({ ...context(theme), data: frames, fieldConfig, reduceOptions: options.reduceOptions });
   const bars = panel.type === 'bargauge';
   const one = ({ value, width, height, count, alignmentFactors, orientation }) =>
     bars ? (
-      <BarGauge theme={theme} value={value.display} width={width} height={height} field={value.field} display={value.view?.getFieldDisplayProcessor(value.colIndex)}
-        orientation={orientation} displayMode={options.displayMode} showUnfilled={options.showUnfilled} valueDisplayMode={options.valueMode}
-        namePlacement={options.namePlacement} alignmentFactors={alignmentFactors} itemSpacing={8} isOverflow={false} text={options.text} />
+      <BarGauge
+        theme={theme}
+        value={value.display}
+        width={width}
+        height={height}
+        field={value.field}
+        display={value.view?.getFieldDisplayProcessor(value.colIndex)}
+        orientation={orientation}
+        displayMode={options.displayMode}
+        showUnfilled={options.showUnfilled}
+        valueDisplayMode={options.valueMode}
+        namePlacement={options.namePlacement}
+        alignmentFactors={alignmentFactors}
+        itemSpacing={8}
+        isOverflow={false}
+        text={options.text}
+      />
     ) : (
-      <BigValue theme={theme} value={value.display} width={width} height={height} colorMode={options.colorMode} graphMode={options.graphMode}
-        justifyMode={options.justifyMode} textMode={options.textMode} alignmentFactors={alignmentFactors} count={count} text={options.text} />
+      <BigValue
+        theme={theme}
+        value={value.display}
+        width={width}
+        height={height}
+        colorMode={options.colorMode}
+        graphMode={options.graphMode}
+        justifyMode={options.justifyMode}
+        textMode={options.textMode}
+        alignmentFactors={alignmentFactors}
+        count={count}
+        text={options.text}
+      />
     );
   return (
-    <VizRepeater getValues={values} getAlignmentFactors={getDisplayValueAlignmentFactors} renderValue={one} width={width} height={height} source={frames}
-      orientation={options.orientation} renderCounter={0} itemSpacing={bars ? 8 : 3} autoGrid={!bars} minVizWidth={bars ? 8 : undefined} minVizHeight={bars ? 16 : undefined}
-      maxVizHeight={bars ? 300 : undefined} />
+    <VizRepeater
+      getValues={values}
+      getAlignmentFactors={getDisplayValueAlignmentFactors}
+      renderValue={one}
+      width={width}
+      height={height}
+      source={frames}
+      orientation={options.orientation}
+      renderCounter={0}
+      itemSpacing={bars ? 8 : 3}
+      autoGrid={!bars}
+      minVizWidth={bars ? 8 : undefined}
+      minVizHeight={bars ? 16 : undefined}
+      maxVizHeight={bars ? 300 : undefined}
+    />
   );
 }

@@ -30,6 +30,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         &["jeton-core", "jeton-engine", "jeton-lifecycle", "jeton-access", "jeton-proto", "jeton-trace"],
     ),
     ("jeton-client", &["jeton-proto"]),
+    ("jeton-console", &["jeton-proto"]),
     ("loadtest", &["jeton-proto"]),
     (
         "benches",
@@ -59,6 +60,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "jeton-server",
             "jeton-sandbox",
             "jeton-telemetry",
+            "jeton-console",
             "jeton-proto",
             "jeton-trace",
         ],

@@ -91,6 +91,7 @@ pub const METHODS: &[Method] = &[
     on_all("SealingService/RotateSealingKey", Permission::ChangeAuthorities),
     list("StatusService/Status", Permission::ReadStatus),
     list("StatusService/ListTokens", Permission::ReadIdentities),
+    list("StatusService/WhoAmI", Permission::ReadStatus),
 ];
 
 const PACKAGE: &str = "/jeton.v1.";

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use jeton_access::AdminCall;
-use jeton_core::{CredentialKind, Directory, Object, Uid};
+use jeton_core::{CredentialKind, Directory, Object, Permission, Uid};
 use jeton_proto::v1::{self, status_service_server::StatusService};
 use tonic::{Request, Response, Status};
 
@@ -73,6 +73,21 @@ impl StatusService for Broker {
             authorities: authorities.collect(),
             suspected_orphans: orphans.collect(),
             certificates: certificates(&call, &directory),
+        }))
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {
+        let call = self.admin_call(&request)?;
+        let has = |object| {
+            let all = Permission::ALL.into_iter().filter(|permission| call.has(*permission, object));
+            all.map(|permission| permission.to_string()).collect()
+        };
+        Ok(Response::new(v1::WhoAmIResponse {
+            principal: call.principal().to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.node.clone(),
+            permissions: has(Object::Something),
+            permissions_on_everything: has(Object::All),
         }))
     }
 

@@ -162,6 +162,7 @@ async fn everything(plane: &Plane) -> Called {
     call!(s, "StatusService/Status", status, v1::StatusRequest {});
     let tokens = v1::ListTokensRequest { identity, ..Default::default() };
     call!(s, "StatusService/ListTokens", list_tokens, tokens);
+    call!(s, "StatusService/WhoAmI", who_am_i, v1::WhoAmIRequest {});
     called
 }
 
@@ -199,6 +200,7 @@ async fn whoever_has_no_role_may_call_nothing_and_whoever_has_all_of_them_elsewh
         "AuthorityService/ListAuthorities",
         "AccessService/ListRoleAssignments",
         "StatusService/Status",
+        "StatusService/WhoAmI",
     ];
     for (name, outcome) in everything(&plane).await {
         if of_everybody.contains(&name) {

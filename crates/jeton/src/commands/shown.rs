@@ -1,16 +1,8 @@
 //! The API's messages as JSON, in one shape for every command. Secrets have no place in it, a token's own command apart.
 
+pub(super) use jeton_console::shown::{seconds, status, time};
 use jeton_proto::v1::{self, credential::Kind};
-use prost_types::{Duration, Timestamp};
 use serde_json::{Map, Value, json};
-
-pub(super) fn time(at: Option<&Timestamp>) -> Option<String> {
-    at.map(ToString::to_string)
-}
-
-pub(super) fn seconds(duration: Option<&Duration>) -> Option<f64> {
-    duration.map(|d| d.seconds as f64 + f64::from(d.nanos) / 1e9)
-}
 
 /// `IDENTITY_STATE_ACTIVE` as `ACTIVE`.
 pub(super) fn short(name: &str, prefix: &str) -> String {
@@ -218,35 +210,5 @@ pub(super) fn explanation(e: &v1::ExplainResponse) -> Value {
         "denied_time": time(e.denied_time.as_ref()),
         "method": e.method,
         "near_misses": e.near_misses.iter().map(|miss| json!({"role_assignment": miss.role_assignment, "problem": miss.problem})).collect::<Vec<_>>(),
-    })
-}
-
-pub(super) fn status(s: &v1::StatusResponse) -> Value {
-    let sorted = |map: &std::collections::HashMap<String, u64>| {
-        let mut names: Vec<_> = map.iter().collect();
-        names.sort();
-        names.into_iter().map(|(k, v)| (k.clone(), Value::from(*v))).collect::<Map<_, _>>()
-    };
-    json!({
-        "healthy": s.healthy,
-        "version": s.version,
-        "node": s.node,
-        "uptime_seconds": seconds(s.uptime.as_ref()),
-        "problems": s.problems.iter().map(|p| json!({
-            "subject": p.subject, "message": p.message, "remedy": p.remedy, "starves_in_seconds": seconds(p.starves_in.as_ref()),
-        })).collect::<Vec<_>>(),
-        "identities": sorted(&s.identities),
-        "tokens": sorted(&s.tokens),
-        "authorities": s.authorities.iter().map(|a| json!({
-            "name": a.name, "requests_per_second": a.requests_per_second, "in_flight": a.in_flight, "held_identities": a.held_identities,
-            "retry_after_seconds": seconds(a.retry_after.as_ref()), "failing_refreshes": a.failing_refreshes,
-            "starves_in_seconds": seconds(a.starves_in.as_ref()),
-        })).collect::<Vec<_>>(),
-        "certificates": s.certificates.iter().map(|c| json!({
-            "identity": c.identity, "expire_time": time(c.expire_time.as_ref()), "rotating": c.rotating,
-        })).collect::<Vec<_>>(),
-        "suspected_orphans": s.suspected_orphans.iter().map(|o| json!({
-            "authority": o.authority, "client_name": o.client_name, "time": time(o.time.as_ref()),
-        })).collect::<Vec<_>>(),
     })
 }

@@ -264,16 +264,25 @@ async fn status(broker: &Broker) -> v1::StatusResponse {
     client.status(v1::StatusRequest {}).await.unwrap().into_inner()
 }
 
-/// Prints what was found, and the broker's memory.
+/// Prints what was found, the broker's memory, and the processor time that it has used since its start.
 fn report(count: usize, what: &str, broker: &Broker, mut figures: Value) {
-    let status = fs::read_to_string(format!("/proc/{}/status", broker.endpoints["pid"])).unwrap();
+    let pid = &broker.endpoints["pid"];
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let kib = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
     figures["resident_mib"] = (kib("VmRSS:") / 1_024).into();
     figures["peak_mib"] = (kib("VmHWM:") / 1_024).into();
+    figures["cpu_s"] = cpu_seconds(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap()).into();
     println!("{count} identities, {what}: {figures}");
     let bound = 128 * 1_024 + count as u64 * 9;
     assert!(kib("VmRSS:") <= bound, "{} KiB resident for {count} identities", kib("VmRSS:"));
+}
+
+/// User and system time, fields 14 and 15 of /proc/PID/stat (proc_pid_stat(5)), in ticks of 10 ms.
+fn cpu_seconds(stat: &str) -> f64 {
+    let (_, behind_the_name) = stat.rsplit_once(')').unwrap();
+    let ticks = |place: usize| behind_the_name.split_whitespace().nth(place).unwrap().parse::<f64>().unwrap();
+    (ticks(11) + ticks(12)) / 100.0
 }

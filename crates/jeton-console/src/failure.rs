@@ -1,0 +1,113 @@
+//! What the page is told when the broker refuses or does not answer.
+
+use std::error::Error;
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde_json::json;
+use tonic::{Code, Status, TimeoutExpired};
+use tonic_types::StatusExt;
+
+/// An error of a call, or of the page's own request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    status: StatusCode,
+    reason: String,
+    message: String,
+    remedy: String,
+    correlation_id: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn late() -> Self {
+        Self {
+            status: StatusCode::GATEWAY_TIMEOUT,
+            reason: "DEADLINE_EXCEEDED".into(),
+            message: "the broker gave no answer in time".into(),
+            remedy: "try again; `jeton status` says whether it is down".into(),
+            correlation_id: None,
+        }
+    }
+
+    pub(crate) fn nothing_there() -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            reason: "NOT_FOUND".into(),
+            message: "the console has no such path".into(),
+            remedy: "reload the page: it may be of another version than this command".into(),
+            correlation_id: None,
+        }
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let causes = || std::iter::successors(status.source(), |&cause| cause.source());
+        if causes().any(|cause| cause.is::<TimeoutExpired>()) {
+            return Self::late();
+        }
+        // The broker's own words have no cause on this side.
+        if let Some(cause) = causes().last() {
+            return Self {
+                status: StatusCode::BAD_GATEWAY,
+                reason: "UNREACHABLE".into(),
+                message: format!("the broker cannot be reached ({cause}): it stopped or was killed"),
+                remedy: "start it again; this page goes on by itself".into(),
+                correlation_id: None,
+            };
+        }
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let correlation_id = info.and_then(|info| info.metadata.get("correlation_id").cloned());
+        let reason = info.map_or_else(|| format!("{:?}", status.code()), |info| info.reason.clone());
+        Self {
+            status: code(status.code()),
+            remedy: remedy(status.code(), &reason, correlation_id.as_deref()),
+            reason,
+            message: status.message().to_owned(),
+            correlation_id,
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Self { status, reason, message, remedy, correlation_id } = self;
+        let error =
+            json!({"reason": reason, "message": message, "remedy": remedy, "correlation_id": correlation_id});
+        (status, Json(json!({"error": error}))).into_response()
+    }
+}
+
+const fn code(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::PermissionDenied | Code::Unauthenticated => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Ok | Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
+            StatusCode::BAD_GATEWAY
+        }
+    }
+}
+
+/// What helps, where the message does not say it itself.
+fn remedy(code: Code, reason: &str, correlation_id: Option<&str>) -> String {
+    match (code, correlation_id) {
+        (Code::PermissionDenied, Some(id)) => {
+            format!("an access administrator learns what is missing: jeton access explain --correlation {id}")
+        }
+        (Code::Unimplemented, _) => "the broker is older than this command: update it".into(),
+        (Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded, _) => {
+            "try again in a moment".into()
+        }
+        _ => format!("docs/errors.md says what {reason} asks for"),
+    }
+}
