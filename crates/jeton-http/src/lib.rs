@@ -350,7 +350,13 @@ impl fmt::Debug for Answer {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use std::sync::mpsc::channel;
+
+    use jeton_trace::{Kind, Sampler, Tracer, Value as Said};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -401,6 +407,47 @@ mod tests {
         ] {
             assert!(matches!(http.read(url, None).await, Err(HttpError::Invalid(_))), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_recorded_call_tells_no_secret_of_its_url_and_the_server_nothing_of_the_trace() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![];
+            while !head.ends_with(b"\r\n\r\ngrant_type=client_credentials") {
+                assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
+            }
+            stream.write_all(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        let (tell, told) = channel();
+        let tracer = Tracer::new(Sampler::ratio(1.0), Arc::new(move |ended| tell.send(ended).unwrap()));
+        let http = Http::new(trust(None).unwrap(), bounds(true));
+        let url = format!("http://user:canary@127.0.0.1:{port}/token?code=canary#canary");
+        let headers = [("authorization", "Bearer canary".to_owned())];
+        let form = [("grant_type", "client_credentials")];
+        let asking = tracer.root("flight").within(async { http.form(&url, &headers, &form).await });
+        assert_eq!(asking.await.unwrap().status, 401);
+        let head = serving.await.unwrap().to_ascii_lowercase();
+        let mut names: Vec<_> =
+            head.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "authorization", "content-length", "content-type", "host"], "{head}");
+        let call = told.recv().unwrap();
+        let text = |text: &str| Said::Text(text.into());
+        let expected = [
+            ("http.request.method", text("POST")),
+            ("server.address", text("127.0.0.1")),
+            ("server.port", Said::Number(port.into())),
+            ("url.full", text(&format!("http://127.0.0.1:{port}/token"))),
+            ("http.response.status_code", Said::Number(401)),
+            ("error.type", text("401")),
+        ];
+        assert_eq!((&*call.name, call.kind, call.failed), ("POST", Kind::Client, true));
+        assert_eq!(call.attributes, expected);
+        assert_eq!(call.parent.unwrap().span_id, told.recv().unwrap().context.span_id);
     }
 
     #[tokio::test]

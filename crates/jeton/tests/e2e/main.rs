@@ -31,6 +31,7 @@ mod stores;
 mod supervised;
 mod support;
 mod tls;
+mod traces;
 mod warm;
 mod wrong_input;
 mod wrong_use;
