@@ -4,8 +4,10 @@
 //! drain. Behind it stand tonic's routes. Everything that a service answers is decided elsewhere; here it is put on the wire.
 
 mod alarms;
+mod correlation;
 pub mod door;
 pub mod grpc;
 pub mod managed_identity;
+mod seldom;
 
 pub use alarms::{Alarm, Alarms};

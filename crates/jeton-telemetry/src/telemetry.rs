@@ -5,7 +5,7 @@ use std::{future::pending, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Exports, Gathered, Resource, Signal, Traces, otlp::push};
+use crate::{Exports, Gathered, Logs, Resource, Signal, Traces, otlp::push};
 
 /// For what is exported last, at the stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -20,10 +20,18 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Starts what goes out by itself: nothing, where no collector is named.
-    pub fn start(exports: &Exports, traces: Option<Traces>, resource: Resource, gathered: Gathered) -> Self {
+    pub fn start(
+        exports: &Exports,
+        (traces, logs): (Option<Traces>, Option<Logs>),
+        resource: Resource,
+        gathered: Gathered,
+    ) -> Self {
         let mut this = Self { stop: CancellationToken::new(), tasks: JoinSet::new() };
         if let Some(traces) = traces {
             this.run("the export of traces", traces.run(resource.clone(), this.stop.clone()));
+        }
+        if let Some(logs) = logs {
+            this.run("the export of logs", logs.run(resource.clone(), this.stop.clone()));
         }
         if let Some(otlp) = exports.metrics.clone() {
             let counts = exports.counts(Signal::Metrics);

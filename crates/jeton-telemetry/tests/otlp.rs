@@ -96,7 +96,12 @@ fn telemetry(variables: &[(&str, &str)]) -> Telemetry {
         &exports,
         Instant::now(),
     );
-    Telemetry::start(&exports, None, Resource::new("jeton", "1", "one", &[]).under(&environment), gathered)
+    Telemetry::start(
+        &exports,
+        (None, None),
+        Resource::new("jeton", "1", "one", &[]).under(&environment),
+        gathered,
+    )
 }
 
 fn fresh(message: &ExportMetricsServiceRequest) -> i64 {

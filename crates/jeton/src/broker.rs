@@ -33,6 +33,7 @@ use jeton_server::{
     managed_identity,
 };
 use jeton_store::{SealingKeys, Store};
+use jeton_telemetry::Logs;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::{
@@ -45,6 +46,7 @@ use crate::{
     config::{Settings, path_or},
     data_dir::DataDir,
     issuers::bearer_tokens,
+    log::Exporting,
     managed_identity::Opening,
     metrics::{Telling, Told},
     sealing::Rotation,
@@ -137,16 +139,21 @@ impl Running {
         settings: &Settings,
         data_dir: &DataDir,
         sealing: impl Into<SealingKeys>,
+        exporting: Exporting,
     ) -> anyhow::Result<Self> {
         raise_descriptor_limit();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let telling = Telling::of(&settings.telemetry);
+        let audited = exporting.logs.as_ref().map(Logs::audit);
+        let telling = Telling::of(&settings.telemetry, exporting);
         let (tokens, issuers) = bearer_tokens(&settings.access, Arc::clone(&clock))?;
         let directory = SharedDirectory::default();
         let sealing = sealing.into();
         let configured = sealing.key.id().to_owned();
         let (store, trail, audit) = stores(settings, data_dir, sealing, &clock).await?;
         let stored = Arc::new(store.clone());
+        if let Some(audited) = audited {
+            trail.follow(Box::new(move |seq, at, event| audited.put(seq, at, event)));
+        }
         let (log, trail): (_, Arc<dyn AuditTrail>) = (trail.clone(), Arc::new(trail));
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
             .context("the signing threads do not start")?;

@@ -18,12 +18,13 @@ use jeton_server::{
     grpc::{self, Broker},
 };
 use jeton_telemetry::{
-    Environment, Exports, Gathered, Readiness, Resource, Snapshot, Telemetry, TelemetrySettings, Traces,
-    instrument, traces,
+    Environment, Exports, Gathered, Logs, Readiness, Resource, Snapshot, Telemetry, TelemetrySettings,
+    Traces, instrument, traces,
 };
 use jeton_trace::Tracer;
 use tonic::service::Routes;
 
+use crate::log::Exporting;
 use observe::Observed;
 
 /// For whoever reads when everything else has stopped: a scrape that is under way.
@@ -48,6 +49,7 @@ pub(crate) struct Telling {
     environment: Environment,
     exports: Exports,
     traces: Option<Traces>,
+    logs: Option<Logs>,
 }
 
 /// The doors that are open, and how each is read.
@@ -71,14 +73,11 @@ impl Doors {
 
 impl Telling {
     /// By the settings and OpenTelemetry's variables.
-    pub(crate) fn of(settings: &TelemetrySettings) -> Self {
+    pub(crate) fn of(settings: &TelemetrySettings, Exporting { exports, logs }: Exporting) -> Self {
         let environment = Environment::of_process();
-        let mut exports = environment.exports(&settings.otlp);
-        let mut warnings = std::mem::take(&mut exports.warnings);
-        let (tracer, traces) =
-            traces(&exports, &environment, &settings.traces, &mut |text| warnings.push(text));
-        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        Self { tracer, environment, exports, traces }
+        let mut warn = |text| tracing::warn!("{text}");
+        let (tracer, traces) = traces(&exports, &environment, &settings.traces, &mut warn);
+        Self { tracer, environment, exports, traces, logs }
     }
 }
 
@@ -92,7 +91,7 @@ impl Told {
         authorities: AuthorityClient,
         log: Trail,
     ) -> Self {
-        let Telling { tracer, environment, exports, traces } = telling;
+        let Telling { tracer, environment, exports, traces, logs } = telling;
         let calls = Calls::new(grpc::method_names()).traced(tracer);
         let (calls, doors) = (Arc::new(calls), Doors::default());
         let observed = Observed {
@@ -110,7 +109,7 @@ impl Told {
         let resource =
             Resource::new("jeton", env!("CARGO_PKG_VERSION"), &instance, &[("host.name", &broker.node)]);
         let resource = resource.under(&environment);
-        let telemetry = Telemetry::start(&exports, traces, resource.clone(), gathered.clone());
+        let telemetry = Telemetry::start(&exports, (traces, logs), resource.clone(), gathered.clone());
         Self { calls, drain: Drain::default(), doors, gathered, resource, telemetry }
     }
 

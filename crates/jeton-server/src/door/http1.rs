@@ -24,6 +24,7 @@ use super::{
     request::{Shared, routed},
     spans::request_ended,
 };
+use crate::correlation;
 
 /// From the connection, or the end of its handshake, to the end of the headers.
 const HEADERS_WITHIN: Duration = Duration::from_secs(2);
@@ -77,7 +78,9 @@ async fn answer(
     let common = &shared.common;
     let span = common.calls.as_ref().map_or(Span::NONE, |calls| calls.request(&request, common.secured));
     let _under_way = UnderWay::new(&common.counters);
-    let answered = timeout_at(until, span.clone().within(routed(common, request))).await;
+    let caller = shared.caller.as_ref().map(|caller| &caller.principal);
+    let routed = correlation::request(common.clock.now().wall, caller, routed(common, request));
+    let answered = timeout_at(until, span.clone().within(routed)).await;
     let answered = answered.unwrap_or_else(|_| {
         common.counters.late.fetch_add(1, Relaxed);
         let mut late = Response::new(Body::empty());

@@ -32,10 +32,10 @@ use super::{
     incoming::{Incoming, Read, Reading},
     meter::Meter,
     outgoing,
-    seldom::Seldom,
     spans::call_ended,
     standing::Standing,
 };
+use crate::{correlation, seldom::Seldom};
 
 /// A shorter way for one call, where the answer is in memory.
 pub trait Shortcut: Send + Sync + 'static {
@@ -219,11 +219,17 @@ enum Outcome {
 impl Exchange {
     /// Everything that takes more than one poll.
     async fn run(mut self, request: Request<Reading>, mut respond: SendResponse<Bytes>) {
+        let known = match &self.asker {
+            Asker::Known(caller) => Some(&caller.principal),
+            Asker::Unverified | Asker::Nobody(_) => None,
+        };
+        let now = self.shared.common.clock.now().wall;
         let span = self.timed.as_ref().map_or(Span::NONE, |timed| timed.span.clone());
+        let outcome = span.within(correlation::request(now, known, self.outcome(request)));
         let outcome = tokio::select! {
             biased;
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-            outcome = span.within(self.outcome(request)) => outcome,
+            outcome = outcome => outcome,
         };
         self.answered = !matches!(outcome, Outcome::Gone);
         let sent = match outcome {
@@ -246,7 +252,10 @@ impl Exchange {
             Asker::Known(caller) => Arc::clone(caller),
             Asker::Nobody(why) => return told(common.unauthenticated(shared, *why, None)),
             Asker::Unverified => match timeout_at(end, shared.verified(&request)).await {
-                Ok(Ok(caller)) => caller,
+                Ok(Ok(caller)) => {
+                    correlation::is_from(&caller.principal);
+                    caller
+                }
                 Ok(Err(response)) => return told(response),
                 Err(_) => return told(common.late()),
             },
@@ -305,12 +314,13 @@ async fn unary(shared: &Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let Some(finishing) = &shared.common.finishing else { return routed(&shared.common, request).await };
     let Ok(place) = Arc::clone(finishing).acquire_owned().await else { return deadline::exceeded() };
     let own = Arc::clone(&shared.common);
-    let task = shared.common.drain.track(jeton_trace::current().within(async move {
+    let work = jeton_trace::current().within(correlation::carried(async move {
         let _place = place;
         routed(&own, request).await
     }));
+    let task = shared.common.drain.track(work);
     task.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a request died");
+        tracing::error!(%error, "a request died: report it with this line");
         tonic::Status::internal("the request failed inside the broker; its log says more").into_http()
     })
 }

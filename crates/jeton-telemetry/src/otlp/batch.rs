@@ -62,14 +62,14 @@ impl<T> fmt::Debug for Batches<T> {
 impl<T> Batches<T> {
     /// Exports what is handed over until told to stop, and then what is left.
     pub(crate) async fn run<M: Export>(mut self, encode: impl Fn(Vec<T>) -> M, stop: CancellationToken) {
-        let Some(mut exporter) = Exporter::new(self.otlp.clone(), Arc::clone(&self.counts)) else {
+        let Some(exporter) = Exporter::new(self.otlp.clone(), Arc::clone(&self.counts)) else {
             // What is handed over from now on is dropped, and counted as such.
             self.queued.close();
             return stop.cancelled().await;
         };
         let mut batch = vec![];
         while stop.run_until_cancelled(self.fill(&mut batch)).await.is_some() {
-            self.send(&mut exporter, &encode, mem::take(&mut batch)).await;
+            self.send(&exporter, &encode, mem::take(&mut batch)).await;
         }
         self.queued.close();
         loop {
@@ -81,7 +81,7 @@ impl<T> Batches<T> {
             if batch.is_empty() {
                 return;
             }
-            self.send(&mut exporter, &encode, mem::take(&mut batch)).await;
+            self.send(&exporter, &encode, mem::take(&mut batch)).await;
         }
     }
 
@@ -101,7 +101,7 @@ impl<T> Batches<T> {
         }
     }
 
-    async fn send<M: Export>(&self, exporter: &mut Exporter, encode: impl Fn(Vec<T>) -> M, batch: Vec<T>) {
+    async fn send<M: Export>(&self, exporter: &Exporter, encode: impl Fn(Vec<T>) -> M, batch: Vec<T>) {
         let count = batch.len() as u64;
         if !exporter.export(&encode(batch)).await {
             self.counts.dropped.add_many(count);

@@ -1,6 +1,12 @@
 //! Exports of one signal: repeated where that helps, counted, and told of when it fails and when it works again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use jeton_core::metrics::Counter;
 use tokio::time::{Instant, sleep_until};
@@ -19,13 +25,14 @@ pub(crate) struct Counts {
     pub(crate) failed: Counter,
     /// Spans or log records that did not go out: there was no room, or the collector did not take them.
     pub(crate) dropped: Counter,
+    /// Whether the last one failed, which is said once, whatever number of tasks export a signal.
+    failing: AtomicBool,
 }
 
 pub(crate) struct Exporter {
     transport: Transport,
     otlp: Otlp,
     counts: Arc<Counts>,
-    failing: bool,
 }
 
 impl Exporter {
@@ -33,8 +40,11 @@ impl Exporter {
     pub(crate) fn new(otlp: Otlp, counts: Arc<Counts>) -> Option<Self> {
         let signal = otlp.signal.as_str();
         match Transport::new(otlp.clone()) {
-            Ok(transport) => Some(Self { transport, otlp, counts, failing: false }),
+            Ok(transport) => Some(Self { transport, otlp, counts }),
             Err(error) => {
+                if counts.failing.swap(true, Relaxed) {
+                    return None;
+                }
                 tracing::error!(signal, %error, "a signal is exported nowhere: mend the exporter's settings or OpenTelemetry's variables, and start again");
                 None
             }
@@ -42,19 +52,17 @@ impl Exporter {
     }
 
     /// Sends it; whether it arrived.
-    pub(crate) async fn export(&mut self, message: &impl Export) -> bool {
+    pub(crate) async fn export(&self, message: &impl Export) -> bool {
         let sent = self.send(message).await;
         if sent.is_ok() { &self.counts.ok } else { &self.counts.failed }.add();
         let signal = self.otlp.signal.as_str();
-        match &sent {
-            // Once, and not every time.
-            Err(error) if !self.failing => {
+        match (&sent, self.counts.failing.swap(sent.is_err(), Relaxed)) {
+            (Err(error), false) => {
                 tracing::warn!(signal, %error, "a signal does not reach its collector; it is tried again, look after the collector");
             }
-            Ok(()) if self.failing => tracing::info!(signal, "a signal reaches its collector again"),
+            (Ok(()), true) => tracing::info!(signal, "a signal reaches its collector again"),
             _ => {}
         }
-        self.failing = sent.is_err();
         sent.is_ok()
     }
 
