@@ -38,10 +38,9 @@ class Story:
     def tell(self):
         world = self.world
         until("the broker is scraped", lambda: self.value("up") == 2 and not self.prometheus.firing() & {"JetonDown"})
-        stop_watching = world.watch()
-        with world.callers():
+        self.callers_that_meet()
+        with world.watch(), world.callers():
             until("both authorities are asked", lambda: self.value("count(jeton_authority_budget_rate_per_second)") == 2)
-            self.callers_that_meet()
             self.callers_that_are_refused()
             self.sdks()
             self.peers_that_misbehave()
@@ -51,7 +50,6 @@ class Story:
             self.an_authority_that_fails()
             self.an_authority_that_hangs()
             self.an_authority_that_is_gone()
-        stop_watching()
 
     def callers_that_meet(self):
         """Several want one cold token, each within a trace of its own, and wait for one answer of the authority."""
@@ -63,7 +61,7 @@ class Story:
 
         with world.authority_stands_still():
             calls = at_once(MEETING, call)
-            until("they wait", lambda: world.gauge("jeton_token_waiting_callers") >= MEETING, seconds=4)
+            until("they wait", lambda: world.gauge("jeton_token_waiting_callers") == MEETING, seconds=7)
         assert [call.result() for call in calls] == ["OK"] * MEETING
 
     def callers_that_are_refused(self):

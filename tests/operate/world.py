@@ -25,9 +25,9 @@ SETTINGS = [
     "lifecycle.rotation.overlap_seconds=3600",
     "engine.miss_burst=20",
     "engine.misses_per_second=20",
-    "engine.max_wait_ms=6000",
+    "engine.max_wait_ms=9000",
     "door.first_request_deadline_ms=1000",
-    "door.request_deadline_ms=5000",
+    "door.request_deadline_ms=8000",
 ]
 
 
@@ -146,8 +146,9 @@ class World:
             for thread in threads:
                 thread.join()
 
+    @contextlib.contextmanager
     def watch(self):
-        """A stream of one token, and how to end it."""
+        """A stream of one token."""
         add = token_pb2.WatchTokensAdd(id="1", request=token_pb2.GetTokenRequest(identity=self.identities[0], scopes=[VAULT]))
         over = threading.Event()
 
@@ -156,8 +157,12 @@ class World:
             over.wait()
 
         stream = self.tokens.WatchTokens(asked())
-        self.secrets.add(next(stream).token.token.access_token)
-        return lambda: (over.set(), stream.cancel())
+        try:
+            self.secrets.add(next(stream).token.token.access_token)
+            yield
+        finally:
+            over.set()
+            stream.cancel()
 
     def stop(self):
         if self.channel:
