@@ -3,13 +3,15 @@
 import collections
 import socket
 import ssl
-import threading
 
 import grpc
 import requests
 
 from processes import until
 from world import ORDERS, VAULT, at_once
+
+# Callers of one cold token.
+MEETING = 5
 
 
 class Story:
@@ -36,8 +38,8 @@ class Story:
     def tell(self):
         world = self.world
         until("the broker is scraped", lambda: self.value("up") == 2 and not self.prometheus.firing() & {"JetonDown"})
-        stop_watching = world.watch()
-        with world.callers():
+        self.callers_that_meet()
+        with world.watch(), world.callers():
             until("both authorities are asked", lambda: self.value("count(jeton_authority_budget_rate_per_second)") == 2)
             self.callers_that_are_refused()
             self.sdks()
@@ -48,7 +50,19 @@ class Story:
             self.an_authority_that_fails()
             self.an_authority_that_hangs()
             self.an_authority_that_is_gone()
-        stop_watching()
+
+    def callers_that_meet(self):
+        """Several want one cold token, each within a trace of its own, and wait for one answer of the authority."""
+        world = self.world
+
+        def call(number):
+            traceparent = f"00-{number + 1:032x}-{number + 1:016x}-01"
+            return world.get("identities/billing", VAULT, claims='{"met":1}', metadata=[("traceparent", traceparent)])
+
+        with world.authority_stands_still():
+            calls = at_once(MEETING, call)
+            until("they wait", lambda: world.gauge("jeton_token_waiting_callers") == MEETING, seconds=7)
+        assert [call.result() for call in calls] == ["OK"] * MEETING
 
     def callers_that_are_refused(self):
         world = self.world
@@ -130,7 +144,7 @@ class Story:
         world.order(hang_seconds=30)
         identities = ["identities/demo-system", "identities/billing", "identities/reports"]
         # Patience that is longer than the door's.
-        codes = at_once(6, lambda number: world.get(identities[number % 3], ORDERS, timeout=30))
+        codes = [call.result() for call in at_once(6, lambda number: world.get(identities[number % 3], ORDERS, timeout=30))]
         assert "DEADLINE_EXCEEDED" in codes and "OK" not in codes, codes
         self.counted("jeton_door_requests_late_total")
         self.counted("jeton_door_resets_total", lambda: world.gives_up("identities/billing", ORDERS))

@@ -1,7 +1,9 @@
 """A broker under load with its sandbox, as a process that can be faulted and killed."""
 
+import concurrent.futures
 import contextlib
 import json
+import signal
 import threading
 import time
 
@@ -23,9 +25,9 @@ SETTINGS = [
     "lifecycle.rotation.overlap_seconds=3600",
     "engine.miss_burst=20",
     "engine.misses_per_second=20",
-    "engine.max_wait_ms=2000",
+    "engine.max_wait_ms=9000",
     "door.first_request_deadline_ms=1000",
-    "door.request_deadline_ms=1500",
+    "door.request_deadline_ms=8000",
 ]
 
 
@@ -48,6 +50,9 @@ class World:
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.grpc,
             "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
             "OTEL_METRIC_EXPORT_INTERVAL": "2000",
+            "OTEL_BSP_SCHEDULE_DELAY": "500",
+            "OTEL_BLRP_SCHEDULE_DELAY": "500",
+            "OTEL_LOGS_EXPORTER": "otlp",
         }
         self.broker = Process(
             folder / "broker.log",
@@ -73,6 +78,14 @@ class World:
         answer = requests.put(url, json=settings, verify=self.sandbox["ca_file"], timeout=10)
         assert answer.status_code == 200, answer.text
 
+    @contextlib.contextmanager
+    def authority_stands_still(self):
+        self.authority.child.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.authority.child.send_signal(signal.SIGCONT)
+
     def authority_is_gone(self):
         self.authority.kill()
 
@@ -88,6 +101,11 @@ class World:
             return error.code().name
         self.secrets.add(answer.token.access_token)
         return "OK"
+
+    def gauge(self, name):
+        """What a metric without labels is now."""
+        text = requests.get(self.endpoints["metrics"], timeout=10).text
+        return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
     def gives_up(self, identity, *scopes):
         """A caller that waits, and goes away."""
@@ -128,8 +146,9 @@ class World:
             for thread in threads:
                 thread.join()
 
+    @contextlib.contextmanager
     def watch(self):
-        """A stream of one token, and how to end it."""
+        """A stream of one token."""
         add = token_pb2.WatchTokensAdd(id="1", request=token_pb2.GetTokenRequest(identity=self.identities[0], scopes=[VAULT]))
         over = threading.Event()
 
@@ -138,8 +157,12 @@ class World:
             over.wait()
 
         stream = self.tokens.WatchTokens(asked())
-        self.secrets.add(next(stream).token.token.access_token)
-        return lambda: (over.set(), stream.cancel())
+        try:
+            self.secrets.add(next(stream).token.token.access_token)
+            yield
+        finally:
+            over.set()
+            stream.cancel()
 
     def stop(self):
         if self.channel:
@@ -157,19 +180,9 @@ def _read(path, process):
 
 
 def at_once(count, call):
-    """Several calls of several threads; what each gave."""
-    gate, given = threading.Barrier(count), [None] * count
-
-    def one(number):
-        gate.wait()
-        given[number] = call(number)
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return given
+    """Several calls, each in a thread; what they give, in their order."""
+    pool = concurrent.futures.ThreadPoolExecutor(count)
+    return [pool.submit(call, number) for number in range(count)]
 
 
 def now():
