@@ -13,10 +13,13 @@ use tonic_types::StatusExt;
 
 use crate::support::{VAULT, World, token};
 
+/// The path to which it came, and what came.
+type Exported = (String, Vec<u8>);
+
 /// Takes what is exported by HTTP, whatever signal it is.
 pub(crate) struct Collector {
     url: String,
-    bodies: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    bodies: Arc<Mutex<Vec<Exported>>>,
 }
 
 impl Collector {
@@ -48,7 +51,7 @@ impl Collector {
         all.flat_map(|set| ["--set".to_owned(), set]).collect()
     }
 
-    pub(crate) fn bodies(&self) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn bodies(&self) -> Vec<Exported> {
         self.bodies.lock().unwrap().clone()
     }
 
@@ -69,7 +72,7 @@ impl Collector {
 }
 
 /// The path and the body of one request, which is answered.
-fn taken(stream: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
+fn taken(stream: &mut BufReader<TcpStream>) -> Option<Exported> {
     let (mut first, mut length) = (String::new(), 0);
     stream.read_line(&mut first).ok().filter(|read| *read > 0)?;
     loop {
