@@ -170,3 +170,19 @@ def test_a_chart_is_read_off_by_keyboard_and_has_its_words(browser, mock):
         chart.focus()
         page.keyboard.press("ArrowLeft")
         expect(page.locator(".chart").first.locator(".when")).to_be_visible()
+
+
+def test_a_page_that_nobody_sees_asks_for_nothing(browser, mock):
+    hide = """(hidden) => { Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true });
+                            document.dispatchEvent(new Event('visibilitychange')) }"""
+    with opened(browser, mock.url) as page:
+        settled(page)
+        page.evaluate(hide, True)
+        page.wait_for_timeout(1000)
+        asked = len(mock.asked)
+        page.wait_for_timeout(7000)
+        assert len(mock.asked) == asked
+        page.evaluate(hide, False)
+        expect(page.locator(".figures")).to_be_visible()
+        page.wait_for_timeout(500)
+        assert len(mock.asked) > asked
