@@ -71,11 +71,9 @@ fn note(all: &mut HashMap<Uid, Standing>, slot: &Arc<Slot>, now: Now) {
     let cached = slot.token.load_full();
     let token = cached.as_ref().map(|cached| &cached.token);
     let state = slot.state();
-    let next = match (state.retry_at, token) {
-        (Some(at), _) => Some(now.wall + at.saturating_since(now.boot)),
-        (None, Some(token)) => Some(token.refresh_at),
-        (None, None) => None,
-    };
+    // A token that failed to be replaced before it was due is not tried again before it is.
+    let retry = state.retry_at.map(|at| now.wall + at.saturating_since(now.boot));
+    let next = [retry, token.map(|token| token.refresh_at)].into_iter().flatten().max();
     let standing = all.entry(slot.key.identity).or_insert_with(|| Standing {
         tokens: 0,
         failing: None,

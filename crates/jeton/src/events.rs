@@ -173,3 +173,25 @@ fn change(method: &str) -> (EventKind, &str) {
         other => (EventKind::Changed, other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jeton_server::grpc::METHODS;
+
+    use super::*;
+
+    #[test]
+    fn every_change_of_an_identity_has_a_kind_of_its_own() {
+        let reads = ["Get", "List"];
+        let changes = METHODS.iter().filter_map(|method| method.name.strip_prefix("IdentityService/"));
+        let changes = changes.filter(|method| !reads.iter().any(|read| method.starts_with(read)));
+        let kinds: Vec<_> = changes.map(|method| change(&format!("IdentityService/{method}")).0).collect();
+        assert_eq!(kinds.len(), 8);
+        assert!(!kinds.contains(&EventKind::Changed), "{kinds:?}");
+        assert!(kinds.iter().enumerate().all(|(n, kind)| !kinds[..n].contains(kind)), "{kinds:?}");
+        assert_eq!(
+            change("WorkloadService/UpdateWorkload"),
+            (EventKind::Changed, "WorkloadService/UpdateWorkload")
+        );
+    }
+}

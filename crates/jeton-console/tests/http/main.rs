@@ -1,4 +1,5 @@
 //! The console as browsers meet it, and as pages of others try to.
+#![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 mod api;
 mod world;

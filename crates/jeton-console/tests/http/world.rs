@@ -32,13 +32,15 @@ use tower::service_fn;
 /// The flag and the length before a gRPC message.
 const PREFIX: usize = 5;
 
-type Answers = Arc<Mutex<HashMap<String, Result<Vec<Vec<u8>>, Status>>>>;
+/// By path.
+type Answers = HashMap<String, Result<Vec<Vec<u8>>, Status>>;
+type Requests = Vec<(String, Vec<u8>)>;
 
 /// Answers as it was told, and remembers what it was asked.
 #[derive(Clone, Default)]
 pub(crate) struct Plane {
-    answers: Answers,
-    asked: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    answers: Arc<Mutex<Answers>>,
+    asked: Arc<Mutex<Requests>>,
 }
 
 /// A console that serves.

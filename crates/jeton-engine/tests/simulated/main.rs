@@ -12,6 +12,7 @@ mod many;
 mod refresh;
 mod revoke;
 mod room;
+mod standing;
 mod world;
 
 #[tokio::test(start_paused = true)]

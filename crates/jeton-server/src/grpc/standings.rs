@@ -1,4 +1,4 @@
-//! ListIdentityStatuses: one look at everything, beside the threads that serve.
+//! ListIdentityStatuses; and looks at everything, beside the threads that serve.
 //!
 //! The directory is an immutable snapshot and the slots are read as a refresh reads them, so nobody who serves waits for it; one such look
 //! goes on at a time, on a thread for work that blocks.
@@ -62,15 +62,23 @@ impl Broker {
         if let Some(name) = &wanted.only {
             self.must_on_identity(&call, name)?;
         }
+        self.looked(move |broker| broker.look(&call, &wanted)).await
+    }
+
+    /// A look at everything, on a thread for work that blocks: one at a time.
+    pub(super) async fn looked<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
         let turn = tokio::time::timeout(TURN_WITHIN, Arc::clone(&self.looking).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
-            return Err(Failure::new(Reason::Overloaded, "too many look at every identity at once"));
+            return Err(Failure::new(Reason::Overloaded, "too many look at everything at once"));
         };
         let broker = self.clone();
         let looked = tokio::task::spawn_blocking(move || {
             // Until it is done, whoever asked may have gone.
             let _turn = turn;
-            broker.look(&call, &wanted)
+            look(&broker)
         });
         looked.await.map_err(|e| Failure::new(Reason::Internal, e.to_string()))
     }
@@ -91,7 +99,7 @@ impl Broker {
         let next_page_token = if next < total { next.to_string() } else { String::new() };
         let before = wanted.skip.min(total).saturating_sub(wanted.size);
         let previous_page_token = if wanted.skip > 0 { before.to_string() } else { String::new() };
-        let identities = page.iter().map(|row| self.told(call, &directory, row, now)).collect();
+        let identities = page.iter().map(|row| self.fares(call, &directory, row, now)).collect();
         v1::ListIdentityStatusesResponse {
             identities,
             next_page_token,
@@ -100,7 +108,7 @@ impl Broker {
         }
     }
 
-    fn told(&self, call: &AdminCall, directory: &Directory, row: &Row<'_>, now: Wall) -> v1::IdentityStatus {
+    fn fares(&self, call: &AdminCall, directory: &Directory, row: &Row<'_>, now: Wall) -> v1::IdentityStatus {
         let (identity, standing) = (row.identity, row.standing.as_ref());
         let current = identity.current();
         let consumers = call.has(Permission::ReadAssignments, object(identity)).then(|| {

@@ -52,7 +52,14 @@ pub(crate) async fn run(arguments: ConsoleArguments) -> anyhow::Result<()> {
     }
     let seen = arguments.common.output == Format::Table && std::io::stdout().is_terminal();
     let _folder = if seen && !arguments.no_open { opened(console.link()) } else { None };
-    console.serve(broker, stop.cancelled()).await;
+    let end = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            // Of whoever runs it over SSH and goes away.
+            () = output::reader_gone() => {}
+        }
+    };
+    console.serve(broker, end).await;
     Ok(())
 }
 
