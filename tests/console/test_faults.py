@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from browser import PHONE, opened, settled
-from made_up import HOSTILE
+from made_up import HOSTILE, World
 
 REFUSED = "Failed to load resource"
 
@@ -144,6 +144,15 @@ def test_events_come_live_and_wait_while_paused(browser, mock):
         expect(page.locator(".event")).to_have_count(1)
         page.get_by_role("searchbox").fill("nothing like it")
         expect(page.locator(".event")).to_have_count(0)
+
+
+def test_the_life_of_an_identity_tells_once_what_happens_again_and_again(browser, mock, active):
+    failed = mock.world.event(0, active["name"], "refresh_failed") | {"message": "it is away"}
+    life = [failed | {"id": 9 - n, "time": mock.world.later(-n)} for n in range(4)] + [mock.world.event(1, active["name"], "rotated")]
+    mock.world.detail = lambda row: World.detail(mock.world, row) | {"timeline": life}
+    with opened(browser, mock.url, path(active)) as page:
+        expect(page.locator(".event")).to_have_count(2)
+        expect(page.locator(".event").first).to_contain_text("4 times since")
 
 
 def test_a_command_is_copied(browser, mock):
