@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from browser import PHONE, opened, settled
-from made_up import HOSTILE
+from made_up import HOSTILE, World
 
 REFUSED = "Failed to load resource"
 
@@ -146,6 +146,15 @@ def test_events_come_live_and_wait_while_paused(browser, mock):
         expect(page.locator(".event")).to_have_count(0)
 
 
+def test_the_life_of_an_identity_tells_once_what_happens_again_and_again(browser, mock, active):
+    failed = mock.world.event(0, active["name"], "refresh_failed") | {"message": "it is away"}
+    life = [failed | {"id": 9 - n, "time": mock.world.later(-n)} for n in range(4)] + [mock.world.event(1, active["name"], "rotated")]
+    mock.world.detail = lambda row: World.detail(mock.world, row) | {"timeline": life}
+    with opened(browser, mock.url, path(active)) as page:
+        expect(page.locator(".event")).to_have_count(2)
+        expect(page.locator(".event").first).to_contain_text("4 times since")
+
+
 def test_a_command_is_copied(browser, mock):
     mock.world.rows[0]["starves_in_seconds"] = 5.0
     with opened(browser, mock.url, permissions=["clipboard-read", "clipboard-write"]) as page:
@@ -170,3 +179,19 @@ def test_a_chart_is_read_off_by_keyboard_and_has_its_words(browser, mock):
         chart.focus()
         page.keyboard.press("ArrowLeft")
         expect(page.locator(".chart").first.locator(".when")).to_be_visible()
+
+
+def test_a_page_that_nobody_sees_asks_for_nothing(browser, mock):
+    hide = """(hidden) => { Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true });
+                            document.dispatchEvent(new Event('visibilitychange')) }"""
+    with opened(browser, mock.url) as page:
+        settled(page)
+        page.evaluate(hide, True)
+        page.wait_for_timeout(1000)
+        asked = len(mock.asked)
+        page.wait_for_timeout(7000)
+        assert len(mock.asked) == asked
+        page.evaluate(hide, False)
+        expect(page.locator(".figures")).to_be_visible()
+        page.wait_for_timeout(500)
+        assert len(mock.asked) > asked

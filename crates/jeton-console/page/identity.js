@@ -9,7 +9,7 @@ import { poll } from "./poll.js";
 import { problemList } from "./problems.js";
 import { follow } from "./pulse.js";
 import { table } from "./table.js";
-import { eventList } from "./timeline.js";
+import { lifeOf } from "./timeline.js";
 
 export const title = "Identity";
 
@@ -128,4 +128,4 @@ function explained(identity, { member, targets }) {
   return `#/explain?${new URLSearchParams(Object.entries(query).filter(([, value]) => value))}`;
 }
 
-const timeline = (events) => (events?.length ? eventList(events, { alone: true }) : empty("Nothing since the broker's start."));
+const timeline = (events) => (events?.length ? lifeOf(events) : empty("Nothing since the broker's start."));

@@ -38,7 +38,7 @@ export function poll(seconds, signal, ask, failed = () => {}) {
     else timer = setTimeout(run, seconds() * 1000);
   }
 
-  document.addEventListener("visibilitychange", () => !document.hidden && run(), { signal });
+  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : run()), { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));
   run();
   return run;
