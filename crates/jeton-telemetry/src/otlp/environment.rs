@@ -177,11 +177,18 @@ struct Reading<'a> {
 impl<'a> Reading<'a> {
     fn otlp(mut self) -> Option<Otlp> {
         let asked = self.is_asked_for();
-        if self.of.is_true("OTEL_SDK_DISABLED") || !asked.unwrap_or(self.settings.exports(self.signal)) {
+        // Whoever says where the log goes wants it there.
+        let usual = self.settings.exports(self.signal)
+            || self.signal == Signal::Logs && self.own_endpoint().is_some();
+        if self.of.is_true("OTEL_SDK_DISABLED") || !asked.unwrap_or(usual) {
             return None;
         }
         let protocol = self.protocol();
-        let endpoint = self.endpoint(protocol, asked == Some(true))?;
+        let endpoint = self.endpoint(protocol, asked == Some(true));
+        if endpoint.is_none() && self.settings.logs && self.signal == Signal::Logs {
+            self.warn("telemetry.otlp.logs is on and no collector is named: set telemetry.otlp.endpoint, or OTEL_EXPORTER_OTLP_ENDPOINT".into());
+        }
+        let endpoint = endpoint?;
         let certificate = self.exporter("CLIENT_CERTIFICATE").1.zip(self.exporter("CLIENT_KEY").1);
         let (prefix, every, interval) = match self.signal {
             Signal::Metrics => ("OTEL_METRIC", "EXPORT_INTERVAL", 60_000),
@@ -252,10 +259,13 @@ impl<'a> Reading<'a> {
         })
     }
 
+    fn own_endpoint(&self) -> Option<&'a str> {
+        self.of.get(&format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", self.signal.variable()))
+    }
+
     /// A URL that is for one signal alone is taken as it is. None: there is none, and nobody asked for the default one.
     fn endpoint(&mut self, protocol: Protocol, asked: bool) -> Option<Url> {
-        let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", self.signal.variable());
-        let own = self.of.get(&own).filter(|_| self.settings.endpoint.is_empty());
+        let own = self.own_endpoint().filter(|_| self.settings.endpoint.is_empty());
         let text = own
             .or_else(|| given(&self.settings.endpoint))
             .or_else(|| self.of.get("OTEL_EXPORTER_OTLP_ENDPOINT"))

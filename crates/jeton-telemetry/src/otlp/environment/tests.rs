@@ -37,6 +37,11 @@ fn each_signal_goes_to_its_own_path_and_logs_where_somebody_asks_for_them() {
     assert_eq!(endpoints(&with(&settings, &[all])), [None, None, logs]);
     let against = [all, ("OTEL_LOGS_EXPORTER", "none"), ("OTEL_TRACES_EXPORTER", "otlp")];
     assert_eq!(endpoints(&with(&settings, &against)), [None, traces, None], "the variables are over it");
+    let own = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c:4318/v1/logs");
+    assert_eq!(endpoints(&exports(&[own])), [None, None, logs]);
+    assert_eq!(endpoints(&exports(&[own, ("OTEL_LOGS_EXPORTER", "none")])), [None; 3]);
+    let nowhere = with(&settings, &[]);
+    assert!(nowhere.logs.is_none() && nowhere.warnings[0].contains("no collector is named"), "{nowhere:?}");
 }
 
 #[test]
