@@ -6,6 +6,7 @@ mod ports;
 mod rpc;
 mod signing;
 mod stock;
+mod telling;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
@@ -30,6 +31,7 @@ pub use ports::{AtOnce, Before, token};
 pub use rpc::{Peer, open_counting_door, open_door, open_tls_door};
 pub use signing::{Material, Round, Signing};
 pub use stock::open_stock;
+pub use telling::Telling;
 pub use tls::{CLIENT, sides};
 
 /// A token's bytes, where they matter.

@@ -17,7 +17,8 @@ const SECRET_MESSAGES: &[&str] = &[
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
-    let names = ["access", "authority", "identity", "revocation", "sealing", "status", "token", "workload"];
+    let names =
+        ["access", "authority", "event", "identity", "revocation", "sealing", "status", "token", "workload"];
     let files = names.map(|name| format!("jeton/v1/{name}.proto"));
     let descriptors = protox::Compiler::new([&root])?
         .include_imports(true)

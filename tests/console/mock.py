@@ -70,7 +70,7 @@ class Mock:
     def act(self, row, verb):
         self.posted.append((row["name"], verb))
         row["state"] = {"disable": "disabled", "enable": "active"}.get(verb, row["state"])
-        return row
+        return row | {"under_way": row["tokens"], "left": 0} if verb == "refresh" else row
 
 
 def rates(at):

@@ -16,7 +16,13 @@ from conftest import BINARY, LINK, ROOT, Broker, Process
 OUT = ROOT / "docs" / "images"
 MOST_BYTES = 250_000
 SIZE = {"width": 1280, "height": 860}
-TEAMS = {"payments": ("checkout", "refunds", "ledger"), "orders": ("intake", "shipping"), "search": ("index", "suggest"), "people": ("payroll",)}
+TEAMS = {
+    "payments": ("checkout", "refunds", "ledger", "payouts"),
+    "orders": ("intake", "shipping", "returns"),
+    "search": ("index", "suggest"),
+    "people": ("payroll", "directory"),
+    "media": ("encode", "thumbnails"),
+}
 LOAD_S = 600
 SHORT_S = 240
 
@@ -53,10 +59,10 @@ targets = ["{target}"]
 
 
 @contextlib.contextmanager
-def load(broker, identities):
+def load(broker, identities, rate):
     loadtest = BINARY.with_name("loadtest")
     named = [argument for name in identities for argument in ("--identity", f"identities/{name}")]
-    command = [loadtest, "run", "--data-dir", broker.data, "--rate", "400", "--connections", "24", "--seconds", str(LOAD_S), "--quiet", *named]
+    command = [loadtest, "run", "--data-dir", broker.data, "--rate", str(rate), "--connections", str(rate // 16), "--seconds", str(LOAD_S), "--quiet", *named]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -66,8 +72,19 @@ def load(broker, identities):
         child.wait()
 
 
+def busy(broker, used, seconds):
+    """Waits so long that the charts have a course: now and then somebody asks who may not, and for a third of it more do who may."""
+    refused = ("token", "get", "--identity", "reports", "--scope", "https://other.example/.default")
+    for third in range(3):
+        with load(broker, used, 320) if third == 1 else contextlib.nullcontext():
+            end = time.monotonic() + seconds / 3
+            while time.monotonic() < end:
+                broker.jeton(*refused, check=False)
+                time.sleep(2)
+
+
 def fail(broker, name):
-    """Its tokens are short, so that their refresh is due soon; and then its authority is away."""
+    """Its authority is away for it."""
     identity = json.loads(broker.jeton("identity", "get", name, "-o", "json").stdout)
     broker.order(identity["client_id"], token_lifetime_seconds=SHORT_S, error={"rate": 1.0, "status": 503, "retry_after_seconds": 5})
     return identity["client_id"]
@@ -109,11 +126,11 @@ def main():
         ends.callback(broker.process.stop)
         names = provision(broker, folder)
         failing = names[0]
-        identity = json.loads(broker.jeton("identity", "get", failing, "-o", "json").stdout)
-        broker.order(identity["client_id"], token_lifetime_seconds=SHORT_S)
-        with load(broker, [*names, "billing", "reports"]):
-            # Long enough for the charts to have a course.
-            time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 150)
+        # Short, so that something is refreshed while we look.
+        broker.order(token_lifetime_seconds=SHORT_S)
+        used = [*names, "billing", "reports"]
+        with load(broker, used, 400):
+            busy(broker, used, float(sys.argv[1]) if len(sys.argv) > 1 else 240)
             fail(broker, failing)
             end = time.monotonic() + SHORT_S
             problems = lambda: json.loads(broker.jeton("status", "-o", "json", check=False).stdout)["problems"]

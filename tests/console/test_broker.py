@@ -51,7 +51,7 @@ def test_a_token_that_cannot_be_refreshed_counts_down_and_recovers(browser, brok
     broker.order(client_id, token_lifetime_seconds=60)
     with opened(browser, console.url, "#/identities/billing") as page:
         page.get_by_role("button", name="Refresh tokens").click()
-        expect(page.get_by_text("New tokens are being asked for.")).to_be_visible()
+        expect(page.get_by_text("being asked for.")).to_be_visible()
         ends = page.get_by_role("table", name="Tokens in memory").locator("tbody tr").first.locator("time").first
         page.wait_for_function("(t) => Date.parse(t.dateTime) - Date.now() < 61_000", arg=ends.element_handle())
         failing("billing")
@@ -66,8 +66,8 @@ def test_a_token_that_cannot_be_refreshed_counts_down_and_recovers(browser, brok
 
 
 def test_rotating_asks_first_and_rotates(browser, broker, console):
-    kid = lambda: [each for each in json.loads(broker.jeton("identity", "get", "orders", "-o", "json").stdout)["credentials"] if each["state"] == "current"]
-    before = kid()
+    keys = lambda: {each["kid"] for each in json.loads(broker.jeton("identity", "get", "orders", "-o", "json").stdout)["credentials"]}
+    before = keys()
     with opened(browser, console.url, "#/identities/orders", size=PHONE) as page:
         page.locator(".head").get_by_role("button", name="Rotate credential").click()
         dialog = page.get_by_role("dialog")
@@ -75,7 +75,7 @@ def test_rotating_asks_first_and_rotates(browser, broker, console):
         dialog.get_by_role("button", name="Rotate credential").click()
         expect(page.locator(".events")).to_contain_text("rotated", timeout=60_000)
         expect(page.get_by_role("table", name="Credentials")).to_contain_text("current")
-    assert kid() != before
+    assert len(keys() - before) == 1
 
 
 def test_disabling_asks_first_and_enabling_brings_it_back(browser, broker, console):
@@ -114,15 +114,15 @@ def test_a_hostile_display_name_stays_text(browser, broker, console):
 
 def test_a_denial_is_explained_with_what_would_allow_it(browser, broker, console):
     with opened(browser, console.url, "#/explain") as page:
-        page.get_by_label("Principal").fill("loopback://dev")
-        page.get_by_label("Identity").fill("identities/reports")
-        page.get_by_label("Target").fill("https://other.example/.default")
+        page.get_by_label("Principal", exact=True).fill("loopback://dev")
+        page.get_by_label("Identity", exact=True).fill("identities/reports")
+        page.get_by_label("Target", exact=True).fill("https://other.example/.default")
         page.get_by_role("button", name="Explain").click()
         answer = page.get_by_role("region", name="Answer")
         expect(answer).to_contain_text("denied")
         expect(answer.get_by_role("button", name="Copy: jeton access assign")).to_be_visible()
-        page.get_by_label("Target").fill(broker.info["scopes"][0])
-        page.get_by_label("Identity").fill("identities/billing")
+        page.get_by_label("Target", exact=True).fill(broker.info["scopes"][0])
+        page.get_by_label("Identity", exact=True).fill("identities/billing")
         page.keyboard.press("Enter")
         expect(answer).to_contain_text("allowed")
 

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from browser import PHONE, opened, settled
-from made_up import HOSTILE
+from made_up import HOSTILE, World
 
 REFUSED = "Failed to load resource"
 
@@ -40,12 +40,15 @@ def test_a_session_that_ended_says_how_to_begin_another(browser, mock):
         expect(banner).to_have_count(0)
 
 
-def test_a_console_that_is_gone_is_said_and_found_again(browser, mock):
-    with opened(browser, mock.url, allowed="net::ERR_FAILED") as page:
+@pytest.mark.parametrize("hash", ["#/", "#/identities", "#/authorities", "identity"])
+def test_a_console_that_is_gone_is_said_and_what_was_there_stays(browser, mock, active, hash):
+    with opened(browser, mock.url, path(active) if hash == "identity" else hash, allowed="net::ERR_FAILED") as page:
         settled(page)
+        cards = page.locator("main :is(.card, tr)").count()
         page.route("**/api/**", lambda route: route.abort())
         expect(page.get_by_role("alert").filter(has_text="No connection to the console")).to_be_visible()
-        expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+        page.wait_for_timeout(6000)
+        assert page.locator("main :is(.card, tr)").count() == cards > 2
         page.unroute("**/api/**")
         expect(page.get_by_role("alert").filter(has_text="No connection")).to_have_count(0)
 
@@ -87,7 +90,7 @@ def test_what_takes_something_away_asks_first(browser, mock, active, verb, butto
 def test_refresh_and_enable_act_at_once(browser, mock, active):
     with opened(browser, mock.url, path(active)) as page:
         page.get_by_role("button", name="Refresh tokens").click()
-        expect(page.get_by_text("New tokens are being asked for.")).to_be_visible()
+        expect(page.get_by_text(f"{active['name']}: ")).to_be_visible()
         active["state"] = "disabled"
         page.get_by_role("button", name="Enable").click()
         expect(page.get_by_role("button", name="Disable")).to_be_visible()
@@ -143,6 +146,15 @@ def test_events_come_live_and_wait_while_paused(browser, mock):
         expect(page.locator(".event")).to_have_count(0)
 
 
+def test_the_life_of_an_identity_tells_once_what_happens_again_and_again(browser, mock, active):
+    failed = mock.world.event(0, active["name"], "refresh_failed") | {"message": "it is away"}
+    life = [failed | {"id": 9 - n, "time": mock.world.later(-n)} for n in range(4)] + [mock.world.event(1, active["name"], "rotated")]
+    mock.world.detail = lambda row: World.detail(mock.world, row) | {"timeline": life}
+    with opened(browser, mock.url, path(active)) as page:
+        expect(page.locator(".event")).to_have_count(2)
+        expect(page.locator(".event").first).to_contain_text("4 times since")
+
+
 def test_a_command_is_copied(browser, mock):
     mock.world.rows[0]["starves_in_seconds"] = 5.0
     with opened(browser, mock.url, permissions=["clipboard-read", "clipboard-write"]) as page:
@@ -167,3 +179,19 @@ def test_a_chart_is_read_off_by_keyboard_and_has_its_words(browser, mock):
         chart.focus()
         page.keyboard.press("ArrowLeft")
         expect(page.locator(".chart").first.locator(".when")).to_be_visible()
+
+
+def test_a_page_that_nobody_sees_asks_for_nothing(browser, mock):
+    hide = """(hidden) => { Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true });
+                            document.dispatchEvent(new Event('visibilitychange')) }"""
+    with opened(browser, mock.url) as page:
+        settled(page)
+        page.evaluate(hide, True)
+        page.wait_for_timeout(1000)
+        asked = len(mock.asked)
+        page.wait_for_timeout(7000)
+        assert len(mock.asked) == asked
+        page.evaluate(hide, False)
+        expect(page.locator(".figures")).to_be_visible()
+        page.wait_for_timeout(500)
+        assert len(mock.asked) > asked

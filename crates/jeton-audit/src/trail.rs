@@ -212,7 +212,7 @@ impl Trail {
                 if batch.dropped > 0 {
                     tracing::error!(
                         lost = batch.dropped,
-                        "audit events were lost: they came faster than they could be written"
+                        "audit events were lost: they came faster than they could be written; give the data directory a faster disk, or raise audit.max_queued"
                     );
                 }
                 for waiter in batch.kept.into_iter().filter_map(|kept| kept.waiter) {
@@ -234,7 +234,7 @@ impl Trail {
         let mut noted = locked(&self.0.unwritable);
         match (failure, noted.is_some()) {
             (Some(error), false) => {
-                tracing::error!(%error, "the audit log cannot be written, so nothing can be changed; serving goes on");
+                tracing::error!(%error, "the audit log cannot be written, so nothing can be changed; serving goes on: `jeton status` says what to do");
             }
             (None, true) => tracing::info!("the audit log can be written again"),
             _ => {}

@@ -10,12 +10,12 @@ const ACTIONS = {
   refresh: {
     name: "Refresh tokens",
     may: ({ state }) => state === "active",
-    done: "New tokens are being asked for.",
+    done: refreshed,
   },
   rotate: {
     name: "Rotate credential",
     may: ({ state }) => state === "active",
-    done: "The rotation has begun.",
+    done: () => "the rotation has begun.",
     asks: () => [
       "A new key is made, registered beside the present one, and proved by a real grant. Only then is it used.",
       "Callers notice nothing. If a step fails, the present key stays in use.",
@@ -24,7 +24,7 @@ const ACTIONS = {
   disable: {
     name: "Disable",
     may: ({ state }) => state === "active",
-    done: "It is disabled.",
+    done: () => "it is disabled.",
     danger: true,
     asks: ({ consumers, tokens }) => [
       `It gets no more tokens, and ${plural(tokens ?? 0, "token", "tokens")} in memory will not be served any more.`,
@@ -34,7 +34,7 @@ const ACTIONS = {
   enable: {
     name: "Enable",
     may: ({ state }) => ["disabled", "failed"].includes(state),
-    done: "It is enabled.",
+    done: () => "it is enabled.",
   },
 };
 /** Whose permission each takes. */
@@ -51,9 +51,15 @@ export function buttons(identity, may, after) {
 }
 
 async function act({ name }, verb, { done }) {
-  await post(identityPath(name, verb));
-  toast(`${name}: ${done}`);
+  const answer = await post(identityPath(name, verb));
+  toast(`${name}: ${done(answer)}`);
   pulse.now();
+}
+
+function refreshed({ under_way: asked, left }) {
+  if (!asked && !left) return "no token of it is in memory.";
+  const waiting = left ? ` ${plural(left, "is", "are")} left: an authority's Retry-After is not over, or there are too many at once.` : "";
+  return `${plural(asked, "new token is", "new tokens are")} being asked for.${waiting}`;
 }
 
 function failed(error) {

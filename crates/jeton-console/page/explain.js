@@ -44,7 +44,7 @@ function form(name, button, members, ask) {
     const input = el("input", { name: key, autocomplete: "off", spellcheck: "false", required: key !== "identity" && key !== "target" });
     const note = el("span.fine", { id: `hint-${key}` }, hint);
     input.setAttribute("aria-describedby", note.id);
-    return { key, input, node: el("label.field", el("span", label), input, note) };
+    return { key, input, node: el("div.hinted", el("label.field", el("span", label), input), note) };
   });
   const submitted = (event) => {
     event.preventDefault();

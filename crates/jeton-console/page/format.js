@@ -10,16 +10,17 @@ const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle:
 const ofDay = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
 export const count = (n) => (n === null || n === undefined ? "–" : whole.format(n));
-export const short = (n) => compact.format(n);
+export const short = (n) => (n < 1000 ? figure(n) : compact.format(n));
 /** Cut off, not rounded: what is not all of it is not 100 %. */
 export const percent = (ratio) => (ratio === null || ratio === undefined ? "–" : `${hundredths.format(Math.floor(ratio * 1e4) / 100)} %`);
 export const clock = (time) => ofDay.format(new Date(time));
 export const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many}`;
 
-/** A rate or another figure that may be small. */
+/** A rate or another figure that may be small: what is not 0 does not look like it. */
 export function figure(n) {
   if (n === null || n === undefined) return "–";
-  return n < 100 ? tenths.format(n) : whole.format(n);
+  if (n > 0 && n < 0.01) return "<0.01";
+  return (n < 10 ? hundredths : n < 100 ? tenths : whole).format(n);
 }
 
 /** A length of time in two units at most: "43 s", "12 min 5 s", "3 h 4 min", "12 d 3 h". */

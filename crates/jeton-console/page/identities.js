@@ -1,6 +1,6 @@
 // All identities, the worst first: search, filter, sort. What is chosen stands in the address.
 
-import { get } from "./api.js";
+import { connection, get } from "./api.js";
 import { el, show } from "./dom.js";
 import { age, count, plural, relative } from "./format.js";
 import { empty, failure, identityLink, select, starving, statePill } from "./parts.js";
@@ -43,7 +43,7 @@ export function open(place, { query: asked, signal, change }) {
     watch(list);
   };
   const failed = (error) => {
-    if (!signal.aborted) show(list, failure(error));
+    if (!signal.aborted && !connection.failure) show(list, failure(error));
   };
 
   /** Changes which part is held; what is looked at stays where it is. */
@@ -118,7 +118,7 @@ function columns(query, change) {
   };
   return [
     ["Identity", named, "wide", by("name")],
-    ["State", ({ state, starves_in_seconds: seconds }) => [statePill(state), starving(seconds)], "", by("worst")],
+    ["State", ({ state, starves_in_seconds: seconds }) => [statePill(state), starving(seconds)], "state", by("worst")],
     ["Authority", ({ authority }) => authority.replace("authorities/", "")],
     ["Credential", credential, "", by("credential")],
     ["Next refresh", ({ next_refresh_time: time }) => relative(time), "", by("next_refresh")],

@@ -9,7 +9,7 @@ import { poll } from "./poll.js";
 import { problemList } from "./problems.js";
 import { follow } from "./pulse.js";
 import { table } from "./table.js";
-import { eventList } from "./timeline.js";
+import { lifeOf } from "./timeline.js";
 
 export const title = "Identity";
 
@@ -67,7 +67,7 @@ function about(identity) {
     ["Created", relative(identity.create_time)],
     ["Changed", relative(identity.update_time)],
     ["Labels", labels.length > 0 && labels],
-    ["Last error", identity.last_error && el("span.error", identity.last_error)],
+    ["Last error", identity.last_error && el("span.error", identity.last_error), "wide"],
   );
 }
 
@@ -84,7 +84,7 @@ function operation({ kind, step, start_time: began, attempts, next_try_time: nex
       ["Began", relative(began)],
       ["Failed tries of this step", attempts ? count(attempts) : null],
       ["Next try", attempts ? relative(next) : null],
-      ["Last error", error && el("span.error", error)],
+      ["Last error", error && el("span.error", error), "wide"],
     ),
   );
 }
@@ -128,4 +128,4 @@ function explained(identity, { member, targets }) {
   return `#/explain?${new URLSearchParams(Object.entries(query).filter(([, value]) => value))}`;
 }
 
-const timeline = (events) => (events?.length ? eventList(events, { alone: true }) : empty("Nothing since the broker's start."));
+const timeline = (events) => (events?.length ? lifeOf(events) : empty("Nothing since the broker's start."));

@@ -62,10 +62,10 @@ export function failure(error) {
 
 export const empty = (text) => el("p.empty", text);
 
-/** Names and values; those without a value are left out. */
+/** Names and values, and how each is laid out; those without a value are left out. */
 export function facts(...pairs) {
   const there = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== "–");
-  return el("dl.facts", there.map(([name, value]) => el("div", el("dt", name), el("dd", value))));
+  return el("dl.facts", there.map(([name, value, kind]) => el(`div${kind ? `.${kind}` : ""}`, el("dt", name), el("dd", value))));
 }
 
 /** Says something in passing. */

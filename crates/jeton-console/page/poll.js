@@ -1,6 +1,6 @@
 // Asking again and again, as long as somebody looks.
 
-import { Failure } from "./api.js";
+import { Failure, connection } from "./api.js";
 
 /**
  * Runs `ask` now and every `seconds()` until the signal says stop: never twice at once, and not while the page is hidden. What fails goes
@@ -24,7 +24,8 @@ export function poll(seconds, signal, ask, failed = () => {}) {
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof Failure)) throw error;
-      failed(error);
+      // The banner says what stands between the page and its server, and what was there before stays.
+      if (!connection.failure) failed(error);
     } finally {
       running = false;
       next();
@@ -37,7 +38,7 @@ export function poll(seconds, signal, ask, failed = () => {}) {
     else timer = setTimeout(run, seconds() * 1000);
   }
 
-  document.addEventListener("visibilitychange", () => !document.hidden && run(), { signal });
+  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : run()), { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));
   run();
   return run;

@@ -19,8 +19,9 @@
   }
 
   function name(button, chosen) {
-    button.textContent = { auto: "Auto", light: "Light", dark: "Dark" }[chosen];
-    button.setAttribute("aria-label", `Theme: ${button.textContent}. Change`);
+    const called = { auto: "Auto", light: "Light", dark: "Dark" }[chosen];
+    button.textContent = `◐ ${called}`;
+    button.setAttribute("aria-label", `Theme: ${called}. Change`);
   }
 
   apply(choice());

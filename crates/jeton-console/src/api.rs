@@ -1,39 +1,80 @@
 //! `/api/*`: each path is one or a few RPCs, and their answers as JSON.
 
+mod changes;
+mod events;
+mod explain;
+mod identities;
 mod overview;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use axum::{Json, Router, extract::DefaultBodyLimit, routing::get};
-use jeton_proto::v1::status_service_client::StatusServiceClient;
+use axum::{
+    Json, Router,
+    extract::DefaultBodyLimit,
+    routing::{get, post},
+};
+use jeton_proto::v1::{
+    access_service_client::AccessServiceClient, authority_service_client::AuthorityServiceClient,
+    event_service_client::EventServiceClient, identity_service_client::IdentityServiceClient,
+    status_service_client::StatusServiceClient,
+};
 use serde_json::Value;
-use tonic::{Response, Status, transport::Channel};
+use tokio::sync::Semaphore;
+use tonic::{Code, Response, Status, transport::Channel};
 
 use crate::failure::Failure;
 
 /// Longer than the broker waits for anything that a page asks.
 const CALL_WITHIN: Duration = Duration::from_secs(30);
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// Streams of events at once: one for each tab.
+const MAX_STREAMS: usize = 16;
 
 type Answer = Result<Json<Value>, Failure>;
 
 /// The admin plane.
 #[derive(Debug, Clone)]
-struct Broker(Channel);
+struct Broker {
+    channel: Channel,
+    streams: Arc<Semaphore>,
+}
 
 /// What is below `/api`.
-pub(crate) fn routes(broker: Channel) -> Router {
+pub(crate) fn routes(channel: Channel) -> Router {
     Router::new()
         .route("/me", get(overview::me))
         .route("/overview", get(overview::overview))
+        .route("/history", get(overview::history))
+        .route("/authorities", get(overview::authorities))
+        .route("/identities", get(identities::list))
+        .route("/identities/{id}", get(identities::one))
+        .route("/identities/{id}/{verb}", post(changes::change))
+        .route("/explain", post(explain::explain))
+        .route("/events", get(events::events))
         .fallback(|| async { Failure::nothing_there() })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Broker(broker))
+        .with_state(Broker { channel, streams: Arc::new(Semaphore::new(MAX_STREAMS)) })
 }
 
 impl Broker {
     fn status(&self) -> StatusServiceClient<Channel> {
-        StatusServiceClient::new(self.0.clone())
+        StatusServiceClient::new(self.channel.clone())
+    }
+
+    fn identities(&self) -> IdentityServiceClient<Channel> {
+        IdentityServiceClient::new(self.channel.clone())
+    }
+
+    fn authorities(&self) -> AuthorityServiceClient<Channel> {
+        AuthorityServiceClient::new(self.channel.clone())
+    }
+
+    fn access(&self) -> AccessServiceClient<Channel> {
+        AccessServiceClient::new(self.channel.clone())
+    }
+
+    fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel.clone())
     }
 }
 
@@ -41,4 +82,13 @@ impl Broker {
 async fn asked<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
     let answer = tokio::time::timeout(CALL_WITHIN, call).await;
     Ok(answer.map_err(|_| Failure::late())??.into_inner())
+}
+
+/// The same for what the caller may not be allowed to see: none.
+async fn seen<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<Option<T>, Failure> {
+    match tokio::time::timeout(CALL_WITHIN, call).await {
+        Ok(Err(status)) if status.code() == Code::PermissionDenied => Ok(None),
+        Ok(answer) => Ok(Some(answer?.into_inner())),
+        Err(_) => Err(Failure::late()),
+    }
 }

@@ -23,23 +23,35 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn late() -> Self {
-        Self {
-            status: StatusCode::GATEWAY_TIMEOUT,
-            reason: "DEADLINE_EXCEEDED".into(),
-            message: "the broker gave no answer in time".into(),
-            remedy: "try again; `jeton status` says whether it is down".into(),
-            correlation_id: None,
-        }
+        let (message, remedy) =
+            ("the broker gave no answer in time", "try again; `jeton status` says whether it is down");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", message, remedy)
     }
 
     pub(crate) fn nothing_there() -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            reason: "NOT_FOUND".into(),
-            message: "the console has no such path".into(),
-            remedy: "reload the page: it may be of another version than this command".into(),
-            correlation_id: None,
-        }
+        let remedy = "reload the page: it may be of another version than this command";
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", "the console has no such path", remedy)
+    }
+
+    /// Not there, or not for this caller's eyes.
+    pub(crate) fn not_found(name: &str) -> Self {
+        let message = format!("{name} is not there, or not in your scope");
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message, "look for it in the list")
+    }
+
+    pub(crate) fn wrong(field: &str, given: &str) -> Self {
+        let message = format!("{field}: {given:?} is none that the console knows");
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_FIELD", message, "choose one that the page offers")
+    }
+
+    pub(crate) fn too_many() -> Self {
+        let message = "as many tabs of the console follow events as may";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "OVERLOADED", message, "close another tab")
+    }
+
+    fn new(status: StatusCode, reason: &str, message: impl Into<String>, remedy: &str) -> Self {
+        let (reason, message, remedy) = (reason.into(), message.into(), remedy.into());
+        Self { status, reason, message, remedy, correlation_id: None }
     }
 }
 
@@ -51,13 +63,9 @@ impl From<Status> for Failure {
         }
         // The broker's own words have no cause on this side.
         if let Some(cause) = causes().last() {
-            return Self {
-                status: StatusCode::BAD_GATEWAY,
-                reason: "UNREACHABLE".into(),
-                message: format!("the broker cannot be reached ({cause}): it stopped or was killed"),
-                remedy: "start it again; this page goes on by itself".into(),
-                correlation_id: None,
-            };
+            let message = format!("the broker cannot be reached ({cause}): it stopped or was killed");
+            let remedy = "start it again; this page goes on by itself";
+            return Self::new(StatusCode::BAD_GATEWAY, "UNREACHABLE", message, remedy);
         }
         let details = status.get_error_details();
         let info = details.error_info();

@@ -10,6 +10,7 @@ use jeton_core::{
 };
 use jeton_trace::Span;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::{
     IssueError, IssueErrorClass, TokenError,
@@ -121,13 +122,15 @@ impl Shared {
         state.flight = Some(flight);
         drop(state);
         let (shared, slot) = (Arc::clone(self), Arc::clone(slot));
-        self.flights.spawn(span.within(async move {
+        let work = span.within(async move {
             let mut died = Died { shared: &shared, slot: &slot, armed: true };
             let outcome = shared.flight(&slot, &wish, permitted).await;
             died.armed = false;
             land.send_replace(Some(outcome));
             shared.take_turns(slot.key.authority, shared.clock.now());
-        }));
+        });
+        // Lines about it have the id and the caller of the request that began it.
+        self.flights.spawn(work.in_current_span());
         Some(landing)
     }
 
@@ -198,7 +201,7 @@ impl Shared {
         let answer = match tokio::time::timeout(FLIGHT_TIMEOUT, call).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(panicked)) => {
-                tracing::error!(error = %panicked, "a token request died");
+                tracing::error!(error = %panicked, "a token request died: report it with this line");
                 Err(died())
             }
             Err(_) => {
@@ -339,7 +342,7 @@ impl Shared {
         }
         if matches!(outcome_of(&error), RefreshOutcome::Permanent { .. }) || failures.is_power_of_two() {
             tracing::warn!(identity = %slot.key.identity, target = %slot.key.target, failures, error = %error.message,
-                code = error.code.as_deref().unwrap_or_default(), "no token was issued");
+                code = error.code.as_deref().unwrap_or_default(), "no token was issued; it is tried again unless the error says that no retry helps: `jeton status` tells how long the present one is served, docs/errors.md what to do");
         }
         let mut state = slot.state();
         state.flight = None;

@@ -209,7 +209,7 @@ impl Shared {
                 self.writer.put(Pending::Hold(self.gate.hold(&slot.key, delay, now)));
             }
             tracing::warn!(identity = %slot.key.identity, target = %slot.key.target, error = %error.message,
-                code = error.code.as_deref().unwrap_or_default(), "a token could not be revoked at its authority");
+                code = error.code.as_deref().unwrap_or_default(), "a token could not be revoked at its authority: it is not served any more, and is valid there until it ends; revoke again once the authority answers");
         })
     }
 }

@@ -55,9 +55,14 @@ impl IdentityFilter {
     }
 }
 
+/// Entries of a page of this size; 0: as many as usual.
+pub fn page_of(size: usize) -> usize {
+    if size == 0 { DEFAULT_PAGE } else { size.min(MAX_PAGE) }
+}
+
 /// The first items of a list; 0: as many as usual.
 pub fn page<T>(mut items: impl Iterator<Item = T>, size: usize) -> Page<T> {
-    let size = if size == 0 { DEFAULT_PAGE } else { size.min(MAX_PAGE) };
+    let size = page_of(size);
     let taken: Vec<T> = items.by_ref().take(size).collect();
     Page { more: items.next().is_some(), items: taken }
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use jeton_core::{
-    AuditTrail, Authority, Clock, Directory, Identity, IdentityState, SharedDirectory, Uid, Wall, Workload,
+    AuditTrail, Authority, Clock, Directory, Identity, IdentityState, OperationKind, SharedDirectory, Step,
+    Uid, Wall, Workload,
 };
 use jeton_trace::Tracer;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -38,12 +39,29 @@ pub struct Ports {
     pub tracer: Tracer,
     /// Told of every change that others must act on. Must not block.
     pub on_event: Arc<dyn Fn(LifecycleEvent) + Send + Sync>,
+    /// Told of every step that was tried and written down, for whoever watches. Must not block.
+    pub on_step: Arc<dyn Fn(&StepTried<'_>) + Send + Sync>,
 }
 
 impl fmt::Debug for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ports").finish_non_exhaustive()
     }
+}
+
+/// A step of an identity's life that was tried.
+#[derive(Debug, Clone, Copy)]
+pub struct StepTried<'a> {
+    /// Whose.
+    pub identity: &'a Identity,
+    /// At which authority.
+    pub authority: &'a Authority,
+    /// Of which operation.
+    pub kind: OperationKind,
+    /// Which.
+    pub step: Step,
+    /// Why it failed, in words for an administrator, without secrets; none: it is done.
+    pub failure: Option<&'a str>,
 }
 
 /// A change that others must act on.

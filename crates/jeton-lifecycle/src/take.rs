@@ -2,6 +2,7 @@
 //! it is by then, if the operation is still the same one.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,12 +11,10 @@ use jeton_core::{
     Authority, Credential, CredentialKind, CredentialState, Identity, IdentityKind, IdentityState, Operation,
     OperationKind, Step, Uid, profile::RegistrationStyle,
 };
-use jeton_trace::Span;
 
 use crate::{
     KeyRequest, LifecycleError, LifecycleEvent, Orphan, Registered, RegistryError, RegistryErrorClass,
-    SecretId, SecretKind, StoreError, Write,
-    audited::kind,
+    SecretId, SecretKind, StepTried, StoreError, Write,
     counts::StepEnd,
     record::{abandon_pending, drop_overlap},
     registry::{Shared, locked},
@@ -61,6 +60,13 @@ impl Failure {
             },
         }
     }
+
+    fn message(&self) -> Cow<'_, str> {
+        match self {
+            Self::Inside(error) => error.to_string().into(),
+            Self::Outside(error) => (&*error.message).into(),
+        }
+    }
 }
 
 impl Shared {
@@ -75,25 +81,14 @@ impl Shared {
         span.within(self.take(&authority, &identity, &operation, step)).await;
     }
 
-    /// Of a step: in a trace of its own, as whoever asked for it does not wait.
-    fn span(&self, authority: &Authority, identity: &Identity, operation: &Operation, step: Step) -> Span {
-        let cause = locked(&self.causes).of(identity).cloned();
-        let (kind, step) = (kind(operation.kind), step.as_str());
-        let span = self.ports.tracer.following(cause.as_ref(), || format!("{kind}/{step}").into());
-        span.text("jeton.identity", &identity.name);
-        span.text("jeton.authority", &authority.name);
-        span.text("jeton.operation", kind);
-        span.text("jeton.lifecycle.step", step);
-        span
-    }
-
     async fn take(&self, authority: &Authority, identity: &Identity, operation: &Operation, step: Step) {
         let began = Instant::now();
         let intended = match self.intend(authority, identity, operation, step).await {
             Ok(intended) => intended,
             Err(error) => {
                 self.ended(step, StepEnd::AuditUnavailable, began.elapsed());
-                tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step waits for the audit log");
+                // That the log cannot be written is said once, by the log.
+                tracing::debug!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step waits for the audit log");
                 return tokio::time::sleep(STORE_RETRY).await;
             }
         };
@@ -110,10 +105,18 @@ impl Shared {
             let written = self.write_outcome(identity, operation, step, outcome.clone()).await;
             let Err(error) = written else {
                 let failed = outcome.as_ref().err().map(Failure::class);
+                let failure = outcome.as_ref().err().map(Failure::message);
+                (self.ports.on_step)(&StepTried {
+                    identity,
+                    authority,
+                    kind: operation.kind,
+                    step,
+                    failure: failure.as_deref(),
+                });
                 self.ended(step, failed.map_or(StepEnd::Done, StepEnd::Failed), took);
                 return self.conclude(intended, made, failed);
             };
-            tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down");
+            tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down, and is taken again: see to the disk of the data directory if it goes on");
             tokio::time::sleep(STORE_RETRY).await;
             // What the authority handed out cannot be had again, so it is kept in hand. Any other step is taken again.
             let full = matches!(error, LifecycleError::Store(StoreError::Unavailable(_)));
@@ -121,15 +124,6 @@ impl Shared {
                 self.ended(step, StepEnd::NotWrittenDown, took);
                 return self.conclude(intended, made, Some("not_written_down"));
             }
-        }
-    }
-
-    fn ended(&self, step: Step, how: StepEnd, took: Duration) {
-        self.counts.ended(step, how, took);
-        let span = jeton_trace::current();
-        span.text("jeton.lifecycle.outcome", how.as_str());
-        if !matches!(how, StepEnd::Done) {
-            span.fail(how.as_str());
         }
     }
 
@@ -359,9 +353,10 @@ impl Shared {
     ) -> Result<(), LifecycleError> {
         let now = self.now();
         let Some(operation) = &mut identity.operation else { return Ok(()) };
-        let (class, retry_after, message) = match failure {
-            Failure::Outside(error) => (error.class, error.retry_after, error.message),
-            Failure::Inside(error) => (RegistryErrorClass::Transient, None, error.to_string()),
+        let message = failure.message().into_owned();
+        let (class, retry_after) = match failure {
+            Failure::Outside(error) => (error.class, error.retry_after),
+            Failure::Inside(_) => (RegistryErrorClass::Transient, None),
         };
         let permanent = !matches!(class, RegistryErrorClass::Transient | RegistryErrorClass::Unknown);
         operation.attempts += 1;
@@ -370,7 +365,7 @@ impl Shared {
         let delay = if permanent { PERMANENT_RETRY } else { self.backoff(operation.attempts) };
         operation.next_try_at = now + delay.max(retry_after.unwrap_or_default());
         tracing::warn!(identity = %identity.name, step = step.as_str(), attempts = operation.attempts, permanent, error = %message,
-            "a lifecycle step failed");
+            "a lifecycle step failed: `jeton identity get` and `jeton status` show the operation; what is not permanent is tried again");
         let kind = operation.kind;
         let mut writes = vec![];
         // Nothing was done in this try. A first registration may have been done in part, whatever came back.
@@ -409,7 +404,7 @@ pub(crate) fn is_dynamic(authority: &Authority) -> bool {
 fn or_lost(outcome: Result<Outcome, RegistryError>) -> Result<Outcome, Failure> {
     match outcome {
         Err(error) if error.class == RegistryErrorClass::Unmanageable => {
-            tracing::warn!(%error, "a client cannot be managed any more");
+            tracing::warn!(%error, "a client cannot be managed any more: `jeton status` names it");
             Ok(Outcome::Lost)
         }
         outcome => outcome.map_err(Failure::Outside),

@@ -1,7 +1,10 @@
 //! What ties together all that is said of one request: what its caller is told, the log's lines, the audit log.
+//!
+//! Nothing here is an `async fn`: that would keep the work twice, and thousands of requests may wait at once.
 
 use jeton_core::{Clock, Principal, SystemClock, Uid, Wall};
-use tracing::{Instrument, Span, field::Empty};
+use tokio::task::futures::TaskLocalFuture;
+use tracing::{Instrument, Span, field::Empty, instrument::Instrumented};
 
 tokio::task_local! {
     static CURRENT: String;
@@ -18,13 +21,18 @@ pub(crate) fn id() -> String {
 }
 
 /// A request: it has an id, and the log's lines about it have the id and the caller.
-pub(crate) async fn request<F: Future>(now: Wall, caller: Option<&Principal>, work: F) -> F::Output {
+pub(crate) fn request<F: Future>(
+    now: Wall,
+    caller: Option<&Principal>,
+    work: F,
+) -> Instrumented<TaskLocalFuture<String, F>> {
     let id = new(now);
     let span = tracing::error_span!("request", correlation_id = id, principal = Empty);
+    jeton_trace::current().text("jeton.correlation_id", &id);
     if let Some(caller) = caller {
         span.record("principal", tracing::field::display(caller));
     }
-    under(id, work).instrument(span).await
+    under(id, work).instrument(span)
 }
 
 /// From now on lines have the caller, who was not known before.
@@ -33,17 +41,17 @@ pub(crate) fn is_from(caller: &Principal) {
 }
 
 /// Under an id that is known elsewhere.
-pub(crate) async fn under<F: Future>(id: String, work: F) -> F::Output {
-    CURRENT.scope(id, work).await
+pub(crate) fn under<F: Future>(id: String, work: F) -> TaskLocalFuture<String, F> {
+    CURRENT.scope(id, work)
 }
 
 /// Part of a request that is answered by itself.
-pub(crate) async fn part<F: Future>(work: F) -> F::Output {
-    under(new(SystemClock.now().wall), work).await
+pub(crate) fn part<F: Future>(work: F) -> TaskLocalFuture<String, F> {
+    under(new(SystemClock.now().wall), work)
 }
 
 /// For a task of its own.
-pub(crate) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+pub(crate) fn carried<F: Future>(work: F) -> Instrumented<TaskLocalFuture<String, F>> {
     let (id, span) = (id(), Span::current());
     under(id, work).instrument(span)
 }

@@ -5,6 +5,7 @@ mod audit;
 mod authority;
 mod convert;
 mod error;
+mod events;
 mod identity;
 mod permit;
 mod probe;
@@ -13,6 +14,7 @@ mod revoke;
 mod routes;
 mod sealing;
 mod shortcut;
+mod standings;
 mod status;
 mod token;
 mod watch;
@@ -22,7 +24,9 @@ pub(crate) use error::Failure;
 pub use error::{REASONS, Reason, complete};
 pub use permit::{METHODS, Method, On};
 pub use probe::{AuthorityProbe, DiscoverRequest, ProbeStep, RegistrarShape};
-pub use routes::{Broker, Health, admin_routes, data_routes, data_shortcut, is_streaming, method_names};
+pub use routes::{
+    Broker, Health, MAX_WATCHERS, admin_routes, data_routes, data_shortcut, is_streaming, method_names,
+};
 pub use sealing::{NotRotated, SealingKeyRotated, SealingRotation};
 pub use shortcut::GetTokenShortcut;
 pub use token::encode_token;

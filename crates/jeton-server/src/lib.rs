@@ -6,8 +6,12 @@
 mod alarms;
 mod correlation;
 pub mod door;
+mod events;
 pub mod grpc;
+mod history;
 pub mod managed_identity;
 mod seldom;
 
 pub use alarms::{Alarm, Alarms};
+pub use events::{Event, EventKind, Events, Severity};
+pub use history::{History, Rates, Totals};

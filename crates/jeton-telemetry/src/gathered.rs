@@ -51,7 +51,7 @@ impl Gathered {
         // A million slots take a while to look at: not on a thread that serves.
         let made = tokio::task::spawn_blocking(move || gathered.gather()).await;
         let snapshot = Arc::new(made.unwrap_or_else(|error| {
-            tracing::error!(%error, "the metrics could not be gathered");
+            tracing::error!(%error, "the metrics could not be gathered: report it with this line");
             Snapshot::default()
         }));
         *last = Some((Instant::now(), Arc::clone(&snapshot)));

@@ -210,7 +210,8 @@ mod tests {
     #[test]
     fn the_sampler_is_the_settings_or_else_the_environments_or_else_a_hundredth_of_what_begins_here() {
         let (name, arg) = ("OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG");
-        let cases: [(&[(&str, &str)], [&str; 2], Sampler); 10] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], [&'a str; 2], Sampler);
+        let cases: [Case<'_>; 10] = [
             (&[], ["", ""], Sampler::parent_based(0.01)),
             (&[(name, "always_on")], ["", ""], Sampler::ratio(1.0)),
             (&[(name, "always_off")], ["", ""], Sampler::ratio(0.0)),

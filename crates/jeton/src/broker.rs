@@ -24,7 +24,7 @@ use jeton_lifecycle::{
     IdentityStore, Lifecycle, LifecycleEvent, LifecycleTasks, SecretId, SecretKind, Write,
 };
 use jeton_server::{
-    Alarms,
+    Alarms, Events, History,
     door::{
         Authenticate, Certificates, Door, Drain, Listen, Listener, LoopbackDev, Protocol, Shortcut, Tls,
         UnixPeers, serve,
@@ -37,7 +37,10 @@ use jeton_telemetry::Logs;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::{
-    sync::mpsc::{self, UnboundedReceiver},
+    sync::{
+        Semaphore,
+        mpsc::{self, UnboundedReceiver},
+    },
     task::{JoinHandle, JoinSet},
 };
 use tonic::service::Routes;
@@ -45,10 +48,12 @@ use tonic::service::Routes;
 use crate::{
     config::{Settings, path_or},
     data_dir::DataDir,
+    events::{HeardSource, HeardTrail, Recorder},
     issuers::bearer_tokens,
     log::Exporting,
     managed_identity::Opening,
     metrics::{Telling, Told},
+    pulse::{self, Around},
     sealing::Rotation,
 };
 
@@ -75,7 +80,7 @@ pub(crate) struct Running {
     issuers: TokenTasks,
     doors: Vec<JoinHandle<()>>,
     told: Told,
-    /// Of files. They end with this.
+    /// Of files, and of what there is to do. They end with this.
     following: JoinSet<()>,
     /// To the sealing key of the configuration; done when that is in force.
     rotating: JoinSet<()>,
@@ -163,6 +168,11 @@ impl Running {
             store: stored.clone(),
             clock: Arc::clone(&clock),
         });
+        let recorder = Recorder {
+            events: Events::new(clock.now().wall),
+            clock: Arc::clone(&clock),
+            directory: directory.clone(),
+        };
         // One event follows each durable commit, so the channel cannot outgrow what the disk lets through.
         let (tell, told) = mpsc::unbounded_channel();
         let ports = jeton_lifecycle::Ports {
@@ -178,6 +188,10 @@ impl Running {
                 // Nobody listens any more when the process ends.
                 let _ = tell.send(event);
             }),
+            on_step: {
+                let recorder = recorder.clone();
+                Arc::new(move |tried| recorder.step(tried))
+            },
         };
         let (lifecycle, lifecycle_tasks) = Lifecycle::start(settings.lifecycle.clone(), ports).await?;
         let access = Access::start(
@@ -203,7 +217,7 @@ impl Running {
         let tally = Tally::new(ports, bounds);
         let tally_task = tally.start();
         let ports = jeton_engine::Ports {
-            source: Arc::new(authorities.clone()),
+            source: Arc::new(HeardSource(Arc::new(authorities.clone()), recorder.clone())),
             store: stored,
             clock: Arc::clone(&clock),
             directory,
@@ -229,7 +243,7 @@ impl Running {
             lifecycle,
             probe: Arc::new(Probe(authorities.clone())),
             sealing: Arc::new(rotation.clone()),
-            trail,
+            trail: Arc::new(HeardTrail(trail, recorder.clone())),
             clock,
             drain: Drain::default(),
             drain_grace: settings.door.drain_deadline(),
@@ -246,15 +260,21 @@ impl Running {
                 Arc::new(move || store.unwritable())
             },
             alarms,
+            events: recorder.events,
+            history: History::default(),
+            watchers: Arc::new(Semaphore::new(grpc::MAX_WATCHERS)),
+            looking: Arc::new(Semaphore::new(1)),
         };
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
-        let told = Told::start(telling, &settings.telemetry, &broker, &keys, authorities, log);
+        let told = Told::start(telling, &settings.telemetry, &broker, &keys, authorities.clone(), log);
+        let mut following = JoinSet::new();
+        following.spawn(pulse::run(broker.clone(), Around { authorities, connections: told.connections() }));
         // Beside everything else: it is no reason to serve later. What fails raises an alarm.
         let mut rotating = JoinSet::new();
         rotating.spawn(async move { rotation.as_configured().await });
-        let (settings, doors, following, health) = (settings.clone(), vec![], JoinSet::new(), vec![]);
+        let (settings, doors, health) = (settings.clone(), vec![], vec![]);
         Ok(Self {
             broker,
             keys,
@@ -401,7 +421,7 @@ impl Running {
             what = self.told.ended() => what,
             _ = &mut self.events => "the passing on of events",
             _ = doors => "an accept loop",
-            Some(_) = self.following.join_next() => "the following of files",
+            Some(_) = self.following.join_next() => "the following of files, or of what there is to do",
         }
     }
 
@@ -481,7 +501,7 @@ async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, ke
                 }
                 keep_all_warm(&broker);
             }
-            _ => tracing::error!(?event, "a lifecycle event that nobody acts on"),
+            _ => tracing::error!(?event, "a lifecycle event that nobody acts on: report it with this line"),
         }
     }
 }
@@ -528,7 +548,7 @@ fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
     {
-        tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is");
+        tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is: each connection takes one, so raise it for the process");
     }
 }
 

@@ -129,7 +129,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
     }
     let tour = Tour::new(temporary.is_some());
     let opening = Opening { exporting, doors, network, description: &description, tour };
-    let mut served = serve_demo(&settings, &data_dir, opening, &stop).await;
+    let mut served = Box::pin(serve_demo(&settings, &data_dir, opening, &stop)).await;
     if let Some(folder) = &arguments.sandbox {
         let unreachable = |cause: &(dyn std::error::Error + 'static)| {
             matches!(cause.downcast_ref(), Some(HttpError::Unreachable { .. }))

@@ -6,12 +6,14 @@ mod config;
 mod data_dir;
 mod dev;
 mod endpoints;
+mod events;
 mod exit;
 mod issuers;
 mod log;
 mod managed_identity;
 mod metrics;
 mod output;
+mod pulse;
 mod reach;
 mod reload;
 mod sandbox;
@@ -58,6 +60,8 @@ enum Command {
     Seal(commands::seal::SealArguments),
     /// How the broker is doing, the worst first; exit code 0 healthy, 1 degraded, 2 down
     Status(commands::status::StatusArguments),
+    /// What happened since the broker started, and what happens
+    Events(commands::events::EventsArguments),
     /// Open the operator's page in a browser, until it is interrupted
     Console(commands::console::ConsoleArguments),
     /// Make the broker's state what a file says; prints the differences first
@@ -111,6 +115,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Audit(arguments) => return commands::audit::run(arguments).await,
             Command::Seal(arguments) => commands::seal::run(arguments).await,
             Command::Status(arguments) => return commands::status::run(arguments).await,
+            Command::Events(arguments) => commands::events::run(arguments).await,
             Command::Console(arguments) => commands::console::run(arguments).await,
             Command::Apply(arguments) => commands::apply::apply(arguments).await,
             Command::Export(arguments) => commands::apply::export(arguments).await,

@@ -118,6 +118,12 @@ impl Told {
         self.doors.0.lock().unwrap_or_else(PoisonError::into_inner).push((name, Arc::new(stats)));
     }
 
+    /// How many connections all doors have open.
+    pub(crate) fn connections(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+        let doors = self.doors.clone();
+        Arc::new(move || doors.stats().iter().map(|(_, stats)| stats.open).sum())
+    }
+
     /// What stands behind the listener.
     pub(crate) fn routes(&self, broker: &Broker) -> Routes {
         let broker = broker.clone();

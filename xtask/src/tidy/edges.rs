@@ -42,6 +42,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "jeton-keys",
             "jeton-proto",
             "jeton-server",
+            "jeton-telemetry",
             "jeton-trace",
         ],
     ),

@@ -13,6 +13,7 @@ mod refresh;
 mod revoke;
 mod room;
 mod spans;
+mod standing;
 mod world;
 
 #[tokio::test(start_paused = true)]

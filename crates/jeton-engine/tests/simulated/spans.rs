@@ -45,7 +45,7 @@ async fn one_flight_is_part_of_what_its_first_caller_does_and_all_who_wait_are_l
     assert_eq!(permit.parent.unwrap().span_id, flight.context.span_id);
     for caller in &callers {
         let waited = ended.iter().find(|e| e.context == *caller).unwrap();
-        assert_eq!(waited.links, [flight.context.clone()]);
+        assert_eq!(waited.links, std::slice::from_ref(&flight.context));
         assert!(says(waited, "jeton.lookup.result", "miss"));
     }
     let hit = ask(&world, &tracer, 6);

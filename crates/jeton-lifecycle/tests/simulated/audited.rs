@@ -1,6 +1,6 @@
 //! No key is made, registered, switched or removed that is not on the audit trail before.
 
-use jeton_core::{AuditEvent, AuditKind, AuditOutcome, IdentityState, Step};
+use jeton_core::{AuditEvent, AuditKind, AuditOutcome, IdentityState, OperationKind, Step};
 use jeton_lifecycle::{RotationSettings, testing::Fault};
 
 use crate::world::{S, World};
@@ -73,4 +73,24 @@ async fn a_step_that_failed_is_said_to_have_failed_and_by_which_kind_of_fault() 
     let events = world.trail.events();
     let last = events.last().unwrap();
     assert_eq!((last.outcome, last.reason.as_deref()), (AuditOutcome::Failed, Some("permanent")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_watches_hears_of_every_step_that_was_tried_and_why_it_failed() {
+    let world = World::new().await;
+    world.registry.fail(Step::Verified, Fault::Before);
+    world.create("identities/a", "entra").await.unwrap();
+    world.settle("identities/a").await;
+    let tried = world.tried.lock().unwrap().clone();
+    let steps: Vec<_> = tried.iter().map(|(_, step, failure)| (*step, failure.is_some())).collect();
+    let (done, failed) = (false, true);
+    let expected = [
+        (Step::KeyMade, done),
+        (Step::Registered, done),
+        (Step::Verified, failed),
+        (Step::Verified, done),
+        (Step::Switched, done),
+    ];
+    assert_eq!(steps, expected);
+    assert!(tried.iter().all(|(kind, ..)| *kind == OperationKind::Provision));
 }

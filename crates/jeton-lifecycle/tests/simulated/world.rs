@@ -6,7 +6,8 @@ use std::{
 };
 
 use jeton_core::{
-    Identity, IdentityName, IdentityState, SharedDirectory, Step, Uid, audit::testing::MemoryTrail,
+    Identity, IdentityName, IdentityState, OperationKind, SharedDirectory, Step, Uid,
+    audit::testing::MemoryTrail,
 };
 use jeton_lifecycle::{
     CreateIdentity, IdentityStore, Lifecycle, LifecycleError, LifecycleEvent, LifecycleSettings,
@@ -19,11 +20,16 @@ use jeton_trace::Tracer;
 pub(crate) const S: fn(u64) -> Duration = Duration::from_secs;
 pub(crate) const SEEDS: u64 = 20;
 
+/// Tries of steps: of what, which, and the failure.
+pub(crate) type Tried = Vec<(OperationKind, Step, Option<String>)>;
+
 pub(crate) struct World {
     pub(crate) clock: ManualClock,
     pub(crate) store: MemoryIdentityStore,
     pub(crate) registry: FakeRegistry,
     pub(crate) events: Arc<Mutex<Vec<LifecycleEvent>>>,
+    /// The steps that were tried, and why they failed if they did.
+    pub(crate) tried: Arc<Mutex<Tried>>,
     pub(crate) trail: MemoryTrail,
     pub(crate) settings: LifecycleSettings,
     pub(crate) lifecycle: Lifecycle,
@@ -47,31 +53,32 @@ impl World {
             store.commit(vec![Write::Authority(Box::new(authority(id, uid, can_look_up)))]).await.unwrap();
         }
         let settings = LifecycleSettings { rotation, ..LifecycleSettings::default() };
-        let (clock, registry, events) =
-            (ManualClock::default(), FakeRegistry::new(store.clone()), Arc::default());
+        let (clock, registry, events, tried) =
+            (ManualClock::default(), FakeRegistry::new(store.clone()), Arc::default(), Arc::default());
         let trail = MemoryTrail::default();
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, &events, &trail, tracer).await;
-        Self { clock, store, registry, events, trail, settings, lifecycle, tasks }
+        let (lifecycle, tasks) =
+            start(&settings, &clock, &store, &registry, (&events, &tried), &trail, tracer).await;
+        Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks }
     }
 
     /// Killed and started again on the same store.
     pub(crate) async fn restart(self) -> Self {
-        let Self { clock, store, registry, events, trail, settings, lifecycle, tasks } = self;
+        let Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks } = self;
         drop((lifecycle, tasks));
         store.heal();
         let (lifecycle, tasks) =
-            start(&settings, &clock, &store, &registry, &events, &trail, Tracer::default()).await;
-        Self { clock, store, registry, events, trail, settings, lifecycle, tasks }
+            start(&settings, &clock, &store, &registry, (&events, &tried), &trail, Tracer::default()).await;
+        Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks }
     }
 
     /// Stopped in order and started again.
     pub(crate) async fn stop_and_start(self) -> Self {
-        let Self { clock, store, registry, events, trail, settings, lifecycle, tasks } = self;
+        let Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks } = self;
         drop(lifecycle);
         tasks.shutdown().await;
         let (lifecycle, tasks) =
-            start(&settings, &clock, &store, &registry, &events, &trail, Tracer::default()).await;
-        Self { clock, store, registry, events, trail, settings, lifecycle, tasks }
+            start(&settings, &clock, &store, &registry, (&events, &tried), &trail, Tracer::default()).await;
+        Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks }
     }
 
     pub(crate) async fn create(&self, name: &str, at: &str) -> Result<Arc<Identity>, LifecycleError> {
@@ -138,11 +145,11 @@ async fn start(
     clock: &ManualClock,
     store: &MemoryIdentityStore,
     registry: &FakeRegistry,
-    events: &Arc<Mutex<Vec<LifecycleEvent>>>,
+    (events, tried): (&Arc<Mutex<Vec<LifecycleEvent>>>, &Arc<Mutex<Tried>>),
     trail: &MemoryTrail,
     tracer: Tracer,
 ) -> (Lifecycle, LifecycleTasks) {
-    let told = Arc::clone(events);
+    let (told, tried) = (Arc::clone(events), Arc::clone(tried));
     let ports = Ports {
         store: Arc::new(store.clone()),
         keys: Arc::new(FakeKeyRing),
@@ -153,6 +160,10 @@ async fn start(
         seed: jeton_core::Clock::now(clock).boot.as_millis(),
         tracer,
         on_event: Arc::new(move |event| told.lock().unwrap().push(event)),
+        on_step: Arc::new(move |step| {
+            let failure = step.failure.map(str::to_owned);
+            tried.lock().unwrap().push((step.kind, step.step, failure));
+        }),
     };
     Lifecycle::start(settings.clone(), ports).await.unwrap()
 }

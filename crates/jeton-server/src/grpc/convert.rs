@@ -46,11 +46,7 @@ pub(crate) fn identity(identity: &Identity, directory: &Directory) -> v1::Identi
         uid: identity.uid.to_string(),
         display_name: identity.display_name.clone(),
         labels: identity.labels.clone().into_iter().collect(),
-        kind: match identity.kind {
-            IdentityKind::Created => v1::IdentityKind::Created,
-            IdentityKind::Attached => v1::IdentityKind::Attached,
-        }
-        .into(),
+        kind: identity_kind(identity.kind).into(),
         workload: identity
             .workload
             .and_then(|uid| directory.workload(uid))
@@ -68,6 +64,25 @@ pub(crate) fn identity(identity: &Identity, directory: &Directory) -> v1::Identi
     }
 }
 
+pub(crate) fn identity_kind(kind: IdentityKind) -> v1::IdentityKind {
+    match kind {
+        IdentityKind::Created => v1::IdentityKind::Created,
+        IdentityKind::Attached => v1::IdentityKind::Attached,
+    }
+}
+
+/// None: any.
+pub(crate) fn wanted_state(state: v1::IdentityState) -> Option<IdentityState> {
+    match state {
+        v1::IdentityState::Unspecified => None,
+        v1::IdentityState::Provisioning => Some(IdentityState::Provisioning),
+        v1::IdentityState::Active => Some(IdentityState::Active),
+        v1::IdentityState::Disabled => Some(IdentityState::Disabled),
+        v1::IdentityState::Deleting => Some(IdentityState::Deleting),
+        v1::IdentityState::Failed => Some(IdentityState::Failed),
+    }
+}
+
 pub(crate) fn state(state: IdentityState) -> v1::IdentityState {
     match state {
         IdentityState::Provisioning => v1::IdentityState::Provisioning,
@@ -78,16 +93,19 @@ pub(crate) fn state(state: IdentityState) -> v1::IdentityState {
     }
 }
 
+pub(crate) const fn operation_kind(kind: OperationKind) -> &'static str {
+    match kind {
+        OperationKind::Provision => "provision",
+        OperationKind::Attach => "attach",
+        OperationKind::Rotate => "rotate",
+        OperationKind::Verify => "verify",
+        OperationKind::Delete => "delete",
+    }
+}
+
 fn operation(operation: &Operation) -> v1::Operation {
     v1::Operation {
-        kind: match operation.kind {
-            OperationKind::Provision => "provision",
-            OperationKind::Attach => "attach",
-            OperationKind::Rotate => "rotate",
-            OperationKind::Verify => "verify",
-            OperationKind::Delete => "delete",
-        }
-        .into(),
+        kind: operation_kind(operation.kind).into(),
         step: operation.step().map_or("", jeton_core::Step::as_str).into(),
         start_time: Some(timestamp(operation.started_at)),
         attempts: operation.attempts,

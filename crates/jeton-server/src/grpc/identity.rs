@@ -5,9 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use jeton_core::{
-    AuthorityName, Identity, IdentityKind, IdentityName, IdentityState, Object, Permission, WorkloadName,
-};
+use jeton_core::{AuthorityName, Identity, IdentityKind, IdentityName, Object, Permission, WorkloadName};
+use jeton_engine::Refreshing;
 use jeton_lifecycle::{
     AttachIdentity, AttachMaterial, CreateIdentity, IdentityFilter, IdentityPatch, LifecycleError, page,
 };
@@ -15,7 +14,7 @@ use jeton_proto::v1::{self, identity_service_server::IdentityService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{identity, page_size, timestamp, wall},
+    convert::{identity, page_size, timestamp, wall, wanted_state},
     error::Failure,
     permit::object,
     routes::Broker,
@@ -113,7 +112,7 @@ impl IdentityService for Broker {
             assignments.covering(found).filter(|_| told).map(|a| a.member.shown(&directory)).collect();
         // What cannot be read is told as far as it is known: the identity itself is not in doubt.
         let uses = self.tally.uses_of(found.uid).await.unwrap_or_else(|error| {
-            tracing::warn!(identity = %name, %error, "first and last uses cannot be read");
+            tracing::warn!(identity = %name, %error, "first and last uses cannot be read: see to the disk of the data directory");
             vec![]
         });
         let used = slots.map(|slot| slot.last_used).chain(uses.iter().map(|used| used.last));
@@ -154,14 +153,7 @@ impl IdentityService for Broker {
             filter.workload =
                 Some(directory.workload_named(&name).ok_or_else(|| Failure::not_found(&name))?.uid);
         }
-        filter.state = match r.state() {
-            v1::IdentityState::Unspecified => None,
-            v1::IdentityState::Provisioning => Some(IdentityState::Provisioning),
-            v1::IdentityState::Active => Some(IdentityState::Active),
-            v1::IdentityState::Disabled => Some(IdentityState::Disabled),
-            v1::IdentityState::Deleting => Some(IdentityState::Deleting),
-            v1::IdentityState::Failed => Some(IdentityState::Failed),
-        };
+        filter.state = wanted_state(r.state());
         filter.kind = match r.kind() {
             v1::IdentityKind::Unspecified => None,
             v1::IdentityKind::Created => Some(IdentityKind::Created),
@@ -262,5 +254,18 @@ impl IdentityService for Broker {
         self.must_on_identity(&call, &name)?;
         let changed = self.lifecycle.enable_identity(&name, &r.request_id).await;
         Ok(Response::new(v1::EnableIdentityResponse { identity: self.shown(changed)? }))
+    }
+
+    async fn refresh_tokens(
+        &self,
+        request: Request<v1::RefreshTokensRequest>,
+    ) -> Answer<v1::RefreshTokensResponse> {
+        let call = self.admin_call(&request)?;
+        let name = name(&request.get_ref().name)?;
+        self.must_on_identity(&call, &name)?;
+        let directory = self.lifecycle.directory();
+        let found = directory.identity_named(&name).ok_or_else(|| Failure::not_found(&name))?;
+        let Refreshing { under_way, left } = self.engine.refresh_identity(found.uid);
+        Ok(Response::new(v1::RefreshTokensResponse { under_way, left }))
     }
 }

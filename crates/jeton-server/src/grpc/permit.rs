@@ -67,6 +67,7 @@ pub const METHODS: &[Method] = &[
     on("IdentityService/RotateCredential", Permission::ChangeIdentities),
     on("IdentityService/DisableIdentity", Permission::ChangeIdentities),
     on("IdentityService/EnableIdentity", Permission::ChangeIdentities),
+    on("IdentityService/RefreshTokens", Permission::ChangeIdentities),
     on("WorkloadService/CreateWorkload", Permission::ChangeWorkloads),
     on("WorkloadService/GetWorkload", Permission::ReadWorkloads),
     list("WorkloadService/ListWorkloads", Permission::ReadWorkloads),
@@ -90,7 +91,11 @@ pub const METHODS: &[Method] = &[
     on_all("SealingService/RotateSealingKey", Permission::ChangeAuthorities),
     list("StatusService/Status", Permission::ReadStatus),
     list("StatusService/ListTokens", Permission::ReadIdentities),
+    list("StatusService/ListIdentityStatuses", Permission::ReadIdentities),
+    list("StatusService/GetHistory", Permission::ReadStatus),
     list("StatusService/WhoAmI", Permission::ReadStatus),
+    list("EventService/ListEvents", Permission::ReadIdentities),
+    list("EventService/WatchEvents", Permission::ReadIdentities),
 ];
 
 const PACKAGE: &str = "/jeton.v1.";
@@ -118,7 +123,11 @@ impl Broker {
 
     /// The call that a request is, with what its caller may do now.
     pub(super) fn admin_call<T>(&self, request: &Request<T>) -> Result<AdminCall, Failure> {
-        let extensions = request.extensions();
+        self.admin_call_of(request.extensions())
+    }
+
+    /// The same later, while its stream goes on.
+    pub(super) fn admin_call_of(&self, extensions: &Extensions) -> Result<AdminCall, Failure> {
         let method = extensions.get::<&'static Method>().copied();
         let method =
             method.ok_or_else(|| Failure::new(Reason::Internal, "the request came past the guard"))?;
@@ -303,6 +312,7 @@ mod tests {
             "CertificateCredential.jwk",
             "CertificateCredential.key",
             "Credential.secret",
+            "IdentityStatus.tokens",
             "ListTokensResponse.tokens",
             "RoleAssignment.max_token_lifetime",
             "RotateSealingKeyResponse.data_keys",

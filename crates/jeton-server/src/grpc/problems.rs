@@ -14,25 +14,7 @@ impl Broker {
     /// What needs attention and may be seen, the worst first.
     pub(super) fn problems(&self, call: &AdminCall) -> Vec<v1::Problem> {
         let directory = self.lifecycle.directory();
-        let mut problems = vec![];
-        if let Some(error) = (self.unwritable)() {
-            let remedy =
-                "make room on the disk of the data directory, or make it writable; no restart is needed"
-                    .into();
-            problems.push(problem("registry".into(), format!("the last write failed: {error}"), remedy));
-        }
-        let alarms = self.alarms.raised().into_iter();
-        problems.extend(alarms.map(|(subject, alarm)| problem(subject, alarm.message, alarm.remedy)));
-        problems.extend((self.failing_issuers)().into_iter().map(|(issuer, failure)| {
-            let text = format!(
-                "the keys of {issuer} cannot be fetched; those that are known stay in use: {failure}"
-            );
-            let remedy =
-                "see that the issuer, or its jwks_file, can be reached from here ([[access.issuers]])";
-            problem("access.issuers".into(), text, remedy.into())
-        }));
-        let trail = self.trail.problems().into_iter();
-        problems.extend(trail.map(|p| problem("audit log".into(), p.message, p.remedy.into())));
+        let mut problems = self.troubles();
         problems.extend(self.starving(call, &directory));
         for identity in directory.identities_after(None).filter(|i| call.may(object(i))) {
             let Some(operation) = &identity.operation else { continue };
@@ -77,6 +59,30 @@ impl Broker {
             problems.push(problem(name.clone(), text, "restore the registry from a backup".into()));
         }
         problems.truncate(MOST);
+        problems
+    }
+
+    /// What is wrong with the broker itself.
+    pub fn troubles(&self) -> Vec<v1::Problem> {
+        let mut problems = vec![];
+        if let Some(error) = (self.unwritable)() {
+            let remedy =
+                "make room on the disk of the data directory, or make it writable; no restart is needed"
+                    .into();
+            problems.push(problem("registry".into(), format!("the last write failed: {error}"), remedy));
+        }
+        let alarms = self.alarms.raised().into_iter();
+        problems.extend(alarms.map(|(subject, alarm)| problem(subject, alarm.message, alarm.remedy)));
+        problems.extend((self.failing_issuers)().into_iter().map(|(issuer, failure)| {
+            let text = format!(
+                "the keys of {issuer} cannot be fetched; those that are known stay in use: {failure}"
+            );
+            let remedy =
+                "see that the issuer, or its jwks_file, can be reached from here ([[access.issuers]])";
+            problem("access.issuers".into(), text, remedy.into())
+        }));
+        let trail = self.trail.problems().into_iter();
+        problems.extend(trail.map(|p| problem("audit log".into(), p.message, p.remedy.into())));
         problems
     }
 

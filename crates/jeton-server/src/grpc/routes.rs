@@ -13,13 +13,14 @@ use jeton_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
         access_service_server::AccessServiceServer, authority_service_server::AuthorityServiceServer,
-        identity_service_server::IdentityServiceServer, sealing_service_server::SealingServiceServer,
-        status_service_server::StatusServiceServer, token_service_server::TokenServiceServer,
-        workload_service_server::WorkloadServiceServer,
+        event_service_server::EventServiceServer, identity_service_server::IdentityServiceServer,
+        sealing_service_server::SealingServiceServer, status_service_server::StatusServiceServer,
+        token_service_server::TokenServiceServer, workload_service_server::WorkloadServiceServer,
     },
 };
 use prost::Message;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
+use tokio::sync::Semaphore;
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -30,13 +31,16 @@ use super::{
     shortcut::GetTokenShortcut,
 };
 use crate::{
-    Alarms,
+    Alarms, Events, History,
     door::{Drain, Shortcut},
 };
 
 /// Largest request of the data plane, and of a batch.
 const MAX_REQUEST_BYTES: usize = 512 * 1024;
 const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Watches of events at once.
+pub const MAX_WATCHERS: usize = 64;
 
 /// What is told of a door's services to whoever asks for their health.
 #[derive(Debug)]
@@ -54,6 +58,7 @@ const ADMIN_SERVICES: &[&str] = &[
     AccessServiceServer::<Broker>::NAME,
     SealingServiceServer::<Broker>::NAME,
     StatusServiceServer::<Broker>::NAME,
+    EventServiceServer::<Broker>::NAME,
 ];
 
 impl Health {
@@ -112,6 +117,14 @@ pub struct Broker {
     pub failing_issuers: Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>,
     /// What needs an operator.
     pub alarms: Alarms,
+    /// What happened lately.
+    pub events: Events,
+    /// How much there was to do lately.
+    pub history: History,
+    /// Who may watch events: at most [`MAX_WATCHERS`] at once.
+    pub watchers: Arc<Semaphore>,
+    /// Who may look at every identity: one at a time, beside the threads that serve.
+    pub looking: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -145,6 +158,7 @@ pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health)
         .add_service(AccessServiceServer::new(broker.clone()))
         .add_service(SealingServiceServer::new(broker.clone()))
         .add_service(StatusServiceServer::new(broker.clone()))
+        .add_service(EventServiceServer::new(broker.clone()))
         .add_service(health);
     let routes = audited(permit::guarded(broker, routes), Auditor::of(broker));
     (with_reflection(routes, reflection), Health::serving(reporter, ADMIN_SERVICES).await)
@@ -188,5 +202,8 @@ pub fn method_names() -> Vec<String> {
 
 /// Which paths are streams, with no deadline of the door's.
 pub fn is_streaming(path: &str) -> bool {
-    path.ends_with("/WatchTokens") || path.ends_with("/Watch") || path.ends_with("/ServerReflectionInfo")
+    path.ends_with("/WatchTokens")
+        || path.ends_with("/WatchEvents")
+        || path.ends_with("/Watch")
+        || path.ends_with("/ServerReflectionInfo")
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use jeton_access::CreateAssignment;
-use jeton_core::{Role, audit::testing::MemoryTrail};
+use jeton_core::{Permission, Role, audit::testing::MemoryTrail};
 use jeton_proto::v1::{
     self, access_service_client::AccessServiceClient, authority_service_client::AuthorityServiceClient,
-    identity_service_client::IdentityServiceClient, sealing_service_client::SealingServiceClient,
-    status_service_client::StatusServiceClient, workload_service_client::WorkloadServiceClient,
+    event_service_client::EventServiceClient, identity_service_client::IdentityServiceClient,
+    sealing_service_client::SealingServiceClient, status_service_client::StatusServiceClient,
+    workload_service_client::WorkloadServiceClient,
 };
 use jeton_server::{
+    Event, EventKind, Severity,
     door::{Caller, Peer},
     grpc::METHODS,
 };
@@ -102,6 +104,8 @@ async fn everything(plane: &Plane) -> Called {
     call!(i, "IdentityService/DisableIdentity", disable_identity, disable);
     let enable = v1::EnableIdentityRequest { name: identity.clone(), ..Default::default() };
     call!(i, "IdentityService/EnableIdentity", enable_identity, enable);
+    let refresh = v1::RefreshTokensRequest { name: identity.clone(), ..Default::default() };
+    call!(i, "IdentityService/RefreshTokens", refresh_tokens, refresh);
     let mut w = WorkloadServiceClient::new(plane.clone());
     let create = v1::CreateWorkloadRequest { workload_id: text("new"), ..Default::default() };
     call!(w, "WorkloadService/CreateWorkload", create_workload, create);
@@ -160,9 +164,16 @@ async fn everything(plane: &Plane) -> Called {
     call!(sealing, "SealingService/RotateSealingKey", rotate_sealing_key, rotate);
     let mut s = StatusServiceClient::new(plane.clone());
     call!(s, "StatusService/Status", status, v1::StatusRequest {});
-    let tokens = v1::ListTokensRequest { identity, ..Default::default() };
+    let tokens = v1::ListTokensRequest { identity: identity.clone(), ..Default::default() };
     call!(s, "StatusService/ListTokens", list_tokens, tokens);
     call!(s, "StatusService/WhoAmI", who_am_i, v1::WhoAmIRequest {});
+    let one = v1::ListIdentityStatusesRequest { name: identity.clone(), ..Default::default() };
+    call!(s, "StatusService/ListIdentityStatuses", list_identity_statuses, one);
+    call!(s, "StatusService/GetHistory", get_history, v1::GetHistoryRequest {});
+    let mut e = EventServiceClient::new(plane.clone());
+    let list = v1::ListEventsRequest { identity: identity.clone(), ..Default::default() };
+    call!(e, "EventService/ListEvents", list_events, list);
+    call!(e, "EventService/WatchEvents", watch_events, v1::WatchEventsRequest { identity, after: None });
     called
 }
 
@@ -200,6 +211,7 @@ async fn whoever_has_no_role_may_call_nothing_and_whoever_has_all_of_them_elsewh
         "AuthorityService/ListAuthorities",
         "AccessService/ListRoleAssignments",
         "StatusService/Status",
+        "StatusService/GetHistory",
         "StatusService/WhoAmI",
     ];
     for (name, outcome) in everything(&plane).await {
@@ -217,6 +229,12 @@ async fn whoever_has_no_role_may_call_nothing_and_whoever_has_all_of_them_elsewh
     assert!(told.identities.is_empty() && told.problems.is_empty(), "{told:?}");
     let all = status.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner();
     assert!(all.tokens.is_empty(), "{all:?}");
+    let all = v1::ListIdentityStatusesRequest::default();
+    let all = status.list_identity_statuses(all).await.unwrap().into_inner();
+    assert!(all.identities.is_empty() && all.total == 0, "{all:?}");
+    let mut events = EventServiceClient::new(plane.clone());
+    let all = events.list_events(v1::ListEventsRequest::default()).await.unwrap().into_inner();
+    assert!(all.events.is_empty(), "{all:?}");
     let mut access = AccessServiceClient::new(plane);
     let all = access.list_role_assignments(v1::ListRoleAssignmentsRequest::default()).await.unwrap();
     let scopes: BTreeSet<_> = all.into_inner().role_assignments.into_iter().map(|a| a.identity).collect();
@@ -390,5 +408,78 @@ async fn the_brokers_own_user_may_do_everything_without_a_role() {
         let refused = outcome.is_err_and(|status| status.code() == Code::PermissionDenied);
         assert!(!refused, "{name}");
     }
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn whoever_watches_events_hears_of_its_part_alone_and_of_nothing_when_its_role_is_taken_back() {
+    let world = World::start().await;
+    let (broker, other): (_, Principal) = (&world.running.broker, OTHER.parse().unwrap());
+    let given = world.give(OTHER, "reader", "identities/billing").await.unwrap();
+    let mut events = EventServiceClient::new(world.plane(&other).await);
+    let mut watch = events.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner();
+    let about = |name: &str, needs, message: &str| {
+        let found = broker.lifecycle.directory().identity_named(&name.parse().unwrap()).map(|i| i.uid);
+        let now = broker.clock.now().wall;
+        let event = Event::new(now, EventKind::Changed, Severity::Info, message);
+        Event { identity: found.map(|uid| (uid, name.into())), needs, ..event }
+    };
+    broker.events.record(about("identities/nobody", Permission::ReadIdentities, "of the broker itself"));
+    broker.events.record(about("identities/billing", Permission::ReadAssignments, "who has what"));
+    broker.events.record(about("identities/billing", Permission::ReadIdentities, "heard"));
+    let told = watch.message().await.unwrap().unwrap().told;
+    let Some(v1::watch_events_response::Told::Event(event)) = told else { panic!("{told:?}") };
+    assert_eq!((event.message.as_str(), event.identity.as_str()), ("heard", "identities/billing"));
+    let of = |identity: &str| v1::ListEventsRequest { identity: text(identity), ..Default::default() };
+    let listed = events.list_events(of("")).await.unwrap().into_inner().events;
+    assert_eq!(listed, [event.clone()]);
+    let life = events.list_events(of("identities/billing")).await.unwrap().into_inner().events;
+    let kinds: Vec<_> = life.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["changed", "key_made", "created"], "the latest first, with what the registry knows");
+    broker.access.delete_assignment(&given.parse().unwrap(), "").await.unwrap();
+    let refused = watch.message().await.map(drop);
+    assert_refused("EventService/WatchEvents", &refused);
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn watches_of_events_are_bounded_and_end_with_the_broker() {
+    let world = World::start().await;
+    let root = world.running.broker.root.clone().unwrap();
+    let mut events = EventServiceClient::new(world.plane(&root).await);
+    let mut watches = vec![];
+    for _ in 0..grpc::MAX_WATCHERS {
+        watches.push(events.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner());
+    }
+    let refused = events.watch_events(v1::WatchEventsRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let mut last = watches.pop().unwrap();
+    drop(watches);
+    world.running.shutdown().await;
+    let ended = last.message().await.unwrap_err();
+    assert_eq!(ended.get_details_error_info().unwrap().reason, "SHUTTING_DOWN");
+}
+
+#[tokio::test]
+async fn what_an_administrator_changes_is_an_event_in_its_name() {
+    let world = World::start().await;
+    let root = world.running.broker.root.clone().unwrap();
+    let plane = world.plane(&root).await;
+    let mut identities = IdentityServiceClient::new(plane.clone());
+    let name = text("identities/billing");
+    let disable = v1::DisableIdentityRequest { name: name.clone(), ..Default::default() };
+    identities.disable_identity(disable).await.unwrap();
+    let create = v1::CreateIdentityRequest {
+        identity_id: text("billing"),
+        authority: text("authorities/a"),
+        ..Default::default()
+    };
+    identities.create_identity(create).await.unwrap_err();
+    let list = v1::ListEventsRequest::default();
+    let told = EventServiceClient::new(plane).list_events(list).await.unwrap().into_inner().events;
+    let about: Vec<_> = told.iter().map(|event| (event.kind.as_str(), event.identity.as_str())).collect();
+    assert_eq!(about, [("refused", name.as_str()), ("disabled", name.as_str())]);
+    assert_eq!(told[1].message, format!("disabled by {root}"));
+    assert!(told[0].message.contains("ALREADY_EXISTS") && !told[0].correlation_id.is_empty(), "{told:?}");
     world.running.shutdown().await;
 }

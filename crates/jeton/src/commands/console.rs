@@ -52,7 +52,14 @@ pub(crate) async fn run(arguments: ConsoleArguments) -> anyhow::Result<()> {
     }
     let seen = arguments.common.output == Format::Table && std::io::stdout().is_terminal();
     let _folder = if seen && !arguments.no_open { opened(console.link()) } else { None };
-    console.serve(broker, stop.cancelled()).await;
+    let end = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            // Of whoever runs it over SSH and goes away.
+            () = output::reader_gone() => {}
+        }
+    };
+    console.serve(broker, end).await;
     Ok(())
 }
 
@@ -67,7 +74,7 @@ fn opened(link: &str) -> Option<TempDir> {
         let quiet = command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         quiet.spawn().is_ok()
     };
-    OPENERS.iter().any(|opener| open(&opener)).then_some(folder)
+    OPENERS.iter().any(|opener| open(opener)).then_some(folder)
 }
 
 fn led_to(file: &Path, link: &str) -> anyhow::Result<()> {

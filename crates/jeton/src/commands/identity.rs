@@ -10,7 +10,10 @@ use prost_types::FieldMask;
 use secrecy::ExposeSecret;
 use tonic::{Code, transport::Channel};
 
-use super::{Common, PAGE, full, id_of, in_use, label, labels, read_secret, read_text, shown};
+use super::{
+    Common, PAGE, full, id_of, in_use, label, labels, read_secret, read_text, shown,
+    standing::{self, WorstArguments},
+};
 use crate::exit::{Misuse, NotYet};
 
 const COLLECTION: &str = "identities/";
@@ -83,6 +86,13 @@ enum Verb {
         /// Only those with this label; repeatable
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
         labels: Vec<(String, String)>,
+    },
+    /// Show those that need somebody most, the worst first
+    Worst(WorstArguments),
+    /// Ask its authority for its tokens in memory anew, now
+    Refresh {
+        /// The identity
+        name: String,
     },
     /// Change display name or labels
     Update {
@@ -195,6 +205,8 @@ pub(crate) async fn run(arguments: IdentityArguments) -> anyhow::Result<()> {
                 ]
             });
         }
+        Verb::Worst(worst) => return standing::worst(&arguments.common, worst).await,
+        Verb::Refresh { name } => return standing::refresh(&arguments.common, &name).await,
         Verb::Get { name } => {
             let request = v1::GetIdentityRequest { name: full(&name, COLLECTION) };
             let found = client.get_identity(request).await?.into_inner();

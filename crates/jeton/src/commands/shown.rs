@@ -1,6 +1,7 @@
 //! The API's messages as JSON, in one shape for every command. Secrets have no place in it, a token's own command apart.
 
-pub(super) use jeton_console::shown::{seconds, status, time};
+use jeton_console::shown::operation;
+pub(super) use jeton_console::shown::{event, identity_status, seconds, status, time};
 use jeton_proto::v1::{self, credential::Kind};
 use serde_json::{Map, Value, json};
 
@@ -46,17 +47,6 @@ pub(super) fn identity_with_uses(of: &v1::Identity, uses: &[v1::IdentityUse]) ->
     let mut shown = identity(of);
     shown["uses"] = uses.iter().map(used).collect();
     shown
-}
-
-fn operation(operation: &v1::Operation) -> Value {
-    json!({
-        "kind": operation.kind,
-        "step": operation.step,
-        "start_time": time(operation.start_time.as_ref()),
-        "attempts": operation.attempts,
-        "next_try_time": time(operation.next_try_time.as_ref()),
-        "last_error": operation.last_error,
-    })
 }
 
 fn credential(credential: &v1::Credential) -> Value {

@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use jeton_proto::v1::{self, status_service_client::StatusServiceClient};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tonic::Code;
 
 use super::{Common, shown};
@@ -116,6 +116,9 @@ fn screen(s: &Value) -> String {
         counts("identities"),
         counts("tokens"),
     );
+    if let Some(rates) = s["rates"].as_object() {
+        screen += &of_rates(rates);
+    }
     each("authorities").iter().for_each(|authority| screen += &of_authority(authority));
     if let Some(first) = each("certificates").first() {
         let rotating = if first["rotating"] == true { ", another one is on its way" } else { "" };
@@ -136,6 +139,25 @@ fn screen(s: &Value) -> String {
         screen += &format!("\nsuspected orphan at {authority}: {client} ({})\n", text(&orphan["time"]));
     }
     screen
+}
+
+/// Over the last minute.
+fn of_rates(rates: &Map<String, Value>) -> String {
+    let rate = |name: &str| rates[name].as_f64().unwrap_or(0.0);
+    let fresh = rates["fresh_ratio"].as_f64();
+    let fresh = fresh.map_or_else(String::new, |part| format!(" ({:.1} % fresh from memory)", part * 100.0));
+    format!(
+        "a second    {:.1} requests for tokens{fresh}, {:.1} misses, {:.1} denied; {:.1} refreshes, {:.1} failed; {:.1} calls to authorities\n\
+         now         {} callers wait, {} connections\n",
+        rate("lookups_per_second"),
+        rate("misses_per_second"),
+        rate("denied_per_second"),
+        rate("refreshes_per_second"),
+        rate("failed_refreshes_per_second"),
+        rate("authority_calls_per_second"),
+        rates["waiting_callers"],
+        rates["connections"],
+    )
 }
 
 fn of_authority(authority: &Value) -> String {
@@ -182,6 +204,9 @@ mod tests {
         let value = json!({
             "version": env!("CARGO_PKG_VERSION"), "node": "n", "uptime_seconds": 7_300.0,
             "identities": {"active": 2}, "tokens": {"stale": 1},
+            "rates": {"lookups_per_second": 1_200.0, "fresh_ratio": 0.995, "misses_per_second": 1.5, "denied_per_second": 0.0,
+                "refreshes_per_second": 2.0, "failed_refreshes_per_second": 0.5, "authority_calls_per_second": 2.5,
+                "waiting_callers": 3, "connections": 7},
             "authorities": [{"name": "authorities/a", "requests_per_second": 200.0, "in_flight": 1, "held_identities": 2,
                 "retry_after_seconds": 30.0, "failing_refreshes": 1, "starves_in_seconds": 125.0}],
             "certificates": [{"identity": "identities/x", "expire_time": "2027-01-01T00:00:00Z", "rotating": true}],
@@ -191,6 +216,8 @@ mod tests {
         });
         let expected = format!(
             "degraded: one thing needs attention\nversion     {}, node n, up 2 h\nidentities  2 active\ntokens      1 stale\n\
+             a second    1200.0 requests for tokens (99.5 % fresh from memory), 1.5 misses, 0.0 denied; 2.0 refreshes, 0.5 failed; 2.5 calls to authorities\n\
+             now         3 callers wait, 7 connections\n\
              authority   authorities/a: at most 200 requests/s, 1 under way, Retry-After for 30 s more (2 identities), 1 refreshes fail, the first ends in 2 min\n\
              certificate that ends first: identities/x, 2027-01-01T00:00:00Z, another one is on its way\n\n\
              ! [2 min left] identities/x: it fails\n  jeton authority test authorities/a\n",

@@ -13,13 +13,13 @@ use tempfile::TempDir;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::support::{Broker, JETON, VAULT, World, request, token};
+use crate::support::{Broker, JETON, Process, VAULT, World, request, token};
 
 /// A local user that is nobody else.
-const UID: u32 = 47_114;
+pub(crate) const UID: u32 = 47_114;
 
 /// Another local user, who can reach the admin socket and nothing else of the broker.
-struct Other {
+pub(crate) struct Other {
     folder: TempDir,
     binary: PathBuf,
 }
@@ -27,7 +27,7 @@ struct Other {
 impl Other {
     /// None where tests do not run as root: then nobody can become another user, and the tests in the binary show the same without
     /// sockets.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
@@ -38,14 +38,24 @@ impl Other {
         Some(Self { folder, binary })
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("admin.sock")
     }
 
     fn jeton(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// One that goes on.
+    pub(crate) fn process(&self, arguments: &[&str], log: &Path) -> Process {
+        Process::of(&mut self.command(arguments), log)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(arguments).arg("--admin-socket").arg(self.socket()).current_dir("/");
-        command.uid(UID).gid(UID).output().unwrap()
+        command.uid(UID).gid(UID);
+        command
     }
 
     /// What a command is refused with; its correlation id.

@@ -55,6 +55,13 @@ impl Process {
         Self { child: command.spawn().unwrap(), log: log.to_owned() }
     }
 
+    /// Of a command that is ready but for its output.
+    pub(crate) fn of(command: &mut Command, log: &Path) -> Self {
+        let file = File::create(log).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn();
+        Self { child: child.unwrap(), log: log.to_owned() }
+    }
+
     /// Waits for the JSON file by which a process says that it is there.
     pub(crate) fn announces(&mut self, file: &Path) -> Value {
         let end = Instant::now() + PATIENCE;

@@ -1,0 +1,76 @@
+//! `jeton events`: what happened since the broker started, and what happens.
+
+use jeton_proto::v1::{self, event_service_client::EventServiceClient, watch_events_response::Told};
+use serde_json::Value;
+use tonic::transport::Channel;
+
+use super::{Common, full, shown};
+use crate::output::{self, Format};
+
+/// `jeton events`
+#[derive(Debug, clap::Args)]
+pub(crate) struct EventsArguments {
+    #[command(flatten)]
+    common: Common,
+    /// Only those of this identity
+    #[arg(long, value_name = "NAME", default_value = "")]
+    identity: String,
+    /// So many of the past
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    lines: i32,
+    /// Show those that happen from now on, too, until it is interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+type Client = EventServiceClient<Channel>;
+
+/// Shows events, the oldest first. With `--watch` the JSON is a line for each.
+pub(crate) async fn run(arguments: EventsArguments) -> anyhow::Result<()> {
+    let identity = full(&arguments.identity, "identities/");
+    let mut client = Client::new(arguments.common.broker.admin_plane().await?);
+    let request = v1::ListEventsRequest {
+        page_size: arguments.lines,
+        identity: identity.clone(),
+        ..Default::default()
+    };
+    let past = client.list_events(request).await?.into_inner().events;
+    let last = past.iter().map(|event| event.id).max().unwrap_or_default();
+    let past: Vec<_> = past.iter().rev().map(shown::event).collect();
+    if !arguments.watch {
+        let heads = ["time", "kind", "identity", "authority", "message"];
+        return arguments.common.output.many(&past, &heads, row);
+    }
+    past.iter().try_for_each(|event| show(arguments.common.output, event))?;
+    tokio::select! {
+        ended = watch(&mut client, v1::WatchEventsRequest { after: Some(last), identity }, arguments.common.output) => ended,
+        () = output::reader_gone() => Ok(()),
+    }
+}
+
+async fn watch(client: &mut Client, from: v1::WatchEventsRequest, format: Format) -> anyhow::Result<()> {
+    let mut stream = client.watch_events(from).await?.into_inner();
+    while let Some(response) = stream.message().await? {
+        match response.told {
+            Some(Told::Event(event)) => show(format, &shown::event(&event))?,
+            Some(Told::Missed(missed)) if format == Format::Table => {
+                output::text(&format!("up to {missed} events were missed\n"))?;
+            }
+            Some(Told::Missed(missed)) => output::text(&format!("{{\"missed\":{missed}}}\n"))?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn show(format: Format, event: &Value) -> anyhow::Result<()> {
+    match format {
+        Format::Json => output::text(&format!("{event}\n")),
+        Format::Table => output::text(&format!("{}\n", row(event).join("  "))),
+    }
+}
+
+fn row(event: &Value) -> Vec<String> {
+    let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+    vec![text("time"), text("kind"), text("identity"), text("authority"), text("message")]
+}
