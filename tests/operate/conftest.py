@@ -23,7 +23,7 @@ def stubs(tmp_path_factory):
 
 @dataclass
 class Watched:
-    """When it began and ended, and what there is to look at."""
+    """What there is to look at, and when the story began and ended; the broker was stopped after that."""
 
     world: object
     prometheus: object
@@ -60,7 +60,9 @@ def watched(stubs, tmp_path_factory):
         start(prometheus.process)
         story = Story(world, prometheus)
         story.tell()
-        yield Watched(world, prometheus, collector, sink, story, began, now())
+        ended = now()
+        story.end()
+        yield Watched(world, prometheus, collector, sink, story, began, ended)
     finally:
         for one in reversed(started):
             one.stop()

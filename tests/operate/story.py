@@ -51,6 +51,14 @@ class Story:
             self.an_authority_that_hangs()
             self.an_authority_that_is_gone()
 
+    def end(self):
+        """The broker is told to stop; what Prometheus could have read last is kept."""
+        self.last = self.world.scraped()
+        assert "JetonDown" not in self.fired
+        self.world.broker.stop()
+        assert self.world.broker.child.returncode == 0
+        self.fires("JetonDown")
+
     def callers_that_meet(self):
         """Several want one cold token, each within a trace of its own, and wait for one answer of the authority."""
         world = self.world
@@ -144,11 +152,13 @@ class Story:
         world.order(hang_seconds=30)
         identities = ["identities/demo-system", "identities/billing", "identities/reports"]
         # Patience that is longer than the door's.
-        codes = [call.result() for call in at_once(6, lambda number: world.get(identities[number % 3], ORDERS, timeout=30))]
+        calls = at_once(6, lambda number: world.get(identities[number % 3], ORDERS, timeout=30))
+        codes = [call.result() for call in calls]
         assert "DEADLINE_EXCEEDED" in codes and "OK" not in codes, codes
         self.counted("jeton_door_requests_late_total")
         self.counted("jeton_door_resets_total", lambda: world.gives_up("identities/billing", ORDERS))
-        self.counted('jeton_refreshes_total{jeton_refresh_outcome="over_budget"}', lambda: world.get("identities/billing", ORDERS, timeout=1))
+        not_sent = 'jeton_refreshes_total{jeton_refresh_outcome="over_budget"}'
+        self.counted(not_sent, lambda: world.get("identities/billing", ORDERS, timeout=1))
         world.order(hang_seconds=None)
         world.limit("authorities/entra", max_concurrent=64)
 

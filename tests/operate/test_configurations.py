@@ -19,7 +19,8 @@ def validated(*exporters, ok=True):
 
 def test_the_collector_takes_its_configuration_with_whatever_exporters_are_chosen():
     assert validated().stderr == ""
-    assert yaml.safe_load(COLLECTOR.read_text())["exporters"].keys() == {"debug", "otlp_http/prometheus", "otlp_http/traces", "otlp_http/logs"}
+    exporters = yaml.safe_load(COLLECTOR.read_text())["exporters"].keys()
+    assert exporters == {"debug", "otlp_http/prometheus", "otlp_http/traces", "otlp_http/logs"}
     validated("debug", "otlp_http/traces", "otlp_http/logs")
     wrong = validated("debug", "otlp_http/nowhere", ok=False)
     assert wrong.returncode != 0 and "otlp_http/nowhere" in wrong.stderr

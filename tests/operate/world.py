@@ -104,8 +104,10 @@ class World:
 
     def gauge(self, name):
         """What a metric without labels is now."""
-        text = requests.get(self.endpoints["metrics"], timeout=10).text
-        return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
+        return next(float(line.split()[1]) for line in self.scraped().splitlines() if line.startswith(f"{name} "))
+
+    def scraped(self):
+        return requests.get(self.endpoints["metrics"], timeout=10).text
 
     def gives_up(self, identity, *scopes):
         """A caller that waits, and goes away."""
