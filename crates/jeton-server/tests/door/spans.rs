@@ -32,12 +32,14 @@ async fn ended(told: Receiver<Ended>) -> (Ended, Receiver<Ended>) {
     tokio::task::spawn_blocking(|| (told.recv().unwrap(), told)).await.unwrap()
 }
 
+/// Without the correlation id.
 fn attributes(ended: &Ended) -> Vec<(&str, String)> {
     let text = |value: &Value| match value {
         Value::Text(text) => text.clone(),
         Value::Number(number) => number.to_string(),
     };
-    ended.attributes.iter().map(|(key, value)| (*key, text(value))).collect()
+    let others = ended.attributes.iter().filter(|(key, _)| *key != "jeton.correlation_id");
+    others.map(|(key, value)| (*key, text(value))).collect()
 }
 
 fn pairs<const N: usize>(expected: [(&'static str, &str); N]) -> Vec<(&'static str, String)> {
@@ -83,6 +85,9 @@ async fn a_callers_trace_goes_on_in_the_calls_that_it_samples_and_tells_what_the
     ];
     assert_eq!((&*late.name, attributes(&late), late.failed), ("_OTHER", pairs(expected), true));
     assert!(!format!("{call:?}{late:?}").contains("canary"));
+    for request in [&call, &late] {
+        assert!(request.attributes.iter().any(|(key, _)| *key == "jeton.correlation_id"), "{request:?}");
+    }
 }
 
 #[tokio::test]
