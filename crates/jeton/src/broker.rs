@@ -60,6 +60,8 @@ use crate::{
 #[cfg(test)]
 mod administration;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod tests;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
