@@ -104,7 +104,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match command {
             Command::Dev(arguments) => Box::pin(dev::run(arguments)).await,
-            Command::Serve(arguments) => serve::run(arguments, sockets).await,
+            Command::Serve(arguments) => Box::pin(serve::run(arguments, sockets)).await,
             Command::Sandbox(arguments) => sandbox::run(arguments).await,
             Command::CheckConfig(arguments) => serve::check(&arguments),
             Command::Identity(arguments) => commands::identity::run(arguments).await,
