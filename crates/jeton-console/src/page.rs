@@ -83,7 +83,8 @@ mod tests {
     #[test]
     fn every_file_of_the_page_is_embedded() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/page");
-        let there = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let there =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let known = FILES.iter().map(|(name, _)| (*name).to_owned()).chain(["index.html".to_owned()]);
         assert_eq!(there.collect::<BTreeSet<_>>(), known.collect());
     }
@@ -91,7 +92,10 @@ mod tests {
     #[test]
     fn nothing_of_the_page_stands_inline_or_comes_from_elsewhere() {
         assert!(!INDEX.contains("<style") && !INDEX.contains(" style=") && !INDEX.contains("://"));
-        assert_eq!(INDEX.matches("<script").count(), INDEX.matches("src=\"/page/").count() - INDEX.matches("<img").count());
+        assert_eq!(
+            INDEX.matches("<script").count(),
+            INDEX.matches("src=\"/page/").count() - INDEX.matches("<img").count()
+        );
         for (name, content) in FILES.iter().filter(|(name, _)| name.ends_with(".js")) {
             let text = std::str::from_utf8(content).unwrap();
             for banned in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
