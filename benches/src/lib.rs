@@ -6,6 +6,7 @@ mod ports;
 mod rpc;
 mod signing;
 mod stock;
+mod telling;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
@@ -30,6 +31,7 @@ pub use ports::{AtOnce, Before, token};
 pub use rpc::{Peer, open_counting_door, open_door, open_tls_door};
 pub use signing::{Material, Round, Signing};
 pub use stock::open_stock;
+pub use telling::Telling;
 pub use tls::{CLIENT, sides};
 
 /// A token's bytes, where they matter.
@@ -141,6 +143,7 @@ impl World {
             directory,
             encoder: Arc::new(encode_token),
             seed: 1,
+            tracer: Default::default(),
         };
         let (engine, tasks) = Engine::start(settings, ports).await.expect("the engine starts");
         assert_eq!(engine.stats().slots, size.slots, "every slot is taken over");

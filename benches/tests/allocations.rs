@@ -1,8 +1,12 @@
 //! A hit takes no memory. A process of its own, so that every allocation in it is counted and nobody else's is.
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
+use std::sync::Arc;
+
 use benches::World;
+use http::HeaderMap;
 use jeton_server::door::{Caller, Moment, Peer, Shortcut};
+use jeton_trace::{Sampler, Tracer};
 
 #[global_allocator]
 static COUNTING: dhat::Alloc = dhat::Alloc;
@@ -20,9 +24,17 @@ fn a_hit_allocates_nothing() {
         [&[0], length.to_be_bytes().as_slice(), request].concat()
     };
     let bodies: Vec<_> = world.requests.iter().map(|request| framed(request)).collect();
+    // One that its caller does not sample, and one whose trace begins here.
+    let tracer = Tracer::new(Sampler::parent_based(0.0), Arc::new(|_| panic!("nothing is recorded")));
+    let mut unsampled = HeaderMap::new();
+    unsampled
+        .insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00".parse().unwrap());
+    let headers = [unsampled, HeaderMap::new()];
     let everything = || {
         for (n, body) in bodies.iter().enumerate() {
             assert!(world.hit(n, world.clock.now()) > 0);
+            let span = tracer.request(&headers[n % 2], || panic!("its name is of no use"));
+            assert!(!span.is_recording() && !jeton_trace::current().is_recording());
             assert!(world.shortcut.answer(&caller, body, &mut Moment::default()).is_some());
         }
     };

@@ -3,6 +3,7 @@
 //! The machine's mood changes from minute to minute; the ratio of two neighbours in time does not so much. Jeton and the baseline are
 //! built by the same command in the same profile.
 
+mod collector;
 mod h2load;
 mod servers;
 mod started;
@@ -13,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use collector::Collector;
 use servers::Server;
 
 use crate::{
@@ -50,6 +52,9 @@ pub(crate) struct CompareArguments {
     /// A third side: nghttpd, a server in C, with the same bytes in a file
     #[arg(long)]
     floor: bool,
+    /// A further side: jeton once more, which sends metrics, traces of each hundredth request and logs to a collector of this program
+    #[arg(long)]
+    telemetry: bool,
     /// The servers' processor
     #[arg(long, default_value_t = 0)]
     server_core: usize,
@@ -112,6 +117,7 @@ struct Sides<'a> {
     folder: &'a Path,
     jeton: Server,
     others: Vec<Server>,
+    collector: Option<Collector>,
     answer_bytes: usize,
     token_bytes: usize,
 }
@@ -128,19 +134,23 @@ pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<Comparison> {
 }
 
 fn start<'a>(arguments: &'a CompareArguments, folder: &'a Path) -> anyhow::Result<Sides<'a>> {
-    let jeton = servers::broker(arguments, folder)?;
+    let jeton = servers::broker(arguments, folder, None)?;
     let answer = drive::one_answer(&jeton.target)?;
     let token_bytes = token_bytes(&answer);
     let mut others = vec![servers::baseline(arguments, folder, &jeton.target, token_bytes)?];
     if arguments.floor || arguments.at_half.is_some() {
         others.push(servers::floor(arguments, folder, &jeton.target, &answer)?);
     }
+    let collector = arguments.telemetry.then(Collector::start).transpose()?;
+    if let Some(collector) = &collector {
+        others.push(servers::broker(arguments, folder, Some(collector))?);
+    }
     let mut answer_bytes = answer.len();
     for server in &others {
         // The least of all, for who sees no more of an answer than its size.
         answer_bytes = drive::one_answer(&server.target).context(server.name)?.len().min(answer_bytes);
     }
-    Ok(Sides { arguments, folder, jeton, others, answer_bytes, token_bytes })
+    Ok(Sides { arguments, folder, jeton, others, collector, answer_bytes, token_bytes })
 }
 
 impl Sides<'_> {
@@ -160,6 +170,7 @@ impl Sides<'_> {
             saturated = Some(most);
         }
         let shapes = texts.iter().map(|text| self.shape(text)).collect::<Result<_, _>>()?;
+        self.collector.iter().try_for_each(Collector::check)?;
         Ok(Comparison { notes, saturated, shapes })
     }
 

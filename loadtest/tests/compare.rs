@@ -51,6 +51,16 @@ fn three_servers_answer_with_tokens_of_the_same_size_to_both_clients() {
 }
 
 #[test]
+#[ignore = "needs jeton; .ci/run has it"]
+fn a_broker_that_sends_telemetry_is_compared_with_one_that_does_not_once_all_of_it_arrived() {
+    let (reports, said) = compare(&["--shape", "10x10", "--telemetry"]);
+    let report = of(&reports, "jeton with telemetry");
+    assert_eq!(report["errors"], json!({}), "{report}");
+    assert!(report["server_cpu_per_request"].as_f64() > Some(0.0), "{report}");
+    assert!(said.contains("jeton with telemetry / jeton: "), "{said}");
+}
+
+#[test]
 #[ignore = "needs jeton and nghttpd; .ci/run has them"]
 fn half_of_the_saturation_is_half_of_what_so_many_callers_get_at_most() {
     let (reports, said) = compare(&["--at-half", "50"]);

@@ -13,7 +13,7 @@ VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 # The oldest that the chart takes, and the newest with schemas.
 VERSIONS = ("1.28", "1.37")
 # What is no part of Kubernetes has no schema there.
-OF_OTHERS = {"ServiceMonitor"}
+OF_OTHERS = {"ServiceMonitor", "PrometheusRule"}
 
 
 def rendered(values, *sets):
@@ -107,6 +107,23 @@ def test_metrics_stay_in_the_cluster_whoever_the_service_of_tokens_is_open_to():
     assert [name for name, d in services.items() if watched <= d["metadata"]["labels"].items()] == ["broker-metrics"]
     (container,) = pod(documents)["containers"]
     assert [container[p]["httpGet"]["path"] for p in ("livenessProbe", "readinessProbe")] == ["/livez", "/readyz"]
+
+
+def test_the_alerts_are_those_of_prometheus_and_go_by_the_name_of_the_scraped_job():
+    documents = rendered(CHART / "ci" / "everything-values.yaml")
+    rule = one(documents, "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy" / "prometheus" / "jeton.rules.yaml").read_text())
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    (endpoint,) = one(documents, "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "jeton"}]
+
+
+def test_a_packaged_chart_has_the_alerts(tmp_path):
+    run(HELM, "package", CHART, "--destination", tmp_path)
+    (package,) = tmp_path.glob("*.tgz")
+    values = CHART / "ci" / "everything-values.yaml"
+    arguments = [HELM, "template", "broker", package, "--kube-version", VERSIONS[-1], "-f", values]
+    assert "alert: JetonStarved" in run(*arguments).stdout
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ FILES = {
     "usr/share/doc/jeton/SECURITY.md": "-rw-r--r--",
     "usr/share/doc/jeton/docs/deploy.md": "-rw-r--r--",
     "usr/share/doc/jeton/copyright": "-rw-r--r--",
+    "usr/share/jeton/prometheus/jeton.rules.yaml": "-rw-r--r--",
+    "usr/share/jeton/grafana/jeton-overview.json": "-rw-r--r--",
+    "usr/share/jeton/otel/collector.yaml": "-rw-r--r--",
 }
 
 

@@ -13,19 +13,18 @@ from test_broker import error_info
 
 
 class Door:
-    def __init__(self, folder, world):
-        self.world, self.folder = world, folder / "data"
+    """A broker whose TLS door takes the tokens of one issuer, and lets one of its callers have a token."""
+
+    def __init__(self, folder, issuer, member):
+        self.folder = folder / "data"
         config = folder / "jeton.toml"
-        config.write_text(
-            "[[access.issuers]]\nkind = \"oidc\"\nname = \"corp\"\n"
-            f"issuer = \"{world.issuer.url}\"\naudience = \"{AUDIENCE}\"\nca_file = \"{world.issuer.ca_file}\"\n"
-        )
+        config.write_text("[[access.issuers]]\n" + issuer)
         self.log = folder / "log.txt"
         arguments = [BINARY, "dev", "--config", config, "--data-dir", self.folder, "--free-ports", "--mtls"]
         self.process = Process([*arguments, "--set", "log.filter=trace"], self.folder / "endpoints.json", self.log)
         self.tls, self.scope = self.process.info["grpc_tls"], self.process.info["vault"]["scope"]
         self.assign = ["access", "assign", "--data-dir", self.folder, "--identity", "identities/billing", "--target", self.scope]
-        jeton(*self.assign, "--member", "oidc://corp/user-1")
+        jeton(*self.assign, "--member", member)
 
     def channel(self, client=None):
         read = lambda name: open(name, "rb").read()
@@ -50,7 +49,13 @@ class Door:
 @pytest.fixture(scope="module")
 def door(tmp_path_factory, stubs):
     folder = tmp_path_factory.mktemp("door")
-    door = Door(folder, World(folder))
+    world = World(folder)
+    issuer = (
+        "kind = \"oidc\"\nname = \"corp\"\n"
+        f"issuer = \"{world.issuer.url}\"\naudience = \"{AUDIENCE}\"\nca_file = \"{world.issuer.ca_file}\"\n"
+    )
+    door = Door(folder, issuer, "oidc://corp/user-1")
+    door.world = world
     yield door
     door.process.stop()
 

@@ -11,7 +11,7 @@ const FEWER: u64 = 1_000;
 const MORE: u64 = 6_000;
 /// In percent.
 const TOLERATED: u64 = 5;
-/// What telling of it may cost a hit, in percent.
+/// What metrics, sampled traces and the log may cost a hit, in percent.
 const TELLING: u64 = 10;
 /// Role assignments of others, beside which a caller with a certificate is compared with one without.
 const ASSIGNMENTS: &str = "10000";

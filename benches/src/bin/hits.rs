@@ -1,17 +1,17 @@
 //! `hits N [plain|telemetry|tls|mtls] [ASSIGNMENTS]`: N tokens over one connection within one process, for tools that count instructions. A run with
 //! more hits less a run with fewer leaves the hits alone: the start is the same. With mtls the caller is the holder of a certificate;
-//! ASSIGNMENTS are role assignments of others. With telemetry everything is counted that is in a broker.
+//! ASSIGNMENTS are role assignments of others. With telemetry everything is told that a broker tells: metrics, a hundredth of the traces, the
+//! log.
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a benchmark ends where it expected otherwise")]
 
 use std::sync::Arc;
 
 use benches::{
-    AtOnce, Before, CLIENT, DAY, Size, TOKEN_BYTES, World, open_counting_door, open_door, open_tls_door,
-    sides,
+    AtOnce, Before, CLIENT, DAY, Size, TOKEN_BYTES, Telling, World, open_counting_door, open_door,
+    open_tls_door, sides,
 };
 use jeton_core::SystemClock;
 use jeton_engine::EngineSettings;
-use jeton_server::{door::Calls, grpc::method_names};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -42,8 +42,9 @@ fn main() {
         let answered = match kind.as_str() {
             "plain" => ask(connect(open_door(&world).await).await, &world, hits).await,
             "telemetry" => {
-                let calls = Arc::new(Calls::new(method_names()));
-                let address = open_counting_door(&world, Arc::clone(&calls)).await;
+                let telling = Telling::start();
+                let calls = &telling.calls;
+                let address = open_counting_door(&world, Arc::clone(calls)).await;
                 let answered = ask(connect(address).await, &world, hits).await;
                 let counted = calls.calls().iter().flat_map(|ended| ended.took.counts.clone()).sum::<u64>();
                 assert!(counted >= hits as u64, "{counted} of {hits} were counted");

@@ -48,6 +48,9 @@ pub struct Authorized {
     pub assignment: Arc<RoleAssignment>,
 }
 
+/// The id of the request under way, if it has one: under which a refusal of it is known.
+pub type Correlation = fn() -> Option<String>;
+
 /// Why a request gets nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -138,17 +141,18 @@ impl Access {
         })
     }
 
-    /// Whether this caller may have this token; on the present snapshots, without I/O.
+    /// Whether this caller may have this token; on the present snapshots, without I/O. `correlation`: the id under which a refusal is known.
     pub fn authorize(
         &self,
         principal: &Principal,
         identity: Option<&IdentityName>,
         request: &TargetRequest,
         claims: Option<Claims>,
+        correlation: Correlation,
     ) -> Result<Authorized, Refused> {
         self.decide(principal, identity, request, claims).map_err(|no| {
             let asked = identity.map_or("", |name| name.as_str());
-            let denied = |target, denial| self.deny(principal, asked, request, target, denial);
+            let denied = |target, denial| self.deny(principal, asked, request, target, denial, correlation);
             match no {
                 No::BadTarget(error) => Refused::BadTarget(error),
                 No::Denied(target, Denial::NoSystemIdentity) => Refused::NoSystemIdentity {
@@ -162,8 +166,14 @@ impl Access {
     }
 
     /// The no to a request that names an identity in a way in which none is known, such as by a client id.
-    pub fn unknown_identity(&self, principal: &Principal, asked: &str, request: &TargetRequest) -> Refused {
-        let correlation_id = self.deny(principal, asked, request, None, Denial::UnknownIdentity);
+    pub fn unknown_identity(
+        &self,
+        principal: &Principal,
+        asked: &str,
+        request: &TargetRequest,
+        correlation: Correlation,
+    ) -> Refused {
+        let correlation_id = self.deny(principal, asked, request, None, Denial::UnknownIdentity, correlation);
         Refused::Denied { correlation_id }
     }
 
@@ -250,11 +260,12 @@ impl Access {
         request: &TargetRequest,
         target: Option<&Target>,
         denial: Denial,
+        correlation: Correlation,
     ) -> String {
         let asked =
             || [&request.scopes[..], &request.resources[..]].concat().join(" ").chars().take(300).collect();
         let target = target.map_or_else(asked, ToString::to_string);
-        let id = self.shared.new_uid().to_string();
+        let id = correlation().unwrap_or_else(|| self.shared.new_uid().to_string());
         let denied = Denied {
             principal: principal.clone(),
             method: None,

@@ -26,7 +26,7 @@ mod usage;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use access::{Access, AccessError, Authorized, Refused};
+pub use access::{Access, AccessError, Authorized, Correlation, Refused};
 pub use administration::{AdminCall, NotPermitted};
 pub use answers::Requested;
 pub use assignments::CreateAssignment;

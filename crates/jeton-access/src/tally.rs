@@ -216,7 +216,7 @@ impl Tally {
         }
         let records = taken.iter().map(|(used, (first, last))| record(used, *first, *last)).collect();
         if let Err(error) = self.0.ports.store.merge_uses(records, self.0.bounds.most_uses).await {
-            tracing::warn!(%error, "first and last uses are not stored; it is tried again");
+            tracing::warn!(%error, "first and last uses are not stored; it is tried again: see to the disk of the data directory if it goes on");
             let mut unstored = locked(&self.0.unstored);
             for (used, (first, last)) in taken {
                 let kept = unstored.entry(used).or_insert((first, last));

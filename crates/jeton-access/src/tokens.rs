@@ -27,6 +27,8 @@ use memory::{Finding, Memory, TokenHash};
 pub(crate) use settings::between;
 pub use settings::{IssuerKind, IssuerSettings, KeysAt, TokenReviewSettings};
 
+/// How long a TokenReview counts. An API server itself remembers a token's success for 10 s, so that of a deleted pod stops within a minute.
+const REVIEWED: std::time::Duration = std::time::Duration::from_secs(45);
 /// How long a refusal of a TokenReview is remembered: nobody takes it back soon, and whoever shows such a token again asks in vain.
 const REFUSED: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -112,19 +114,19 @@ impl Tokens {
         let ends = issuer.check(&claims, now).map_err(Rejected::Credential)?;
         let (principal, bound) = issuer.subjects.principal(&claims).map_err(Rejected::Credential)?;
         let proven = Authenticated { principal, until: Some(ends) };
-        let (verdict, since) = match (&issuer.reviews, &bound) {
+        let (verdict, since, longest) = match (&issuer.reviews, &bound) {
             (Some(reviews), Some(bound)) => {
                 // Another request may have asked while this one waited for the issuer's keys.
                 if let Some(verdict) = self.known(&hash, now, |finding| Some(finding.verdict.clone())) {
                     return verdict.map_err(Rejected::Credential);
                 }
                 let answered = reviews.ask(hash, text, &issuer.audience, bound, now).await?;
-                (answered.verdict.map(|()| proven), answered.at)
+                let longest = if answered.verdict.is_ok() { REVIEWED } else { REFUSED };
+                (answered.verdict.map(|()| proven), answered.at, longest)
             }
-            _ => (Ok(proven), now),
+            _ => (Ok(proven), now, Finding::LONGEST),
         };
         // Within the leeway after its end a token is verified each time.
-        let longest = if verdict.is_ok() { Finding::LONGEST } else { REFUSED };
         let until = (since + longest).min(ends - issuer.leeway);
         self.memory.remember(
             hash,

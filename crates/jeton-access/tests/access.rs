@@ -104,7 +104,7 @@ impl World {
     fn ask(&self, caller: u32, identity: &str, scope: &str) -> Result<(), Refused> {
         let request = TargetRequest { scopes: vec![scope.into()], resources: vec![] };
         let name = Some(identity).filter(|i| !i.is_empty()).map(|i| i.parse().unwrap());
-        self.access.authorize(&principal(caller), name.as_ref(), &request, None).map(drop)
+        self.access.authorize(&principal(caller), name.as_ref(), &request, None, || None).map(drop)
     }
 }
 
@@ -139,7 +139,7 @@ async fn a_dotted_group_ends_at_its_dot_and_a_pattern_at_its_slash() {
     let elsewhere = Principal::unix_uid("n2", 9).unwrap();
     let request = TargetRequest { scopes: vec!["x".into()], resources: vec![] };
     let name = "identities/payments.card".parse().unwrap();
-    assert!(world.access.authorize(&elsewhere, Some(&name), &request, None).is_err());
+    assert!(world.access.authorize(&elsewhere, Some(&name), &request, None, || None).is_err());
 }
 
 #[tokio::test]
@@ -307,10 +307,10 @@ async fn of_two_assignments_the_one_with_the_longer_token_life_counts_in_any_ord
             world.access.create_assignment(create).await.unwrap();
         }
         let request = TargetRequest { scopes: vec!["x".into()], resources: vec![] };
-        let allowed = world.access.authorize(&principal(1), None, &request, None).unwrap();
+        let allowed = world.access.authorize(&principal(1), None, &request, None, || None).unwrap();
         assert_eq!(allowed.max_lifetime(), Some(Duration::from_secs(600)));
         world.assign("unix://n/uid/1", "identities/billing", "*").await.unwrap();
-        let allowed = world.access.authorize(&principal(1), None, &request, None).unwrap();
+        let allowed = world.access.authorize(&principal(1), None, &request, None, || None).unwrap();
         assert_eq!(allowed.max_lifetime(), None, "one that does not limit it");
     }
 }

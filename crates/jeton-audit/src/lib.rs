@@ -23,5 +23,5 @@ pub use open::OpenError;
 pub use read::{Reader, Wanted};
 pub use segments::{FOLDER, HEAD_FILE, KEY_FILE};
 pub use settings::{AuditSettings, OnFull};
-pub use trail::{Trail, TrailStats, TrailTask};
+pub use trail::{Follower, Trail, TrailStats, TrailTask};
 pub use verify::{Finding, Report, VerifyError, verify};

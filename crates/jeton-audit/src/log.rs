@@ -53,6 +53,11 @@ impl Log {
         self.write(&text, last)
     }
 
+    /// The number of the last record.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last.seq
+    }
+
     /// Whether something is not signed yet.
     pub(crate) fn has_news(&self) -> bool {
         self.last.seq > self.signed

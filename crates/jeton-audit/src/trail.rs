@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     path::Path,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -14,13 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jeton_core::{AuditEvent, AuditProblem, AuditTrail, AuditUnavailable, BoxFuture, Clock};
+use jeton_core::{AuditEvent, AuditProblem, AuditTrail, AuditUnavailable, BoxFuture, Clock, Wall};
 use tokio::sync::oneshot;
 
 use crate::{
     AuditKey, AuditSettings, OpenError,
     chain::Own,
-    log::Log,
+    log::{Entry, Log},
     queue::{Batch, Queue, body, is_intent, nap},
     segments::FOLDER,
 };
@@ -33,6 +33,9 @@ const DISK: &str = "make room on the disk of the data directory, or make it writ
 const SLOW: &str = "give the data directory a faster disk, or raise max_queued in [audit]";
 const TAMPERING: &str =
     "keep a copy of the log's folder, and see what `jeton audit verify` names: somebody else changed it";
+
+/// Is told of each event that is on disk: its number, when it was, and its members as JSON. It must not wait: the log does.
+pub type Follower = Box<dyn Fn(u64, Wall, &str) + Send + Sync>;
 
 /// A cloneable handle on the audit log.
 #[derive(Clone)]
@@ -52,6 +55,7 @@ struct Shared {
     unwritable: Mutex<Option<AuditProblem>>,
     /// What was found wrong at the start.
     alarms: Vec<String>,
+    follower: OnceLock<Follower>,
 }
 
 /// Numbers about the log.
@@ -108,6 +112,7 @@ impl Trail {
             ended: AtomicBool::new(false),
             unwritable: Mutex::default(),
             alarms,
+            follower: OnceLock::new(),
         }));
         let (tell, ended) = oneshot::channel();
         let writer = trail.clone();
@@ -119,6 +124,12 @@ impl Trail {
         let started = thread::Builder::new().name("jeton-audit".into()).spawn(body);
         started.map_err(|source| OpenError::Io { folder: shown, source })?;
         Ok((trail.clone(), TrailTask { trail, ended }))
+    }
+
+    /// Has somebody told of what is on disk from now on. The first one stays.
+    pub fn follow(&self, follower: Follower) {
+        // Another one before it stays.
+        let _ = self.0.follower.set(follower);
     }
 
     /// Frequent events that were dropped since the start.
@@ -142,7 +153,11 @@ impl Trail {
         let mut signed_at = Instant::now();
         loop {
             let (batch, closing) = self.next_batch();
-            let written = log.append(&self.entries(&batch));
+            let entries = self.entries(&batch);
+            let written = log.append(&entries);
+            if written.is_ok() {
+                self.tell(&entries, log.last_seq());
+            }
             let at = self.0.clock.now().wall;
             // Where nothing waits to be written, a head shows whether a log that failed can be written again.
             let ailing = locked(&self.0.unwritable).is_some();
@@ -160,6 +175,13 @@ impl Trail {
         }
     }
 
+    fn tell(&self, entries: &[Entry], last: u64) {
+        if let Some(follower) = self.0.follower.get() {
+            let first = last + 1 - entries.len() as u64;
+            (first..).zip(entries).for_each(|(seq, (at, body))| follower(seq, *at, body));
+        }
+    }
+
     /// Waits for something urgent, or until what is there has waited long enough.
     fn next_batch(&self) -> (Batch, bool) {
         let queue = locked(&self.0.queue);
@@ -169,7 +191,7 @@ impl Trail {
         (queue.take(), queue.closing)
     }
 
-    fn entries(&self, batch: &Batch) -> Vec<(jeton_core::Wall, String)> {
+    fn entries(&self, batch: &Batch) -> Vec<Entry> {
         let lost =
             (batch.dropped > 0).then(|| (self.0.clock.now().wall, Own::Lost { lost: batch.dropped }.body()));
         let kept = batch.kept.iter().map(|kept| kept.entry.clone());
@@ -190,7 +212,7 @@ impl Trail {
                 if batch.dropped > 0 {
                     tracing::error!(
                         lost = batch.dropped,
-                        "audit events were lost: they came faster than they could be written"
+                        "audit events were lost: they came faster than they could be written; give the data directory a faster disk, or raise audit.max_queued"
                     );
                 }
                 for waiter in batch.kept.into_iter().filter_map(|kept| kept.waiter) {
@@ -212,7 +234,7 @@ impl Trail {
         let mut noted = locked(&self.0.unwritable);
         match (failure, noted.is_some()) {
             (Some(error), false) => {
-                tracing::error!(%error, "the audit log cannot be written, so nothing can be changed; serving goes on");
+                tracing::error!(%error, "the audit log cannot be written, so nothing can be changed; serving goes on: `jeton status` says what to do");
             }
             (None, true) => tracing::info!("the audit log can be written again"),
             _ => {}

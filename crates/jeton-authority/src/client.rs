@@ -168,6 +168,9 @@ impl Inner {
         let (Some(client_id), Some(credential)) = (&identity.client_id, identity.current()) else {
             return Err(denied());
         };
+        let span = jeton_trace::current();
+        span.text("jeton.identity", &identity.name);
+        span.text("jeton.authority", &authority.name);
         let client = Client { owner: identity.uid, client_id, credential };
         let granted = self.grant(authority, client, &key.target, key.claims.as_ref()).await;
         match granted {
@@ -270,7 +273,7 @@ fn issued(
     let asked = target.scopes();
     let scopes = granted.scopes.unwrap_or_else(|| asked_for(target, style));
     if !asked.is_empty() && asked.iter().any(|scope| !scopes.contains(scope)) {
-        tracing::warn!(identity = %identity.name, %target, granted = scopes.join(" "), "the authority granted less than was asked for");
+        tracing::warn!(identity = %identity.name, %target, granted = scopes.join(" "), "the authority granted less than was asked for: grant the client the rest there, or have callers ask for less");
     }
     IssuedToken {
         access_token: granted.access_token,

@@ -167,7 +167,11 @@ impl Inner {
                 let request = self
                     .assertion_request(authority, client)
                     .ok_or_else(|| own("the credential has no certificate".into()))?;
-                let taken = self.assertions.take(request).await;
+                let span = jeton_trace::current().child("assertion");
+                let taken = span.clone().within(self.assertions.take(request)).await;
+                if taken.is_err() {
+                    span.fail("no_assertion");
+                }
                 taken.map(|assertion| Proof::Assertion(assertion.jwt)).map_err(|e| match e {
                     AssertionError::Busy => busy(e.to_string()),
                     _ => own(e.to_string()),

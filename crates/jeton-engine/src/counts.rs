@@ -32,6 +32,10 @@ impl Ended {
     const NAMES: [&str; 8] =
         ["issued", "transient", "throttled", "permanent", "credential", "denied", "held", "over_budget"];
 
+    pub(crate) const fn name(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
     const fn index(self) -> usize {
         match self {
             Self::Issued => 0,

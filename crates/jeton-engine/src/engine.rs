@@ -10,6 +10,7 @@ use std::{
 };
 
 use jeton_core::{Clock, Freshness, Now, Principal, Token, TokenKey, Wall, refresh::LONGEST_MIN_VALIDITY};
+use jeton_trace::Tracer;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     line::Lines,
     queue::Queue,
     revoke::Leavings,
-    slot::{Cached, Landing, Slot},
+    slot::{Cached, Flight, Landing, Slot},
     start::{Draw, Encoder},
     writer::Writer,
 };
@@ -88,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     pub(crate) leavings: Leavings,
     pub(crate) counts: Counts,
+    pub(crate) tracer: Tracer,
     waiters: AtomicU32,
     watches: Arc<AtomicU32>,
 }
@@ -108,6 +110,7 @@ impl Shared {
         clock: Arc<dyn Clock>,
         encoder: Encoder,
         draw: Draw,
+        tracer: Tracer,
     ) -> Self {
         Self {
             index: Index::new(&settings, writer.clone()),
@@ -124,6 +127,7 @@ impl Shared {
             stop: CancellationToken::new(),
             leavings: Leavings::default(),
             counts: Counts::default(),
+            tracer,
             waiters: AtomicU32::new(0),
             watches: Arc::default(),
             settings,
@@ -140,8 +144,14 @@ impl Engine {
     /// The token in memory, if it may be served. No lock, no wait.
     pub fn cached(&self, key: &TokenKey) -> Option<Hit> {
         let hit = self.in_memory(key)?;
-        self.shared.counts.hit(hit.state);
+        self.count_hit(hit.state);
         Some(hit)
+    }
+
+    fn count_hit(&self, state: Freshness) {
+        self.shared.counts.hit(state);
+        let result = if state == Freshness::Fresh { "fresh" } else { "stale" };
+        jeton_trace::current().text("jeton.lookup.result", result);
     }
 
     fn in_memory(&self, key: &TokenKey) -> Option<Hit> {
@@ -175,10 +185,11 @@ impl Engine {
         if let Some(hit) = self.in_memory(key)
             && self.valid_long_enough(&hit, &ask)?
         {
-            self.shared.counts.hit(hit.state);
+            self.count_hit(hit.state);
             return Ok(hit);
         }
         self.shared.counts.missed.add();
+        jeton_trace::current().text("jeton.lookup.result", "miss");
         self.shared.counts.refused(self.waited_for(key, ask).await)
     }
 
@@ -222,7 +233,8 @@ impl Engine {
 
     /// The token that may be served when the flight under way has landed, if there is one, or when so much time has passed.
     pub async fn settled(&self, key: &TokenKey, within: Duration) -> Option<Hit> {
-        let flight = self.shared.index.find(key).and_then(|slot| slot.state().flight.clone());
+        let flight =
+            self.shared.index.find(key).and_then(|slot| slot.state().flight.as_ref().map(Flight::join));
         if let Some(landing) = flight {
             // However it ended: what counts is what is in memory.
             let _ = tokio::time::timeout(within, landed(landing)).await;

@@ -8,14 +8,16 @@ use std::{
 use jeton_core::{
     IssuedToken, Now, Principal, Priority, RefreshOutcome, RefreshPlan, Token, refresh::refresh_after,
 };
+use jeton_trace::Span;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::{
     IssueError, IssueErrorClass, TokenError,
     counts::Ended,
     engine::Shared,
     gate::Permit,
-    slot::{Cached, Landing, Slot},
+    slot::{Cached, Flight, Landing, Slot},
     writer::Pending,
 };
 
@@ -105,7 +107,7 @@ impl Shared {
         now: Now,
     ) -> Option<Landing> {
         let mut state = slot.state();
-        let landing = state.flight.clone();
+        let landing = state.flight.as_ref().map(Flight::join);
         if landing.is_some() || state.gone {
             drop(state);
             if permitted {
@@ -114,17 +116,33 @@ impl Shared {
             return landing;
         }
         let (land, landing) = watch::channel(None);
-        state.flight = Some(landing.clone());
+        let span = self.span(slot, &wish);
+        let flight = Flight::new(landing, &span);
+        let landing = flight.join();
+        state.flight = Some(flight);
         drop(state);
         let (shared, slot) = (Arc::clone(self), Arc::clone(slot));
-        self.flights.spawn(async move {
+        let work = span.within(async move {
             let mut died = Died { shared: &shared, slot: &slot, armed: true };
             let outcome = shared.flight(&slot, &wish, permitted).await;
             died.armed = false;
             land.send_replace(Some(outcome));
             shared.take_turns(slot.key.authority, shared.clock.now());
         });
+        // Lines about it have the id and the caller of the request that began it.
+        self.flights.spawn(work.in_current_span());
         Some(landing)
+    }
+
+    /// A part of what the first one who waits does, if that is recorded.
+    fn span(&self, slot: &Slot, wish: &Wish) -> Span {
+        let caller = jeton_trace::current();
+        let span = if caller.is_recording() { caller.child("flight") } else { self.tracer.root("flight") };
+        span.text("jeton.identity.uid", slot.key.identity);
+        span.text("jeton.authority.uid", slot.key.authority);
+        span.text("jeton.target", &slot.key.target);
+        span.text("jeton.refresh.cause", if wish.caller.is_some() { "caller" } else { "plan" });
+        span
     }
 
     async fn flight(
@@ -146,7 +164,7 @@ impl Shared {
 
     async fn permitted(&self, slot: &Arc<Slot>, wish: &Wish, permitted: bool) -> Result<(), TokenError> {
         if !permitted {
-            match self.await_permit(slot, wish).await {
+            match jeton_trace::current().child("permit").within(self.await_permit(slot, wish)).await {
                 Ok(Permit::Granted) => {}
                 Ok(Permit::Held(left)) => {
                     self.count(slot, wish, Ended::Held);
@@ -178,12 +196,12 @@ impl Shared {
     ) -> Option<Result<Arc<Cached>, TokenError>> {
         let asked = Asked { revocations: slot.state().revocations, started: self.clock.now() };
         // A task of its own: a panic in a source must not leave callers waiting.
-        let call = tokio::spawn(self.source.issue(slot.key.clone()));
+        let call = tokio::spawn(jeton_trace::current().within(self.source.issue(slot.key.clone())));
         let abort = call.abort_handle();
         let answer = match tokio::time::timeout(FLIGHT_TIMEOUT, call).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(panicked)) => {
-                tracing::error!(error = %panicked, "a token request died");
+                tracing::error!(error = %panicked, "a token request died: report it with this line");
                 Err(died())
             }
             Err(_) => {
@@ -200,6 +218,11 @@ impl Shared {
 
     fn count(&self, slot: &Slot, wish: &Wish, how: Ended) {
         self.counts.ended(slot.key.authority, wish.caller.is_none(), how);
+        let span = jeton_trace::current();
+        span.text("jeton.refresh.outcome", how.name());
+        if how != Ended::Issued {
+            span.fail(how.name());
+        }
     }
 
     /// Waits for a permit; a pause that the authority asks for meanwhile ends the wait.
@@ -319,7 +342,7 @@ impl Shared {
         }
         if matches!(outcome_of(&error), RefreshOutcome::Permanent { .. }) || failures.is_power_of_two() {
             tracing::warn!(identity = %slot.key.identity, target = %slot.key.target, failures, error = %error.message,
-                code = error.code.as_deref().unwrap_or_default(), "no token was issued");
+                code = error.code.as_deref().unwrap_or_default(), "no token was issued; it is tried again unless the error says that no retry helps: `jeton status` tells how long the present one is served, docs/errors.md what to do");
         }
         let mut state = slot.state();
         state.flight = None;
@@ -335,9 +358,7 @@ impl Shared {
 
     /// Takes a slot out of memory and out of the store.
     pub(crate) fn evict(&self, slot: &Arc<Slot>) {
-        if let Some(cached) = slot.token.swap(None) {
-            self.leavings.note(slot, cached);
-        }
+        self.leavings.empty(slot);
         self.index.remove(slot);
     }
 }

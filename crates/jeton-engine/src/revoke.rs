@@ -65,12 +65,20 @@ struct Taken {
 }
 
 impl Leavings {
-    pub(crate) fn note(&self, slot: &Arc<Slot>, cached: Arc<Cached>) {
+    /// Takes a token out of its slot for an eviction. Under the lock, as `left` takes what has come together: what an eviction has in hand
+    /// is never in neither place.
+    pub(crate) fn empty(&self, slot: &Arc<Slot>) {
         let collecting = locked(&self.0);
+        let Some(cached) = slot.token.swap(None) else { return };
         let concerned = collecting.iter().filter(|(identity, _)| *identity == slot.key.identity);
         for taken in concerned.filter_map(|(_, taken)| taken.upgrade()) {
             locked(&taken).push(Taken { slot: Arc::clone(slot), cached: Arc::clone(&cached) });
         }
+    }
+
+    fn left(&self, leaving: &Leaving) -> Vec<Taken> {
+        let _no_eviction_is_between = locked(&self.0);
+        std::mem::take(&mut *locked(&leaving.0))
     }
 }
 
@@ -89,7 +97,7 @@ impl Engine {
             _ => shared.index.all().into_iter().filter(|slot| scope.covers(&slot.key)).collect(),
         };
         let mut taken: Vec<_> = slots.iter().filter_map(|slot| shared.take_back(slot, now)).collect();
-        taken.extend(leaving.into_iter().flat_map(|leaving| std::mem::take(&mut *locked(&leaving.0))));
+        taken.extend(leaving.iter().flat_map(|leaving| shared.leavings.left(leaving)));
         let lives = |until: &Wall| *until > now.wall;
         taken.retain(|taken| lives(&taken.cached.token.expires_at));
         let earlier = slots.iter().chain(taken.iter().map(|taken| &taken.slot));
@@ -147,6 +155,7 @@ impl Shared {
         let (tell, mut told) = mpsc::unbounded_channel();
         let (shared, all) = (Arc::clone(self), taken.clone());
         // Not the caller's: it goes on when the answer does not wait any longer.
+        let under = jeton_trace::current();
         self.flights.spawn(async move {
             let room = Arc::new(Semaphore::new(MAX_CONCURRENT));
             for (place, taken) in all.into_iter().enumerate() {
@@ -157,8 +166,9 @@ impl Shared {
                 let Ok(room) = Arc::clone(&room).acquire_owned().await else { return };
                 let (shared, tell) = (Arc::clone(&shared), tell.clone());
                 let tracked = shared.flights.clone();
+                let under = under.clone();
                 tracked.spawn(async move {
-                    if shared.revoke_one(&taken.slot, call).await.is_ok() {
+                    if under.within(shared.revoke_one(&taken.slot, call)).await.is_ok() {
                         // Nobody listens any more when it took too long.
                         let _ = tell.send(place);
                     }
@@ -199,7 +209,7 @@ impl Shared {
                 self.writer.put(Pending::Hold(self.gate.hold(&slot.key, delay, now)));
             }
             tracing::warn!(identity = %slot.key.identity, target = %slot.key.target, error = %error.message,
-                code = error.code.as_deref().unwrap_or_default(), "a token could not be revoked at its authority");
+                code = error.code.as_deref().unwrap_or_default(), "a token could not be revoked at its authority: it is not served any more, and is valid there until it ends; revoke again once the authority answers");
         })
     }
 }

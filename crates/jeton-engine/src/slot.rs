@@ -13,6 +13,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use jeton_core::{Freshness, Mono, Now, Phases, Principal, Token, TokenKey, Wall, refresh::UNUSED_REFRESHES};
+use jeton_trace::{Context, Span};
 use tokio::sync::watch;
 
 use crate::{Encoded, Hit, IssueError};
@@ -44,6 +45,14 @@ pub(crate) struct Seen {
     /// Counts revocations: each ends the watches that began before it.
     pub(crate) revocations: u64,
     pub(crate) ended: bool,
+}
+
+/// A flight under way, for whoever joins it.
+#[derive(Debug, Clone)]
+pub(crate) struct Flight {
+    landing: Landing,
+    /// Of its span, if it is recorded.
+    context: Option<Arc<Context>>,
 }
 
 /// How a flight ended, for everybody who waits for it.
@@ -79,7 +88,7 @@ pub(crate) struct Slot {
 /// What only flights and the queue look at.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    pub(crate) flight: Option<Landing>,
+    pub(crate) flight: Option<Flight>,
     /// Failed tries in a row.
     pub(crate) failures: u32,
     pub(crate) last_error: Option<IssueError>,
@@ -95,6 +104,18 @@ pub(crate) struct State {
     pub(crate) revocations: u64,
     /// Whether the slot has left the index.
     pub(crate) gone: bool,
+}
+
+impl Flight {
+    pub(crate) fn new(landing: Landing, span: &Span) -> Self {
+        Self { landing, context: span.context().cloned().map(Arc::new) }
+    }
+
+    /// For whoever waits from now on: what it does meanwhile is linked to the flight.
+    pub(crate) fn join(&self) -> Landing {
+        jeton_trace::current().link(self.context.as_deref());
+        self.landing.clone()
+    }
 }
 
 impl Slot {

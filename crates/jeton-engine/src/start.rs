@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use jeton_core::{Clock, Freshness, Principal, SharedDirectory, Token, TokenHash};
+use jeton_trace::Tracer;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::task::JoinHandle;
 
@@ -47,6 +48,8 @@ pub struct Ports {
     pub encoder: Encoder,
     /// Seeds the jitter.
     pub seed: u64,
+    /// Records flights.
+    pub tracer: Tracer,
 }
 
 impl fmt::Debug for Ports {
@@ -82,7 +85,8 @@ impl Engine {
         let (writer, writes) = Writer::new(settings.max_pending_writes);
         let gate = Gate::new(ports.directory);
         let draw = Draw(Mutex::new(SmallRng::seed_from_u64(ports.seed)));
-        let shared = Shared::new(settings, gate, writer, ports.source, ports.clock, ports.encoder, draw);
+        let Ports { source, clock, encoder, tracer, .. } = ports;
+        let shared = Shared::new(settings, gate, writer, source, clock, encoder, draw, tracer);
         let engine = Engine { shared: Arc::new(shared) };
         engine.take_over(kept);
         let stop = engine.shared.stop.clone();

@@ -134,7 +134,7 @@ async fn write(
     let written = written.unwrap_or_else(|_| Err(TokenStoreError("no answer within 30 s".into())));
     match (&written, was_failing) {
         (Err(error), false) => {
-            tracing::warn!(%error, "tokens are not kept over a restart; serving goes on from memory")
+            tracing::warn!(%error, "tokens are not kept over a restart; serving goes on from memory: make room on the disk of the data directory, or make it writable")
         }
         (Ok(()), true) => tracing::info!("tokens are kept over a restart again"),
         _ => {}

@@ -83,6 +83,7 @@ async fn endless_keys_of_one_caller_cost_no_more_memory_than_the_cap() {
             hash: TokenHash::new(&[]),
         }),
         seed: 1,
+        tracer: Default::default(),
     };
     let (engine, tasks) = Engine::start(settings, ports).await.unwrap();
     let keys = std::env::var("JETON_KEYS").ok().and_then(|n| n.parse().ok()).unwrap_or(KEYS);

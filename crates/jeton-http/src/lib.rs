@@ -19,6 +19,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use jeton_trace::Span;
 use rustix::fs::OFlags;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -221,11 +222,16 @@ impl Http {
         headers: &[(&'static str, String)],
         body: Bytes,
     ) -> Result<Answer, HttpError> {
-        let host = url::Url::parse(url).map(|u| host_and_port(&u)).unwrap_or_default();
+        let parsed = url::Url::parse(url).ok();
+        let host = parsed.as_ref().map(host_and_port).unwrap_or_default();
         if !(url.starts_with("https://") || self.bounds.plain_loopback && is_plain_loopback(url)) {
             return Err(HttpError::Invalid(format!(
                 "{url:?} is not an https URL; other machines are spoken to over TLS alone"
             )));
+        }
+        let span = jeton_trace::current().call(&method);
+        if let Some(url) = parsed.filter(|_| span.is_recording()) {
+            describe(&span, &method, url);
         }
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
@@ -235,13 +241,24 @@ impl Http {
         let request = request
             .body(Full::new(body))
             .map_err(|_| HttpError::Invalid(format!("the request to {host} has a malformed header")))?;
-        match tokio::time::timeout(self.bounds.call, self.exchange(request, &host)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(HttpError::Interrupted {
+        let answer = tokio::time::timeout(self.bounds.call, self.exchange(request, &host)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(HttpError::Interrupted {
                 host,
                 cause: format!("no answer within {} s", self.bounds.call.as_secs()),
-            }),
+            })
+        });
+        match &answer {
+            Ok(answer) => {
+                span.number("http.response.status_code", answer.status);
+                if answer.status >= 400 {
+                    span.fail(answer.status);
+                }
+            }
+            Err(HttpError::Unreachable { .. }) => span.fail("unreachable"),
+            Err(_) => span.fail("interrupted"),
         }
+        answer
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, host: &str) -> Result<Answer, HttpError> {
@@ -278,6 +295,18 @@ impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+}
+
+/// Tells of a call what anybody may know: of its URL neither a password nor a parameter.
+fn describe(span: &Span, method: &Method, mut url: url::Url) {
+    span.text("http.request.method", method);
+    span.text("server.address", url.host_str().unwrap_or_default());
+    span.number("server.port", url.port_or_known_default().unwrap_or_default());
+    // They fail where there is nothing to take out.
+    let _ = (url.set_username(""), url.set_password(None));
+    url.set_query(None);
+    url.set_fragment(None);
+    span.text("url.full", url);
 }
 
 /// A header with a bearer token, or none.
@@ -321,7 +350,13 @@ impl fmt::Debug for Answer {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use std::sync::mpsc::channel;
+
+    use jeton_trace::{Kind, Sampler, Tracer, Value as Said};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -372,6 +407,47 @@ mod tests {
         ] {
             assert!(matches!(http.read(url, None).await, Err(HttpError::Invalid(_))), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_recorded_call_tells_no_secret_of_its_url_and_the_server_nothing_of_the_trace() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![];
+            while !head.ends_with(b"\r\n\r\ngrant_type=client_credentials") {
+                assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
+            }
+            stream.write_all(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        let (tell, told) = channel();
+        let tracer = Tracer::new(Sampler::ratio(1.0), Arc::new(move |ended| tell.send(ended).unwrap()));
+        let http = Http::new(trust(None).unwrap(), bounds(true));
+        let url = format!("http://user:canary@127.0.0.1:{port}/token?code=canary#canary");
+        let headers = [("authorization", "Bearer canary".to_owned())];
+        let form = [("grant_type", "client_credentials")];
+        let asking = tracer.root("flight").within(async { http.form(&url, &headers, &form).await });
+        assert_eq!(asking.await.unwrap().status, 401);
+        let head = serving.await.unwrap().to_ascii_lowercase();
+        let mut names: Vec<_> =
+            head.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "authorization", "content-length", "content-type", "host"], "{head}");
+        let call = told.recv().unwrap();
+        let text = |text: &str| Said::Text(text.into());
+        let expected = [
+            ("http.request.method", text("POST")),
+            ("server.address", text("127.0.0.1")),
+            ("server.port", Said::Number(port.into())),
+            ("url.full", text(&format!("http://127.0.0.1:{port}/token"))),
+            ("http.response.status_code", Said::Number(401)),
+            ("error.type", text("401")),
+        ];
+        assert_eq!((&*call.name, call.kind, call.failed), ("POST", Kind::Client, true));
+        assert_eq!(call.attributes, expected);
+        assert_eq!(call.parent.unwrap().span_id, told.recv().unwrap().context.span_id);
     }
 
     #[tokio::test]

@@ -220,11 +220,13 @@ impl Assertions for Keys {
         Box::pin(async move {
             if let Some(assertion) = self.0.pool.take(&request, self.0.clock.now().wall) {
                 self.0.numbers.from_pool.fetch_add(1, Relaxed);
+                jeton_trace::current().text("jeton.assertion.source", "pool");
                 return Ok(assertion);
             }
             let discards = self.0.discards.load(SeqCst);
             let assertion = self.sign(request.clone(), Urgency::Now).await?;
             self.0.numbers.while_waited.fetch_add(1, Relaxed);
+            jeton_trace::current().text("jeton.assertion.source", "signed");
             // A key that missed has one in reserve from now on.
             if self.0.discards.load(SeqCst) == discards {
                 self.sign_ahead(request, RESERVE);

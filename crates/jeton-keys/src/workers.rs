@@ -95,7 +95,7 @@ impl Line {
         while let Some(job) = self.next(urgency) {
             // The job's answer channel closes, which tells whoever waits; the thread goes on.
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                tracing::error!("a key operation panicked");
+                tracing::error!("a key operation panicked: report it with this line");
             }
         }
     }

@@ -44,7 +44,7 @@ impl Shared {
     }
 }
 
-const fn kind(kind: OperationKind) -> &'static str {
+pub(crate) const fn kind(kind: OperationKind) -> &'static str {
     match kind {
         OperationKind::Provision => "provision",
         OperationKind::Attach => "attach",

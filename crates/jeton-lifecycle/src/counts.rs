@@ -37,7 +37,7 @@ const ENDS: [&str; 9] = [
 ];
 
 impl StepEnd {
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Failed(class) => class,

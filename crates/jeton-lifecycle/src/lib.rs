@@ -8,6 +8,7 @@ mod attach;
 mod audited;
 mod authorities;
 mod busy;
+mod causes;
 mod counts;
 mod error;
 mod identities;

@@ -10,12 +10,13 @@ use jeton_core::{
     AuditTrail, Authority, Clock, Directory, Identity, IdentityState, OperationKind, SharedDirectory, Step,
     Uid, Wall, Workload,
 };
+use jeton_trace::Tracer;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::sync::{Notify, watch};
 
 use crate::{
     ClientRegistry, IdentityStore, KeyRing, LifecycleError, LifecycleSettings, LifecycleTasks, Orphan,
-    Recorded, Write, busy::Busy, counts::Counts, runner,
+    Recorded, Write, busy::Busy, causes::Causes, counts::Counts, runner,
 };
 
 /// What the lifecycle needs of the world.
@@ -34,6 +35,8 @@ pub struct Ports {
     pub trail: Arc<dyn AuditTrail>,
     /// Seeds uids and jitter.
     pub seed: u64,
+    /// Records steps.
+    pub tracer: Tracer,
     /// Told of every change that others must act on. Must not block.
     pub on_event: Arc<dyn Fn(LifecycleEvent) + Send + Sync>,
     /// Told of every step that was tried and written down, for whoever watches. Must not block.
@@ -99,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) change: tokio::sync::Mutex<()>,
     /// Identities with an operation.
     pub(crate) busy: Mutex<Busy>,
+    pub(crate) causes: Mutex<Causes>,
     pub(crate) orphans: Mutex<Vec<Orphan>>,
     pub(crate) wake: Notify,
     pub(crate) counts: Counts,
@@ -134,6 +138,7 @@ impl Lifecycle {
             ports,
             change: tokio::sync::Mutex::default(),
             busy: Mutex::new(busy),
+            causes: Mutex::default(),
             orphans: Mutex::new(registry.orphans),
             wake: Notify::new(),
             counts: Counts::default(),
@@ -212,10 +217,12 @@ impl Shared {
         match change {
             Shown::Identity(identity) => {
                 locked(&self.busy).put(&identity);
+                locked(&self.causes).note(&identity);
                 directory.put_identity(identity);
             }
             Shown::NoIdentity(uid) => {
                 locked(&self.busy).remove(uid);
+                locked(&self.causes).forget(uid);
                 directory.remove_identity(uid);
             }
             Shown::Workload(workload) => directory.put_workload(workload),

@@ -62,7 +62,7 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                 Ok(uid) => drop(taken.remove(&uid)),
                 // Which one it was is not told; the steps are idempotent, so all others may be looked at again as well.
                 Err(panicked) => {
-                    tracing::error!(error = %panicked, "a lifecycle step died and is taken again");
+                    tracing::error!(error = %panicked, "a lifecycle step died and is taken again: report it with this line");
                     taken.clear();
                 }
             },

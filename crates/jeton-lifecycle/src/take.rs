@@ -77,42 +77,51 @@ impl Shared {
         let Some(operation) = identity.operation.clone() else { return };
         let Some(step) = operation.step() else { return };
         let Some(authority) = directory.authority(identity.authority).cloned() else { return };
+        let span = self.span(&authority, &identity, &operation, step);
+        span.within(self.take(&authority, &identity, &operation, step)).await;
+    }
+
+    async fn take(&self, authority: &Authority, identity: &Identity, operation: &Operation, step: Step) {
         let began = Instant::now();
-        let intended = match self.intend(&authority, &identity, &operation, step).await {
+        let intended = match self.intend(authority, identity, operation, step).await {
             Ok(intended) => intended,
             Err(error) => {
-                self.counts.ended(step, StepEnd::AuditUnavailable, began.elapsed());
-                tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step waits for the audit log");
+                self.ended(step, StepEnd::AuditUnavailable, began.elapsed());
+                // That the log cannot be written is said once, by the log.
+                tracing::debug!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step waits for the audit log");
                 return tokio::time::sleep(STORE_RETRY).await;
             }
         };
-        let outcome = self.outside(&authority, &identity, &operation, step).await;
+        if let Some(id) = intended.as_ref().and_then(|event| event.correlation_id.as_deref()) {
+            jeton_trace::current().text("jeton.correlation_id", id);
+        }
+        let outcome = self.outside(authority, identity, operation, step).await;
         let took = began.elapsed();
         let made = match &outcome {
             Ok(Outcome::Key(credential, _)) => Some(credential.uid),
             _ => None,
         };
         loop {
-            let written = self.write_outcome(&identity, &operation, step, outcome.clone()).await;
+            let written = self.write_outcome(identity, operation, step, outcome.clone()).await;
             let Err(error) = written else {
                 let failed = outcome.as_ref().err().map(Failure::class);
                 let failure = outcome.as_ref().err().map(Failure::message);
                 (self.ports.on_step)(&StepTried {
-                    identity: &identity,
-                    authority: &authority,
+                    identity,
+                    authority,
                     kind: operation.kind,
                     step,
                     failure: failure.as_deref(),
                 });
-                self.counts.ended(step, failed.map_or(StepEnd::Done, StepEnd::Failed), took);
+                self.ended(step, failed.map_or(StepEnd::Done, StepEnd::Failed), took);
                 return self.conclude(intended, made, failed);
             };
-            tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down");
+            tracing::warn!(identity = %identity.name, step = step.as_str(), %error, "a lifecycle step could not be written down, and is taken again: see to the disk of the data directory if it goes on");
             tokio::time::sleep(STORE_RETRY).await;
             // What the authority handed out cannot be had again, so it is kept in hand. Any other step is taken again.
             let full = matches!(error, LifecycleError::Store(StoreError::Unavailable(_)));
             if !full || !matches!(outcome, Ok(Outcome::Registered(..))) {
-                self.counts.ended(step, StepEnd::NotWrittenDown, took);
+                self.ended(step, StepEnd::NotWrittenDown, took);
                 return self.conclude(intended, made, Some("not_written_down"));
             }
         }
@@ -356,7 +365,7 @@ impl Shared {
         let delay = if permanent { PERMANENT_RETRY } else { self.backoff(operation.attempts) };
         operation.next_try_at = now + delay.max(retry_after.unwrap_or_default());
         tracing::warn!(identity = %identity.name, step = step.as_str(), attempts = operation.attempts, permanent, error = %message,
-            "a lifecycle step failed");
+            "a lifecycle step failed: `jeton identity get` and `jeton status` show the operation; what is not permanent is tried again");
         let kind = operation.kind;
         let mut writes = vec![];
         // Nothing was done in this try. A first registration may have been done in part, whatever came back.
@@ -395,7 +404,7 @@ pub(crate) fn is_dynamic(authority: &Authority) -> bool {
 fn or_lost(outcome: Result<Outcome, RegistryError>) -> Result<Outcome, Failure> {
     match outcome {
         Err(error) if error.class == RegistryErrorClass::Unmanageable => {
-            tracing::warn!(%error, "a client cannot be managed any more");
+            tracing::warn!(%error, "a client cannot be managed any more: `jeton status` names it");
             Ok(Outcome::Lost)
         }
         outcome => outcome.map_err(Failure::Outside),

@@ -4,11 +4,13 @@
 //! drain. Behind it stand tonic's routes. Everything that a service answers is decided elsewhere; here it is put on the wire.
 
 mod alarms;
+mod correlation;
 pub mod door;
 mod events;
 pub mod grpc;
 mod history;
 pub mod managed_identity;
+mod seldom;
 
 pub use alarms::{Alarm, Alarms};
 pub use events::{Event, EventKind, Events, Severity};

@@ -69,7 +69,7 @@ impl Inner {
             let (name, body): (String, String) = (row.try_get("name").ok()?, row.try_get("body").ok()?);
             let parsed = serde_json::from_str(&body);
             if let Err(error) = &parsed {
-                tracing::error!(%name, line = error.line(), column = error.column(), "a row of the registry cannot be read and is left out");
+                tracing::error!(%name, line = error.line(), column = error.column(), "a row of the registry cannot be read and is left out: `jeton status` names it; restore a backup from before it was changed");
                 self.quarantined.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(name);
             }
             parsed.ok()

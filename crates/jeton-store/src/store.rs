@@ -175,7 +175,7 @@ impl Inner {
         let mut noted = locked(&self.unwritable);
         match (&failure, noted.is_some()) {
             (Some(error), false) => {
-                tracing::error!(%error, "the registry cannot be written, so nothing can be changed; serving goes on");
+                tracing::error!(%error, "the registry cannot be written, so nothing can be changed; serving goes on: make room on the disk of the data directory, or make it writable");
             }
             (None, true) => tracing::info!("the registry can be written again"),
             _ => {}

@@ -117,7 +117,7 @@ impl Inner {
         if kept.unreadable > 0 {
             tracing::warn!(
                 tokens = kept.unreadable,
-                "kept tokens do not open and are left out; they are fetched anew"
+                "kept tokens do not open and are left out; they are fetched anew, so nothing is to be done unless it comes again"
             );
         }
         Ok(kept)

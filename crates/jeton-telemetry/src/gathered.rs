@@ -6,10 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jeton_core::metrics::Counter;
 use tokio::sync::Mutex;
 
-use crate::{Snapshot, instrument, process};
+use crate::{Exports, Signal, Snapshot, instrument, otlp::Counts, process};
 
 const AGE: Duration = Duration::from_secs(1);
 
@@ -24,8 +23,7 @@ struct Shared {
     observer: Observer,
     started: Instant,
     last: Mutex<Option<(Instant, Arc<Snapshot>)>>,
-    pub(crate) ok: Counter,
-    pub(crate) failed: Counter,
+    exports: [Arc<Counts>; Signal::ALL.len()],
 }
 
 impl fmt::Debug for Gathered {
@@ -35,10 +33,10 @@ impl fmt::Debug for Gathered {
 }
 
 impl Gathered {
-    /// From an observer. `started`: when the process did.
-    pub fn new(observer: Observer, started: Instant) -> Self {
-        let (last, ok, failed) = (Mutex::default(), Counter::default(), Counter::default());
-        Self(Arc::new(Shared { observer, started, last, ok, failed }))
+    /// From an observer, and what became of the exports. `started`: when the process did.
+    pub fn new(observer: Observer, exports: &Exports, started: Instant) -> Self {
+        let exports = Signal::ALL.map(|signal| exports.counts(signal));
+        Self(Arc::new(Shared { observer, started, last: Mutex::default(), exports }))
     }
 
     /// What there is, at most a second old. Whoever asks meanwhile waits for the same.
@@ -53,24 +51,26 @@ impl Gathered {
         // A million slots take a while to look at: not on a thread that serves.
         let made = tokio::task::spawn_blocking(move || gathered.gather()).await;
         let snapshot = Arc::new(made.unwrap_or_else(|error| {
-            tracing::error!(%error, "the metrics could not be gathered");
+            tracing::error!(%error, "the metrics could not be gathered: report it with this line");
             Snapshot::default()
         }));
         *last = Some((Instant::now(), Arc::clone(&snapshot)));
         snapshot
     }
 
-    /// How a push ended.
-    pub(crate) fn pushed(&self, ok: bool) {
-        if ok { &self.0.ok } else { &self.0.failed }.add();
-    }
-
     fn gather(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         (self.0.observer)(&mut snapshot);
         process::observe(&mut snapshot, self.0.started);
-        snapshot.count(&instrument::EXPORTS, ["ok"], self.0.ok.get());
-        snapshot.count(&instrument::EXPORTS, ["failed"], self.0.failed.get());
+        for (signal, counts) in Signal::ALL.iter().zip(&self.0.exports) {
+            let signal_name = signal.as_str();
+            snapshot.count(&instrument::EXPORTS, [signal_name, "ok"], counts.ok.get());
+            snapshot.count(&instrument::EXPORTS, [signal_name, "failed"], counts.failed.get());
+            // Metrics do not wait in a queue: the next push tells all.
+            if *signal != Signal::Metrics {
+                snapshot.count(&instrument::DROPPED, [signal_name], counts.dropped.get());
+            }
+        }
         snapshot
     }
 }

@@ -228,8 +228,10 @@ instruments! {
     DRAINING: UpDownCounter "jeton.draining" "{drain}" [] "1 while the broker is about to stop, else 0." "`/readyz` says it too.";
 
     ALARMS: UpDownCounter "jeton.alarms" "{alarm}" [] "What needs an operator while the broker goes on." "`jeton status` names them.";
-    EXPORTS: Counter "jeton.telemetry.exports" "{export}" [of("jeton.telemetry.outcome", &["ok", "failed"])]
-        "Pushes of these metrics to a collector." "The log says why one failed.";
+    EXPORTS: Counter "jeton.telemetry.exports" "{export}" [of("jeton.telemetry.signal", &["metrics", "traces", "logs"]), of("jeton.telemetry.outcome", &["ok", "failed"])]
+        "Exports to a collector: pushes of these metrics, batches of spans and of log records." "The log says why one failed.";
+    DROPPED: Counter "jeton.telemetry.dropped" "{item}" [of("jeton.telemetry.signal", &["traces", "logs"])]
+        "Spans and log records that no collector got: the queue was full, or an export failed." "See `jeton.telemetry.exports`; a queue that is too short is made longer by OTEL_BSP_MAX_QUEUE_SIZE or OTEL_BLRP_MAX_QUEUE_SIZE.";
 
     PROCESS_CPU: Counter "process.cpu.time" "s" [of("cpu.mode", &["user", "system"])] "Processor time." "Signing stands back behind serving, so much of it may be signing.";
     PROCESS_MEMORY: UpDownCounter "process.memory.usage" "By" [] "Memory that is in RAM." "Most of it is slots: see `jeton.slots.memory`.";

@@ -2,6 +2,8 @@
 
 use std::{fs, time::Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 use crate::{Snapshot, instrument};
 
 /// Reads it into a snapshot. `started`: when the process did.
@@ -22,12 +24,11 @@ pub(crate) fn observe(snapshot: &mut Snapshot, started: Instant) {
     if let Some(threads) = of("Threads") {
         snapshot.count(&instrument::PROCESS_THREADS, [], threads);
     }
-    for (name, kind) in
-        [("voluntary_ctxt_switches", "voluntary"), ("nonvoluntary_ctxt_switches", "involuntary")]
-    {
-        if let Some(switches) = of(name) {
-            snapshot.count(&instrument::PROCESS_CONTEXT_SWITCHES, [kind], switches);
-        }
+    // Of all threads, those that ended included; /proc/self/status has those of the first thread alone.
+    if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
+        let switches = &instrument::PROCESS_CONTEXT_SWITCHES;
+        snapshot.count(switches, ["voluntary"], usage.voluntary_context_switches().unsigned_abs());
+        snapshot.count(switches, ["involuntary"], usage.involuntary_context_switches().unsigned_abs());
     }
     if let Some((user, system)) = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| times(&stat)) {
         let ticks = rustix::param::clock_ticks_per_second().max(1) as f64;
@@ -49,12 +50,34 @@ fn times(stat: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Family, Value};
 
     #[test]
     fn the_times_stand_behind_a_name_that_may_hold_anything() {
         let stat = "1 (a) b (c) S 2 3 4 5 6 7 8 9 10 11 12 13 14 15";
         assert_eq!(times(stat), Some((12, 13)));
         assert_eq!(times("1 (a"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn context_switches_are_those_of_all_threads_also_when_they_have_ended() {
+        const SLEEPS: u64 = 50;
+        let before = voluntary_switches();
+        let sleeper = || (0..SLEEPS).for_each(|_| std::thread::sleep(std::time::Duration::from_millis(1)));
+        std::thread::spawn(sleeper).join().expect("it sleeps");
+        assert!(voluntary_switches() >= before + SLEEPS);
+    }
+
+    fn voluntary_switches() -> u64 {
+        let mut snapshot = Snapshot::default();
+        observe(&mut snapshot, Instant::now());
+        let of = |family: &&Family| family.instrument.name == instrument::PROCESS_CONTEXT_SWITCHES.name;
+        let points = &snapshot.families().find(of).expect("the family").points;
+        match points.iter().find(|point| point.attributes == ["voluntary"]).map(|point| &point.value) {
+            Some(Value::Whole(switches)) => *switches,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

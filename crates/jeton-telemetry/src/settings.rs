@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use jeton_core::{IdentityName, Problem};
 use serde::{Deserialize, Serialize};
 
-use crate::Protocol;
+use crate::{Protocol, Signal, TracesSettings};
 
 /// What is told, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,18 +17,26 @@ pub struct TelemetrySettings {
     pub named_identities: Vec<String>,
     /// How many more have them: those that are worst off.
     pub worst_identities: usize,
-    /// The collector to which metrics are pushed.
+    /// The collector to which signals are exported.
     pub otlp: OtlpSettings,
+    /// Which traces are recorded.
+    pub traces: TracesSettings,
 }
 
 /// `[telemetry.otlp]`; what is empty is as OpenTelemetry's variables say.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OtlpSettings {
     /// Its URL.
     pub endpoint: String,
     /// `grpc`, `http/protobuf` or `http/json`.
     pub protocol: String,
+    /// Whether metrics go there, unless `OTEL_METRICS_EXPORTER` says it.
+    pub metrics: bool,
+    /// Whether traces do, unless `OTEL_TRACES_EXPORTER` says it.
+    pub traces: bool,
+    /// Whether the log and the audit log do, unless `OTEL_LOGS_EXPORTER` says it.
+    pub logs: bool,
 }
 
 /// Series of single identities, of each kind.
@@ -41,7 +49,14 @@ impl Default for TelemetrySettings {
             named_identities: vec![],
             worst_identities: 10,
             otlp: OtlpSettings::default(),
+            traces: TracesSettings::default(),
         }
+    }
+}
+
+impl Default for OtlpSettings {
+    fn default() -> Self {
+        Self { endpoint: String::new(), protocol: String::new(), metrics: true, traces: true, logs: false }
     }
 }
 
@@ -62,6 +77,7 @@ impl TelemetrySettings {
             problems.push(Problem::new("worst_identities", text));
         }
         problems.extend(self.otlp.validate().into_iter().map(|problem| problem.within("otlp")));
+        problems.extend(self.traces.validate().into_iter().map(|problem| problem.within("traces")));
         problems
     }
 
@@ -72,6 +88,14 @@ impl TelemetrySettings {
 }
 
 impl OtlpSettings {
+    pub(crate) fn exports(&self, signal: Signal) -> bool {
+        match signal {
+            Signal::Metrics => self.metrics,
+            Signal::Traces => self.traces,
+            Signal::Logs => self.logs,
+        }
+    }
+
     fn validate(&self) -> Vec<Problem> {
         let mut problems = vec![];
         let url = url::Url::parse(&self.endpoint);
@@ -97,11 +121,23 @@ mod tests {
             metrics_listen: "7431".into(),
             named_identities: vec!["payments".into()],
             worst_identities: 1_000,
-            otlp: OtlpSettings { endpoint: "collector:4318".into(), protocol: "udp".into() },
+            otlp: OtlpSettings {
+                endpoint: "collector:4318".into(),
+                protocol: "udp".into(),
+                ..OtlpSettings::default()
+            },
+            traces: TracesSettings { sampler: "jaeger_remote".into(), sampler_arg: "2".into() },
         };
         let keys: Vec<_> = wrong.validate().into_iter().map(|problem| problem.key).collect();
-        let all =
-            ["metrics_listen", "named_identities", "worst_identities", "otlp.endpoint", "otlp.protocol"];
+        let all = [
+            "metrics_listen",
+            "named_identities",
+            "worst_identities",
+            "otlp.endpoint",
+            "otlp.protocol",
+            "traces.sampler",
+            "traces.sampler_arg",
+        ];
         assert_eq!(keys, all);
     }
 }

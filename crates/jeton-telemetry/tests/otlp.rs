@@ -89,12 +89,19 @@ async fn http_sink(answers: Vec<StatusCode>) -> (String, UnboundedReceiver<Recei
 
 fn telemetry(variables: &[(&str, &str)]) -> Telemetry {
     let environment = Environment::of(variables.iter().copied());
-    let otlp = environment.otlp(&OtlpSettings::default(), &mut |warning| panic!("{warning}"));
+    let exports = environment.exports(&OtlpSettings::default());
+    assert_eq!(exports.warnings, Vec::<String>::new());
     let gathered = Gathered::new(
         Arc::new(|snapshot| snapshot.count(&instrument::LOOKUPS, ["fresh"], 42)),
+        &exports,
         Instant::now(),
     );
-    Telemetry::start(otlp, Resource::new("jeton", "1", "one", &[]).under(&environment), gathered)
+    Telemetry::start(
+        &exports,
+        (None, None),
+        Resource::new("jeton", "1", "one", &[]).under(&environment),
+        gathered,
+    )
 }
 
 fn fresh(message: &ExportMetricsServiceRequest) -> i64 {

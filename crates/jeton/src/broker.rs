@@ -33,6 +33,7 @@ use jeton_server::{
     managed_identity,
 };
 use jeton_store::{SealingKeys, Store};
+use jeton_telemetry::Logs;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::{
@@ -49,14 +50,17 @@ use crate::{
     data_dir::DataDir,
     events::{HeardSource, HeardTrail, Recorder},
     issuers::bearer_tokens,
+    log::Exporting,
     managed_identity::Opening,
-    metrics::Told,
+    metrics::{Telling, Told},
     pulse::{self, Around},
     sealing::Rotation,
 };
 
 #[cfg(test)]
 mod administration;
+#[cfg(test)]
+mod events;
 #[cfg(test)]
 mod tests;
 
@@ -142,15 +146,21 @@ impl Running {
         settings: &Settings,
         data_dir: &DataDir,
         sealing: impl Into<SealingKeys>,
+        exporting: Exporting,
     ) -> anyhow::Result<Self> {
         raise_descriptor_limit();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let audited = exporting.logs.as_ref().map(Logs::audit);
+        let telling = Telling::of(&settings.telemetry, exporting);
         let (tokens, issuers) = bearer_tokens(&settings.access, Arc::clone(&clock))?;
         let directory = SharedDirectory::default();
         let sealing = sealing.into();
         let configured = sealing.key.id().to_owned();
         let (store, trail, audit) = stores(settings, data_dir, sealing, &clock).await?;
         let stored = Arc::new(store.clone());
+        if let Some(audited) = audited {
+            trail.follow(Box::new(move |seq, at, event| audited.put(seq, at, event)));
+        }
         let (log, trail): (_, Arc<dyn AuditTrail>) = (trail.clone(), Arc::new(trail));
         let keys = Keys::start(settings.keys.clone(), stored.clone(), Arc::clone(&clock))
             .context("the signing threads do not start")?;
@@ -175,6 +185,7 @@ impl Running {
             directory: directory.clone(),
             trail: Arc::clone(&trail),
             seed: rand::random(),
+            tracer: telling.tracer.clone(),
             on_event: Arc::new(move |event| {
                 // Nobody listens any more when the process ends.
                 let _ = tell.send(event);
@@ -214,6 +225,7 @@ impl Running {
             directory,
             encoder: Arc::new(grpc::encode_token),
             seed: rand::random(),
+            tracer: telling.tracer.clone(),
         };
         let (engine, engine_tasks) = Engine::start(settings.engine.clone(), ports).await?;
         let alarms = Alarms::default();
@@ -258,7 +270,7 @@ impl Running {
         forget_what_is_gone(&broker).await?;
         keep_all_warm(&broker);
         let events = tokio::spawn(pass_on(told, broker.clone(), keys.clone()));
-        let told = Told::start(&settings.telemetry, &broker, &keys, authorities.clone(), log);
+        let told = Told::start(telling, &settings.telemetry, &broker, &keys, authorities.clone(), log);
         let mut following = JoinSet::new();
         following.spawn(pulse::run(broker.clone(), Around { authorities, connections: told.connections() }));
         // Beside everything else: it is no reason to serve later. What fails raises an alarm.
@@ -491,7 +503,7 @@ async fn pass_on(mut told: UnboundedReceiver<LifecycleEvent>, broker: Broker, ke
                 }
                 keep_all_warm(&broker);
             }
-            _ => tracing::error!(?event, "a lifecycle event that nobody acts on"),
+            _ => tracing::error!(?event, "a lifecycle event that nobody acts on: report it with this line"),
         }
     }
 }
@@ -538,7 +550,7 @@ fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
     {
-        tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is");
+        tracing::warn!(error = %io::Error::from(error), "the limit of file descriptors stays as it is: each connection takes one, so raise it for the process");
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
     config::{Settings, Sources, path_or},
     data_dir::{DataDir, write_private},
     endpoints::{DevEndpoints, GrpcTls, OidcEndpoints, SandboxEndpoints, VaultEndpoint},
+    log::{self, Exporting},
     managed_identity, metrics,
     sandbox::{self, Embedded},
     serve, stop,
@@ -75,7 +76,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
         let own = given.into_iter().filter(|(_, tls)| tls.is_given()).map(|(key, _)| Problem::new(key, text));
         settings.sockets_that_do_not_fit().into_iter().chain(exposed(settings)).chain(own).collect()
     })?;
-    settings.log.start();
+    let (_, exporting) = settings.log.start(log::exports(&settings));
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
     let draw = arguments.free_ports;
     let plain =
@@ -127,8 +128,8 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
         settings.managed_identity.gce_scopes = description.entra.scopes.iter().take(1).cloned().collect();
     }
     let tour = Tour::new(temporary.is_some());
-    let opening = Opening { doors, network, description: &description, tour };
-    let mut served = serve_demo(&settings, &data_dir, opening, &stop).await;
+    let opening = Opening { exporting, doors, network, description: &description, tour };
+    let mut served = Box::pin(serve_demo(&settings, &data_dir, opening, &stop)).await;
     if let Some(folder) = &arguments.sandbox {
         let unreachable = |cause: &(dyn std::error::Error + 'static)| {
             matches!(cause.downcast_ref(), Some(HttpError::Unreachable { .. }))
@@ -146,6 +147,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
 
 /// What is opened when the demo is there.
 struct Opening<'a> {
+    exporting: Exporting,
     doors: Doors,
     network: serve::Network,
     description: &'a Description,
@@ -190,7 +192,8 @@ async fn serve_demo(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let sealing = sealing_key(settings, data_dir)?;
-    let mut running = Running::start(settings, data_dir, sealing).await?;
+    let mut running =
+        Running::start(settings, data_dir, sealing, std::mem::take(&mut opening.exporting)).await?;
     let callers =
         opening.network.grpc_tls.iter().flat_map(|tls| &tls.clients).filter(|client| client.allowed);
     let also: Vec<_> = callers.map(|client| client.principal.clone()).collect();
@@ -210,7 +213,7 @@ async fn open(
     opening: Opening<'_>,
     demo: Demo,
 ) -> anyhow::Result<()> {
-    let Opening { doors, mut network, description, tour } = opening;
+    let Opening { doors, mut network, description, tour, .. } = opening;
     let dev = DevEndpoints {
         sandbox: sandbox_endpoints(description),
         vault: VaultEndpoint {

@@ -18,10 +18,13 @@ use jeton_server::{
     grpc::{self, Broker},
 };
 use jeton_telemetry::{
-    Environment, Gathered, Readiness, Resource, Snapshot, Telemetry, TelemetrySettings, instrument,
+    Environment, Exports, Gathered, Logs, Readiness, Resource, Snapshot, Telemetry, TelemetrySettings,
+    Traces, instrument, traces,
 };
+use jeton_trace::Tracer;
 use tonic::service::Routes;
 
+use crate::log::Exporting;
 use observe::Observed;
 
 /// For whoever reads when everything else has stopped: a scrape that is under way.
@@ -37,6 +40,16 @@ pub(crate) struct Told {
     gathered: Gathered,
     resource: Resource,
     telemetry: Telemetry,
+}
+
+/// What is known before there is anything to tell.
+pub(crate) struct Telling {
+    /// Records spans, where traces are exported.
+    pub(crate) tracer: Tracer,
+    environment: Environment,
+    exports: Exports,
+    traces: Option<Traces>,
+    logs: Option<Logs>,
 }
 
 /// The doors that are open, and how each is read.
@@ -58,16 +71,29 @@ impl Doors {
     }
 }
 
+impl Telling {
+    /// By the settings and OpenTelemetry's variables.
+    pub(crate) fn of(settings: &TelemetrySettings, Exporting { exports, logs }: Exporting) -> Self {
+        let environment = Environment::of_process();
+        let mut warn = |text| tracing::warn!("{text}");
+        let (tracer, traces) = traces(&exports, &environment, &settings.traces, &mut warn);
+        Self { tracer, environment, exports, traces, logs }
+    }
+}
+
 impl Told {
-    /// Pushes from now on, where a collector is named.
+    /// Exports from now on, where a collector is named.
     pub(crate) fn start(
+        telling: Telling,
         settings: &TelemetrySettings,
         broker: &Broker,
         keys: &Keys,
         authorities: AuthorityClient,
         log: Trail,
     ) -> Self {
-        let (calls, doors) = (Arc::new(Calls::new(grpc::method_names())), Doors::default());
+        let Telling { tracer, environment, exports, traces, logs } = telling;
+        let calls = Calls::new(grpc::method_names()).traced(tracer);
+        let (calls, doors) = (Arc::new(calls), Doors::default());
         let observed = Observed {
             broker: broker.clone(),
             keys: keys.clone(),
@@ -77,14 +103,13 @@ impl Told {
             doors: doors.clone(),
             settings: settings.clone(),
         };
-        let gathered = Gathered::new(Arc::new(move |to: &mut Snapshot| observed.read(to)), broker.started);
-        let environment = Environment::of_process();
+        let observer = Arc::new(move |to: &mut Snapshot| observed.read(to));
+        let gathered = Gathered::new(observer, &exports, broker.started);
         let instance = Uid::new(broker.clock.now().wall, rand::random()).to_string();
         let resource =
             Resource::new("jeton", env!("CARGO_PKG_VERSION"), &instance, &[("host.name", &broker.node)]);
         let resource = resource.under(&environment);
-        let otlp = environment.otlp(&settings.otlp, &mut |warning| tracing::warn!("{warning}"));
-        let telemetry = Telemetry::start(otlp, resource.clone(), gathered.clone());
+        let telemetry = Telemetry::start(&exports, (traces, logs), resource.clone(), gathered.clone());
         Self { calls, drain: Drain::default(), doors, gathered, resource, telemetry }
     }
 

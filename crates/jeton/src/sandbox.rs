@@ -31,7 +31,8 @@ pub(crate) async fn run(arguments: SandboxArguments) -> anyhow::Result<()> {
     let stop = stop::on_signal()?;
     let base = Settings { data_dir: "./.jeton-sandbox".into(), ..Settings::default() };
     let settings = arguments.sources.load(&base, |_| vec![])?;
-    settings.log.start();
+    // It exports nothing.
+    settings.log.start(jeton_telemetry::Exports::default());
     let options = options(&settings, PathBuf::from(&settings.data_dir), arguments.free_ports)?;
     let Some(started) = stop.run_until_cancelled(Sandbox::start(options)).await else { return Ok(()) };
     let mut sandbox = started.map_err(|error| advised(error, arguments.free_ports))?;

@@ -13,6 +13,7 @@ use crate::{
     config::{Faults, Settings, Sources},
     data_dir::DataDir,
     endpoints::{DevEndpoints, Endpoints, GrpcTls},
+    log,
     managed_identity::{self, AllFound, Opening},
     metrics, output,
     reload::{self, Reload},
@@ -38,7 +39,7 @@ pub(crate) struct CheckArguments {
 pub(crate) async fn run(arguments: ServeArguments, sockets: HandedOver) -> anyhow::Result<()> {
     let (stop, hangups) = (stop::on_signal()?, reload::hangups()?);
     let settings = load(&arguments.sources)?;
-    let filter = settings.log.start();
+    let (filter, exporting) = settings.log.start(log::exports(&settings));
     close_memory();
     let data_dir = DataDir::open(Path::new(&settings.data_dir))?;
     let sealing = sealing::keys(&settings).map_err(Faults::from)?;
@@ -47,7 +48,7 @@ pub(crate) async fn run(arguments: ServeArguments, sockets: HandedOver) -> anyho
         [&doors.secured, &doors.admin].map(|door| door.as_ref().and_then(|door| door.listener.tcp_address()));
     let managed_identity = managed_identity::found(&doors.managed_identity, &settings.managed_identity, None);
     let metrics = doors.metrics.as_ref().and_then(Listener::tcp_address);
-    let mut running = Running::start(&settings, &data_dir, sealing).await?;
+    let mut running = Running::start(&settings, &data_dir, sealing, exporting).await?;
     let places = running.places(&data_dir);
     let mut opened = running.open(&places, doors).await;
     if opened.is_ok() {

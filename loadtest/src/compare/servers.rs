@@ -14,6 +14,7 @@ use rand::distr::weighted::WeightedIndex;
 
 use super::{
     CompareArguments,
+    collector::Collector,
     started::{begin, end},
 };
 use crate::{
@@ -23,6 +24,8 @@ use crate::{
 
 /// What nghttpd is installed by.
 const NGHTTPD_PACKAGE: &str = "nghttp2-server";
+/// The data directory of the broker whose certificate all show.
+const JETON: &str = "jeton";
 /// How often a port is drawn for a server that cannot draw one itself.
 const PORTS_TRIED: usize = 5;
 
@@ -60,21 +63,33 @@ pub(super) fn installed(name: &str, package: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{name} is not installed; Debian's package is {package}"))
 }
 
-/// `jeton dev`, with tokens of the size that was asked for.
-pub(super) fn broker(arguments: &CompareArguments, folder: &Path) -> anyhow::Result<Server> {
+/// `jeton dev`, with tokens of the size that was asked for; its telemetry goes to the collector, or nowhere.
+pub(super) fn broker(
+    arguments: &CompareArguments,
+    folder: &Path,
+    collector: Option<&Collector>,
+) -> anyhow::Result<Server> {
     let program = arguments.program()?;
     fs::create_dir_all(folder)?;
-    let data_dir = folder.join("jeton");
+    let (name, data_dir) = match collector {
+        None => ("jeton", folder.join(JETON)),
+        Some(_) => ("jeton with telemetry", folder.join("jeton-told")),
+    };
     let mut command = Command::new(program);
+    match collector {
+        None => command.env("OTEL_SDK_DISABLED", "true"),
+        Some(collector) => command.env_remove("OTEL_SDK_DISABLED").envs(collector.variables()),
+    };
     command.arg("dev").arg("--free-ports").arg("--data-dir").arg(&data_dir);
     command.arg("--set").arg(format!("sandbox.token_bytes={}", arguments.token_bytes));
     command.args(arguments.tls.then_some("--tls"));
-    let log = fs::File::create(folder.join("jeton.log"))?;
+    let log_file = data_dir.with_extension("log");
+    let log = fs::File::create(&log_file)?;
     command.stdout(log.try_clone()?).stderr(log);
     let mut child = spawn(&mut command, arguments.server_core)?;
-    let target = announced(&mut child, arguments, &data_dir, &folder.join("jeton.log"));
+    let target = announced(&mut child, arguments, &data_dir, &log_file);
     match target {
-        Ok(target) => Ok(Server { name: "jeton", target, child }),
+        Ok(target) => Ok(Server { name, target, child }),
         Err(error) => {
             end(&mut child);
             Err(error)
@@ -190,5 +205,5 @@ fn start(
 
 /// The certificate and the key of jeton's listener, which all servers show.
 fn certificate(folder: &Path) -> [PathBuf; 2] {
-    ["grpc-server.pem", "grpc-server.key"].map(|name| folder.join("jeton").join(name))
+    ["grpc-server.pem", "grpc-server.key"].map(|name| folder.join(JETON).join(name))
 }

@@ -90,5 +90,5 @@ def test_brokers_on_nodes_are_installed_where_pods_may_use_folders_of_the_node(c
 def test_everything_that_can_be_switched_on_is_taken(cluster):
     values = CHART / "ci" / "everything-values.yaml"
     # Its kind comes with another product.
-    helm(cluster, "nodes", "install", "all", CHART, "-f", values, "--set", "metrics.serviceMonitor.enabled=false")
+    helm(cluster, "nodes", "install", "all", CHART, "-f", values, "--set", "metrics.serviceMonitor.enabled=false,metrics.prometheusRule.enabled=false")
     assert pod(cluster, "nodes", workload(cluster, "nodes", "deployments", "broker")).ok

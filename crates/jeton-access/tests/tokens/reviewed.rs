@@ -43,7 +43,7 @@ async fn a_token_of_a_deleted_pod_stops_within_a_minute() {
     world.review.know(&token, accepted());
     assert_eq!(world.principal(&token).await, "k8s://east/pay/api");
     world.review.forget(&token);
-    world.clock.advance(Duration::from_secs(59)).await;
+    world.clock.advance(Duration::from_secs(44)).await;
     assert!(world.remembers(&token));
     world.clock.advance(Duration::from_secs(1)).await;
     assert!(!world.remembers(&token));

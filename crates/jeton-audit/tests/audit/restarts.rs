@@ -5,7 +5,7 @@ use std::{
     io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use jeton_audit::{AuditKey, AuditSettings, FOLDER, HEAD_FILE, OnFull, Reader, Trail, Wanted};
@@ -239,4 +239,42 @@ async fn a_change_into_a_log_that_was_removed_meanwhile_is_refused_and_shown_as_
     assert!(problems[0].remedy.contains("jeton audit verify"), "{problems:?}");
     task.shutdown().await;
     assert!(found_at_a_start(folder.path()).await[0].contains("it was cut off or replaced"));
+}
+
+#[tokio::test]
+async fn whoever_follows_is_told_of_each_event_that_is_on_disk_as_it_stands_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trail, task) = start(folder.path(), settings());
+    let told: Arc<Mutex<Vec<_>>> = Arc::default();
+    let tell = Arc::clone(&told);
+    trail.follow(Box::new(move |seq, at, event| {
+        let members = event.strip_prefix('{').unwrap();
+        tell.lock().unwrap().push((seq, format!(r#""at":"{}",{members}"#, at.rfc3339())));
+    }));
+    for n in 0..40 {
+        trail.record(event(AuditKind::AdminChange, AuditOutcome::Intent, n)).await.unwrap();
+        trail.note(event(AuditKind::TokenServed, AuditOutcome::Ok, n));
+    }
+    task.shutdown().await;
+    let lines: String =
+        segments(folder.path()).iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 80);
+    for (seq, members) in told.iter() {
+        let line = lines.lines().find(|line| line.starts_with(&format!(r#"{{"seq":{seq},"#))).unwrap();
+        assert!(line.ends_with(members.as_str()), "{line}: {members}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_what_could_not_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trail, task) = start(folder.path(), settings());
+    let told: Arc<Mutex<u64>> = Arc::default();
+    let tell = Arc::clone(&told);
+    trail.follow(Box::new(move |_, _, _| *tell.lock().unwrap() += 1));
+    fs::rename(folder.path().join(FOLDER), folder.path().join("gone")).unwrap();
+    trail.record(event(AuditKind::AdminChange, AuditOutcome::Intent, 1)).await.unwrap_err();
+    assert_eq!(*told.lock().unwrap(), 0);
+    task.shutdown().await;
 }

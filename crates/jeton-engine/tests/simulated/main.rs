@@ -12,6 +12,7 @@ mod many;
 mod refresh;
 mod revoke;
 mod room;
+mod spans;
 mod standing;
 mod world;
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
@@ -263,6 +263,32 @@ async fn what_an_eviction_takes_meanwhile_is_revoked_all_the_same() {
     world.clock.advance(S(1)).await;
     let done = revoking.await.unwrap().unwrap();
     assert_eq!((done.dropped, done.revoked), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_eviction_has_in_hand_is_never_missed_by_the_revocation_beside_it() {
+    const TRIES: usize = 2_000;
+    let world = World::new().await;
+    let it = key(1, "a");
+    world.source.script_revocation(Some(Ok(())));
+    for _ in 0..TRIES {
+        world.token(&it).await.unwrap();
+        let leaving = world.engine.leaving(it.identity);
+        let (engine, start) = (world.engine.clone(), Arc::new(Barrier::new(2)));
+        let evicting = std::thread::spawn({
+            let start = Arc::clone(&start);
+            move || {
+                start.wait();
+                engine.evict_identity(it.identity);
+            }
+        });
+        start.wait();
+        let engine = world.engine.clone();
+        let revoking = async move { engine.revoke(Scope::Identity(it.identity), Some(leaving)).await };
+        let done = tokio::spawn(revoking).await.unwrap().unwrap();
+        evicting.join().unwrap();
+        assert_eq!((done.dropped, done.revoked), (1, 1));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use jeton_engine::{
     testing::{MemoryTokenStore, Script, ScriptedSource, caller, failure, key},
 };
 use jeton_testkit::ManualClock;
+use jeton_trace::Tracer;
 use secrecy::ExposeSecret;
 
 pub(crate) const S: fn(u64) -> Duration = Duration::from_secs;
@@ -47,7 +48,17 @@ impl World {
         let clock = ManualClock::default();
         let source = ScriptedSource::new(Arc::new(clock.clone()));
         let store = MemoryTokenStore::default();
-        let (engine, tasks) = start(limits, &settings, seed, &clock, &source, &store).await;
+        let tracer = Tracer::default();
+        let (engine, tasks) = start(limits, &settings, seed, &clock, &source, &store, tracer).await;
+        Self { clock, source, store, engine, tasks }
+    }
+
+    /// With its flights recorded.
+    pub(crate) async fn traced(tracer: Tracer) -> Self {
+        let clock = ManualClock::default();
+        let source = ScriptedSource::new(Arc::new(clock.clone()));
+        let (store, limits) = (MemoryTokenStore::default(), AuthorityLimits::default());
+        let (engine, tasks) = start(limits, &generous(), 1, &clock, &source, &store, tracer).await;
         Self { clock, source, store, engine, tasks }
     }
 
@@ -60,7 +71,8 @@ impl World {
     /// Killed at once.
     pub(crate) async fn killed(self, settings: &EngineSettings) -> Self {
         let Self { clock, source, store, .. } = self;
-        let (engine, tasks) = start(AuthorityLimits::default(), settings, 1, &clock, &source, &store).await;
+        let (limits, tracer) = (AuthorityLimits::default(), Tracer::default());
+        let (engine, tasks) = start(limits, settings, 1, &clock, &source, &store, tracer).await;
         Self { clock, source, store, engine, tasks }
     }
 
@@ -72,7 +84,8 @@ impl World {
             clock.advance(MS(50)).await;
         }
         clock.suspend(later);
-        let (engine, tasks) = start(AuthorityLimits::default(), settings, 1, &clock, &source, &store).await;
+        let (limits, tracer) = (AuthorityLimits::default(), Tracer::default());
+        let (engine, tasks) = start(limits, settings, 1, &clock, &source, &store, tracer).await;
         Self { clock, source, store, engine, tasks }
     }
 
@@ -141,6 +154,7 @@ async fn start(
     clock: &ManualClock,
     source: &ScriptedSource,
     store: &MemoryTokenStore,
+    tracer: Tracer,
 ) -> (Engine, EngineTasks) {
     let mut authority = jeton_lifecycle::testing::authority("a", key(0, "a").authority, true);
     let mut profile = authority.profile.as_ref().clone();
@@ -158,6 +172,7 @@ async fn start(
             hash: TokenHash::new(&[]),
         }),
         seed,
+        tracer,
     };
     Engine::start(settings.clone(), ports).await.unwrap()
 }

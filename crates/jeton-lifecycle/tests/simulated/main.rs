@@ -22,6 +22,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 mod answers;
 mod audited;
 mod secrets;
+mod spans;
 mod world;
 mod wrong;
 

@@ -15,6 +15,7 @@ use jeton_lifecycle::{
     testing::{FakeKeyRing, FakeRegistry, MemoryIdentityStore, authority},
 };
 use jeton_testkit::{ManualClock, START};
+use jeton_trace::Tracer;
 
 pub(crate) const S: fn(u64) -> Duration = Duration::from_secs;
 pub(crate) const SEEDS: u64 = 20;
@@ -41,6 +42,11 @@ impl World {
     }
 
     pub(crate) async fn with(rotation: RotationSettings) -> Self {
+        Self::traced(rotation, Tracer::default()).await
+    }
+
+    /// With its steps recorded.
+    pub(crate) async fn traced(rotation: RotationSettings, tracer: Tracer) -> Self {
         let store = MemoryIdentityStore::default();
         for (id, n, can_look_up) in [("entra", 201, true), ("oidc", 202, false)] {
             let uid = Uid::new(START, [n; 10]);
@@ -50,7 +56,8 @@ impl World {
         let (clock, registry, events, tried) =
             (ManualClock::default(), FakeRegistry::new(store.clone()), Arc::default(), Arc::default());
         let trail = MemoryTrail::default();
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, (&events, &tried), &trail).await;
+        let (lifecycle, tasks) =
+            start(&settings, &clock, &store, &registry, (&events, &tried), &trail, tracer).await;
         Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks }
     }
 
@@ -59,7 +66,8 @@ impl World {
         let Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks } = self;
         drop((lifecycle, tasks));
         store.heal();
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, (&events, &tried), &trail).await;
+        let (lifecycle, tasks) =
+            start(&settings, &clock, &store, &registry, (&events, &tried), &trail, Tracer::default()).await;
         Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks }
     }
 
@@ -68,7 +76,8 @@ impl World {
         let Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks } = self;
         drop(lifecycle);
         tasks.shutdown().await;
-        let (lifecycle, tasks) = start(&settings, &clock, &store, &registry, (&events, &tried), &trail).await;
+        let (lifecycle, tasks) =
+            start(&settings, &clock, &store, &registry, (&events, &tried), &trail, Tracer::default()).await;
         Self { clock, store, registry, events, tried, trail, settings, lifecycle, tasks }
     }
 
@@ -138,6 +147,7 @@ async fn start(
     registry: &FakeRegistry,
     (events, tried): (&Arc<Mutex<Vec<LifecycleEvent>>>, &Arc<Mutex<Tried>>),
     trail: &MemoryTrail,
+    tracer: Tracer,
 ) -> (Lifecycle, LifecycleTasks) {
     let (told, tried) = (Arc::clone(events), Arc::clone(tried));
     let ports = Ports {
@@ -148,6 +158,7 @@ async fn start(
         directory: SharedDirectory::default(),
         trail: Arc::new(trail.clone()),
         seed: jeton_core::Clock::now(clock).boot.as_millis(),
+        tracer,
         on_event: Arc::new(move |event| told.lock().unwrap().push(event)),
         on_step: Arc::new(move |step| {
             let failure = step.failure.map(str::to_owned);

@@ -29,9 +29,9 @@ use super::{
     listen::Stream,
     places::{Place, Places},
     request::{Common, Shared},
-    seldom::Seldom,
     tls::Proof,
 };
+use crate::seldom::Seldom;
 
 /// Out of file descriptors: some will come free, and spinning does not help.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -221,9 +221,9 @@ impl Accepting {
             match accepted {
                 Ok((stream, peer)) => self.take(stream, peer),
                 Err(error) => {
-                    self.common
-                        .log
-                        .warn(|| tracing::warn!(door = name, %error, "a connection cannot be accepted"));
+                    self.common.log.line("accept", (), |left_out| {
+                        tracing::warn!(door = name, %error, left_out, "a connection cannot be accepted: where descriptors ran out, raise the process's limit or lower door.max_connections");
+                    });
                     if exhausted(&error) {
                         tokio::time::sleep(EXHAUSTED_PAUSE).await;
                     }
@@ -238,8 +238,8 @@ impl Accepting {
         let most = self.most;
         if counters.open.load(Relaxed) >= most {
             counters.full.fetch_add(1, Relaxed);
-            return log.warn(|| {
-                tracing::warn!(door = name, most, "all connections are in use; new ones are closed")
+            return log.line("all full", (), |left_out| {
+                tracing::warn!(door = name, most, left_out, "all connections are in use; new ones are closed: raise door.max_connections, or see who keeps them");
             });
         }
         let principal =
@@ -258,8 +258,8 @@ impl Accepting {
                 Ok(under_way) => Some((Arc::clone(tls), under_way)),
                 Err(_) => {
                     counters.full.fetch_add(1, Relaxed);
-                    return log.warn(|| {
-                        tracing::warn!(door = name, "too many handshakes at once; new connections are closed")
+                    return log.line("handshakes", (), |left_out| {
+                        tracing::warn!(door = name, left_out, "too many handshakes at once; new connections are closed: have callers keep their connections");
                     });
                 }
             },
@@ -354,17 +354,21 @@ impl Common {
     /// The reason is for the operator; the peer sees its connection closed.
     fn refused(&self, peer: &Peer, why: AuthenticationFailure, reason: &dyn std::fmt::Display) {
         self.counters.not_let_in(why);
-        self.log.warn(|| tracing::warn!(door = self.name, ?peer, %reason, "a peer is not let in"));
+        self.log.line("refused", peer.subject(), |left_out| {
+            tracing::warn!(door = self.name, ?peer, %reason, left_out, "a peer is not let in");
+        });
         self.counters.refused.fetch_add(1, Relaxed);
     }
 
     fn full(&self, peer: &Peer, principal: Option<&Principal>) {
         self.counters.full.fetch_add(1, Relaxed);
-        self.log.warn(|| match principal {
+        self.log.line("full", (peer.subject(), principal), |left_out| match principal {
             Some(principal) => {
-                tracing::warn!(door = self.name, %principal, "a principal has all its connections in use; new ones are closed");
+                tracing::warn!(door = self.name, %principal, left_out, "a principal has all its connections in use; new ones are closed: have it keep them, or raise the limit in [door]");
             }
-            None => tracing::warn!(door = self.name, ?peer, "an address has all its connections in use; new ones are closed"),
+            None => {
+                tracing::warn!(door = self.name, ?peer, left_out, "an address has all its connections in use; new ones are closed: raise the limit in [door] if these are many callers");
+            }
         });
     }
 }

@@ -161,16 +161,16 @@ impl Common {
         self.counters.not_let_in(why);
         let usual = why.reason();
         let reason = reason.unwrap_or(&usual);
-        self.log.warn(|| {
-            tracing::warn!(door = self.name, peer = ?from.peer, %reason, "a request is not authenticated");
+        self.log.line("unauthenticated", from.peer.subject(), |left_out| {
+            tracing::warn!(door = self.name, peer = ?from.peer, %reason, left_out, "a request is not authenticated");
         });
         not_authenticated()
     }
 
     fn unverifiable(&self, from: &Shared, reason: &dyn std::fmt::Display) -> Response<Body> {
         self.counters.not_let_in(AuthenticationFailure::Unavailable);
-        self.log.warn(|| {
-            tracing::warn!(door = self.name, peer = ?from.peer, %reason, "a bearer token cannot be verified now");
+        self.log.line("unverifiable", from.peer.subject(), |left_out| {
+            tracing::warn!(door = self.name, peer = ?from.peer, %reason, left_out, "a bearer token cannot be verified now: see to its issuer");
         });
         Status::unavailable("the bearer token cannot be verified at the moment").into_http()
     }

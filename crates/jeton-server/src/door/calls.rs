@@ -1,4 +1,5 @@
-//! How long calls took, by method and status. What can be told apart is known beforehand, or bounded.
+//! How long calls took, by method and status, and the spans of those that are sampled. What can be told apart is known beforehand, or
+//! bounded.
 
 use std::{
     collections::HashMap,
@@ -7,10 +8,13 @@ use std::{
 };
 
 use jeton_core::metrics::{Buckets, CALL_MICROS, Histogram, PerKey};
+use jeton_trace::{Span, Tracer};
 use tonic::Code;
 
+use super::spans;
+
 /// For calls of methods that are none, and requests whose method is none.
-const OTHER: &str = "_OTHER";
+pub(super) const OTHER: &str = "_OTHER";
 /// Combinations of door, method, scheme and status over HTTP/1.1.
 const MOST_KINDS: usize = 500;
 
@@ -40,12 +44,13 @@ pub struct Calls {
     methods: HashMap<String, Arc<CallsOf>>,
     other: Arc<CallsOf>,
     requests: PerKey<RequestKind, Histogram>,
+    pub(super) tracer: Tracer,
 }
 
 /// The calls of one method.
 #[derive(Debug)]
 pub(crate) struct CallsOf {
-    name: String,
+    pub(super) name: String,
     /// Most methods know a few.
     by_code: [OnceLock<Histogram>; CODES.len()],
 }
@@ -88,7 +93,14 @@ impl Calls {
             methods: methods.into_iter().map(named).collect(),
             other: Arc::new(CallsOf::new(OTHER.into())),
             requests: PerKey::new(MOST_KINDS, || Histogram::new(CALL_MICROS)),
+            tracer: Tracer::default(),
         }
+    }
+
+    /// With spans of those that this takes.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Those of gRPC.
@@ -120,10 +132,23 @@ impl Calls {
 impl RequestKind {
     /// `method`: whatever the peer sent.
     pub(crate) fn new(door: &'static str, method: &http::Method, tls: bool, status: u16) -> Self {
-        let known = ["GET", "POST", "PUT", "HEAD"];
-        let method = known.into_iter().find(|known| *known == method.as_str()).unwrap_or(OTHER);
-        Self { door, method, scheme: if tls { "https" } else { "http" }, status }
+        Self { door, method: method_name(method), scheme: scheme(tls), status }
     }
+}
+
+pub(super) fn method_name(method: &http::Method) -> &'static str {
+    let known = ["GET", "POST", "PUT", "HEAD"];
+    known.into_iter().find(|known| *known == method.as_str()).unwrap_or(OTHER)
+}
+
+pub(super) fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
+}
+
+/// As OpenTelemetry has it.
+pub(super) fn code_name(code: Code) -> &'static str {
+    // Numbered by gRPC from 0 to 16.
+    usize::try_from(code as i32).ok().and_then(|code| CODES.get(code)).copied().unwrap_or(OTHER)
 }
 
 impl CallsOf {
@@ -143,18 +168,20 @@ impl CallsOf {
 pub(crate) struct Timed {
     of: Arc<CallsOf>,
     began: Instant,
+    pub(crate) span: Span,
     pub(crate) code: Code,
 }
 
 impl Timed {
-    pub(crate) fn new(of: &Arc<CallsOf>, began: Instant) -> Self {
-        Self { of: Arc::clone(of), began, code: Code::Cancelled }
+    pub(crate) fn new(of: &Arc<CallsOf>, began: Instant, span: Span) -> Self {
+        Self { of: Arc::clone(of), began, span, code: Code::Cancelled }
     }
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
         self.of.ended(self.code, self.began.elapsed(), 1);
+        spans::call_ended(&self.span, self.code);
     }
 }
 
@@ -176,7 +203,7 @@ mod tests {
         for (path, code) in
             [("/a.B/C", Some(Code::Ok)), ("/a.B/C", None), ("/nonsense", Some(Code::Unimplemented))]
         {
-            let mut timed = Timed::new(calls.of(path), Instant::now());
+            let mut timed = Timed::new(calls.of(path), Instant::now(), Span::NONE);
             timed.code = code.unwrap_or(timed.code);
         }
         calls.of("/a.B/C").ended(Code::Ok, Duration::from_micros(20), 9);

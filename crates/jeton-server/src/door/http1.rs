@@ -11,6 +11,7 @@ use std::{
 use http::{Request, Response, StatusCode, header::RETRY_AFTER};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jeton_trace::Span;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, timeout_at},
@@ -21,7 +22,9 @@ use super::{
     AuthenticationFailure, RequestKind,
     accept::Counters,
     request::{Shared, routed},
+    spans::request_ended,
 };
+use crate::correlation;
 
 /// From the connection, or the end of its handshake, to the end of the headers.
 const HEADERS_WITHIN: Duration = Duration::from_secs(2);
@@ -73,8 +76,11 @@ async fn answer(
         request.extensions_mut().insert(Arc::clone(caller));
     }
     let common = &shared.common;
+    let span = common.calls.as_ref().map_or(Span::NONE, |calls| calls.request(&request, common.secured));
     let _under_way = UnderWay::new(&common.counters);
-    let answered = timeout_at(until, routed(common, request)).await;
+    let caller = shared.caller.as_ref().map(|caller| &caller.principal);
+    let routed = correlation::request(common.clock.now().wall, caller, routed(common, request));
+    let answered = timeout_at(until, span.clone().within(routed)).await;
     let answered = answered.unwrap_or_else(|_| {
         common.counters.late.fetch_add(1, Relaxed);
         let mut late = Response::new(Body::empty());
@@ -82,6 +88,7 @@ async fn answer(
         late.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
         late
     });
+    request_ended(&span, answered.status().as_u16());
     if let Some(why) = answered.extensions().get::<AuthenticationFailure>() {
         common.counters.not_let_in(*why);
     }

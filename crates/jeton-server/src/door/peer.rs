@@ -1,6 +1,9 @@
 //! Who is at the door, by where it comes from. The principal is fixed for the life of the connection.
 
-use std::{net::SocketAddr, os::fd::BorrowedFd};
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::BorrowedFd,
+};
 
 use jeton_core::{Principal, Wall};
 
@@ -22,6 +25,16 @@ pub enum Peer {
         /// Process id, if the kernel tells.
         pid: Option<i32>,
     },
+}
+
+impl Peer {
+    /// By which its lines in the log are counted: ports and processes are drawn anew each time.
+    pub(crate) fn subject(&self) -> (Option<IpAddr>, Option<u32>) {
+        match self {
+            Self::Tcp { remote } => (Some(remote.ip().to_canonical()), None),
+            Self::Unix { uid, .. } => (None, Some(*uid)),
+        }
+    }
 }
 
 /// The authenticated caller of a request; in the request's extensions.

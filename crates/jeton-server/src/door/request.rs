@@ -15,6 +15,7 @@ use h2::{RecvStream, server::SendResponse};
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use jeton_access::{Authenticated, BearerTokens};
 use jeton_core::{Clock, Principal};
+use jeton_trace::Span;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -31,9 +32,10 @@ use super::{
     incoming::{Incoming, Read, Reading},
     meter::Meter,
     outgoing,
-    seldom::Seldom,
+    spans::call_ended,
     standing::Standing,
 };
+use crate::{correlation, seldom::Seldom};
 
 /// A shorter way for one call, where the answer is in memory.
 pub trait Shortcut: Send + Sync + 'static {
@@ -95,8 +97,19 @@ impl Shared {
         Self { peer, caller, standing: Standing::default(), meter, common }
     }
 
-    fn short_answer(&self, caller: &Caller, message: &[u8], moment: &mut Moment) -> Option<Bytes> {
-        self.common.shortcut.as_ref()?.answer(caller, message, moment)
+    fn short_answer(
+        &self,
+        caller: &Caller,
+        message: &[u8],
+        moment: &mut Moment,
+        span: &Span,
+    ) -> Option<Bytes> {
+        let fresh = moment.fresh();
+        let answer = self.common.shortcut.as_ref()?.answer(caller, message, moment)?;
+        if span.is_recording() {
+            span.text("jeton.lookup.result", if moment.fresh() > fresh { "fresh" } else { "stale" });
+        }
+        Some(answer)
     }
 }
 
@@ -112,6 +125,7 @@ pub(crate) fn take(
     let named = shared.named(&request, moment);
     // One reading for all requests of a turn.
     let timed = shared.common.calls.as_ref().map(|calls| (calls, moment.began()));
+    let span = timed.map_or(Span::NONE, |(calls, _)| calls.call(request.uri().path(), request.headers()));
     let shortcut = shared.common.shortcut.as_deref();
     let short = shortcut.is_some_and(|shortcut| takes_short_way(&request, shortcut));
     let (head, stream) = request.into_parts();
@@ -121,8 +135,9 @@ pub(crate) fn take(
         match reading.poll(cx, &shared.meter) {
             Poll::Ready(Read::Whole) => {
                 if let Some(caller) = named.caller()
-                    && let Some(answer) = shared.short_answer(caller, &reading.head, moment)
+                    && let Some(answer) = shared.short_answer(caller, &reading.head, moment, &span)
                 {
+                    call_ended(&span, Code::Ok);
                     // An error: the peer is gone.
                     let _ = outgoing::message(respond, answer);
                     return None;
@@ -136,7 +151,7 @@ pub(crate) fn take(
             Poll::Pending => unread = true,
         }
     }
-    let timed = timed.map(|(calls, began)| Timed::new(calls.of(head.uri.path()), began));
+    let timed = timed.map(|(calls, began)| Timed::new(calls.of(head.uri.path()), began, span));
     let asker = named.kept();
     shared.common.counters.streams.fetch_add(1, Relaxed);
     let exchange = Exchange { shared: Arc::clone(shared), asker, short, unread, answered: false, timed };
@@ -204,10 +219,17 @@ enum Outcome {
 impl Exchange {
     /// Everything that takes more than one poll.
     async fn run(mut self, request: Request<Reading>, mut respond: SendResponse<Bytes>) {
+        let known = match &self.asker {
+            Asker::Known(caller) => Some(&caller.principal),
+            Asker::Unverified | Asker::Nobody(_) => None,
+        };
+        let now = self.shared.common.clock.now().wall;
+        let span = self.timed.as_ref().map_or(Span::NONE, |timed| timed.span.clone());
+        let outcome = span.within(correlation::request(now, known, self.outcome(request)));
         let outcome = tokio::select! {
             biased;
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-            outcome = self.outcome(request) => outcome,
+            outcome = outcome => outcome,
         };
         self.answered = !matches!(outcome, Outcome::Gone);
         let sent = match outcome {
@@ -230,7 +252,10 @@ impl Exchange {
             Asker::Known(caller) => Arc::clone(caller),
             Asker::Nobody(why) => return told(common.unauthenticated(shared, *why, None)),
             Asker::Unverified => match timeout_at(end, shared.verified(&request)).await {
-                Ok(Ok(caller)) => caller,
+                Ok(Ok(caller)) => {
+                    correlation::is_from(&caller.principal);
+                    caller
+                }
                 Ok(Err(response)) => return told(response),
                 Err(_) => return told(common.late()),
             },
@@ -248,7 +273,8 @@ impl Exchange {
         if self.short && waited {
             let message = &request.body().head;
             let mut moment = Moment::default();
-            if let Some(answer) = shared.short_answer(&caller, message, &mut moment) {
+            if let Some(answer) = shared.short_answer(&caller, message, &mut moment, &jeton_trace::current())
+            {
                 shared.count(&moment);
                 return Outcome::Short(answer);
             }
@@ -288,12 +314,13 @@ async fn unary(shared: &Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let Some(finishing) = &shared.common.finishing else { return routed(&shared.common, request).await };
     let Ok(place) = Arc::clone(finishing).acquire_owned().await else { return deadline::exceeded() };
     let own = Arc::clone(&shared.common);
-    let task = shared.common.drain.track(async move {
+    let work = jeton_trace::current().within(correlation::carried(async move {
         let _place = place;
         routed(&own, request).await
-    });
+    }));
+    let task = shared.common.drain.track(work);
     task.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a request died");
+        tracing::error!(%error, "a request died: report it with this line");
         tonic::Status::internal("the request failed inside the broker; its log says more").into_http()
     })
 }

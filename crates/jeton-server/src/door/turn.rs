@@ -56,6 +56,11 @@ impl Moment {
         *self.now.get_or_insert_with(|| clock.now())
     }
 
+    /// How many were handed out before their refresh.
+    pub(crate) fn fresh(&self) -> u32 {
+        self.fresh
+    }
+
     /// A token was handed out of memory.
     pub fn served(&mut self, state: Freshness) {
         if state == Freshness::Fresh {

@@ -5,7 +5,8 @@ use std::{os::fd::BorrowedFd, path::Path};
 use jeton_core::{Principal, Problem};
 use serde::{Deserialize, Serialize};
 
-use super::{Authenticate, Peer, Refusal, peer::UnixPeer, process::Process, seldom::Seldom};
+use super::{Authenticate, Peer, Refusal, peer::UnixPeer, process::Process};
+use crate::seldom::Seldom;
 
 /// Names the peers that fit all of its selectors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,8 +100,8 @@ impl Authenticate for UnixPeers {
         };
         let hidden = |it: &Process| it.executable.is_none();
         if process.as_ref().is_some_and(hidden) && self.rules.iter().any(|rule| rule.executable.is_some()) {
-            self.log.warn(|| {
-                tracing::warn!(uid, "the programs of other users cannot be looked at without CAP_SYS_PTRACE: rules of unix_peers with `executable` do not fit them");
+            self.log.line("programs", uid, |left_out| {
+                tracing::warn!(uid, left_out, "the programs of other users cannot be looked at without CAP_SYS_PTRACE: rules of unix_peers with `executable` do not fit them; give the broker that capability, or tell programs apart by `cgroup`");
             });
         }
         match self.rules.iter().find(|rule| rule.fits(*uid, *gid, process.as_ref())) {

@@ -14,7 +14,7 @@ use axum::{
 use http_body_util::{BodyExt, Full, Limited};
 use jeton_core::{
     AssignmentName, AuditEvent, AuditKind, AuditOutcome, AuditResource, AuditTrail, AuditUnavailable,
-    AuthorityName, Clock, Principal, PrincipalPattern, Role, ScopeName, Uid, Workload, WorkloadName,
+    AuthorityName, Principal, PrincipalPattern, Role, ScopeName, Uid, Workload, WorkloadName,
 };
 use jeton_proto::v1;
 use prost::{
@@ -28,7 +28,10 @@ use super::{
     error::{Failure, Reason},
     routes::Broker,
 };
-use crate::door::{Caller, Peer};
+use crate::{
+    correlation,
+    door::{Caller, Peer},
+};
 
 const SERVICES: &str = "/jeton.v1.";
 /// Methods that begin so change nothing.
@@ -40,15 +43,10 @@ const PREFIX: usize = 5;
 
 type Lookup<K, V> = Arc<dyn Fn(&K) -> Option<V> + Send + Sync>;
 
-/// By which a change is found on the trail; in the request's extensions.
-#[derive(Debug, Clone)]
-pub(super) struct CorrelationId(pub(super) Box<str>);
-
 /// What it takes to write down a change.
 #[derive(Clone)]
 pub(super) struct Auditor {
     pub(super) trail: Arc<dyn AuditTrail>,
-    pub(super) clock: Arc<dyn Clock>,
     /// The uid of a resource that has this name now.
     pub(super) uid: Lookup<str, Uid>,
     /// The workload of a principal.
@@ -74,7 +72,6 @@ impl Auditor {
         };
         Self {
             trail: Arc::clone(&broker.trail),
-            clock: Arc::clone(&broker.clock),
             uid: Arc::new(uid),
             workload: Arc::new(move |principal| workloads.directory().workload_of(principal).cloned()),
         }
@@ -85,18 +82,20 @@ async fn audit(State(auditor): State<Auditor>, request: Request, next: Next) -> 
     if !is_change(request.uri().path()) {
         return next.run(request).await;
     }
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BYTES).collect().await.map(|body| body.to_bytes()) else {
         return refusal(Failure::too_large("the message is longer than 4 MiB, or its sender went away"));
     };
     let caller = parts.extensions.get::<Arc<Caller>>().cloned();
+    // A refusal has the id by which the event is found.
+    let id = correlation::id();
     let mut event = auditor.event(caller.as_deref(), parts.uri.path(), &body);
+    event.correlation_id = Some(id.as_str().into());
+    jeton_trace::current().text("jeton.correlation_id", &id);
     if let Err(error) = auditor.trail.record(event.clone()).await {
         return refusal(error.into());
     }
-    // A refusal has the id by which the event is found.
-    parts.extensions.insert(CorrelationId(event.correlation_id.clone().unwrap_or_default()));
-    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    let response = correlation::under(id, next.run(Request::from_parts(parts, Body::from(body)))).await;
     let (parts, body) = response.into_parts();
     // The answer of a service in this process: whole, or its error is in the headers.
     let answer = match body.collect().await {
@@ -126,7 +125,6 @@ impl Auditor {
     fn event(&self, caller: Option<&Caller>, path: &str, body: &[u8]) -> AuditEvent {
         let mut event = AuditEvent::new(AuditKind::AdminChange, AuditOutcome::Intent);
         event.method = Some(path.trim_start_matches('/').into());
-        event.correlation_id = Some(Uid::new(self.clock.now().wall, rand::random()).to_string().into());
         if let Some(caller) = caller {
             event.principal = Some(caller.principal.clone());
             event.peer = Some(peer(&caller.peer).into());
@@ -260,7 +258,7 @@ mod tests {
 
     use axum::{Router, routing::post};
     use bytes::Bytes;
-    use jeton_core::{SystemClock, Wall, audit::testing::MemoryTrail};
+    use jeton_core::{Wall, audit::testing::MemoryTrail};
     use jeton_proto::FILE_DESCRIPTOR_SET;
     use tower::ServiceExt;
 
@@ -286,7 +284,6 @@ mod tests {
     fn auditor(trail: &MemoryTrail) -> Auditor {
         Auditor {
             trail: Arc::new(trail.clone()),
-            clock: Arc::new(SystemClock),
             uid: Arc::new(|name| {
                 (name == "authorities/entra").then(|| Uid::new(Wall::from_secs(1), [1; 10]))
             }),

@@ -10,6 +10,8 @@ use jeton_lifecycle::{LifecycleError, StoreError};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::{correlation, seldom::Seldom};
+
 const DOMAIN: &str = "jeton";
 /// When to come again, where nothing says it better.
 const DEFAULT_DELAY: Duration = Duration::from_secs(1);
@@ -346,15 +348,22 @@ impl Failure {
     pub(crate) fn told(mut self) -> Self {
         self.retry = self.row().3.then(|| self.retry.unwrap_or(DEFAULT_DELAY));
         if !self.metadata.contains_key("correlation_id") {
-            let id = format!("{:032x}", rand::random::<u128>());
-            tracing::debug!(
-                correlation_id = id,
-                reason = self.name(),
-                message = self.message,
-                "a request failed"
-            );
+            let (id, reason, why) = (correlation::id(), self.name(), &self.message);
+            if self.reason == Reason::Internal {
+                tracing::error!(
+                    correlation_id = id,
+                    reason,
+                    why,
+                    "a request failed inside the broker: report it with this line"
+                );
+            } else {
+                tracing::debug!(correlation_id = id, reason, why, "a request failed");
+            }
             self.metadata.insert("correlation_id".into(), id);
         }
+        let span = jeton_trace::current();
+        span.text("jeton.error.reason", self.name());
+        span.text("jeton.correlation_id", &self.metadata["correlation_id"]);
         self
     }
 }
@@ -474,6 +483,11 @@ impl From<AccessError> for Failure {
 
 impl From<NotPermitted> for Failure {
     fn from(refused: NotPermitted) -> Self {
+        static LOG: Seldom = Seldom::new();
+        let (id, reason) = (&refused.correlation_id, &refused.reason);
+        LOG.line("not permitted", reason, |left_out| {
+            tracing::info!(correlation_id = id, reason, left_out, "a call on the admin plane is not permitted: `jeton access explain --correlation` with this id says which role would allow it");
+        });
         Self::new(Reason::NotPermitted, refused.to_string()).with("correlation_id", refused.correlation_id)
     }
 }
@@ -535,7 +549,7 @@ mod tests {
             let status = Status::from_header_map(completed.headers()).unwrap();
             let info = status.get_details_error_info().unwrap();
             assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "jeton"));
-            assert_eq!(info.metadata["correlation_id"].len(), 32);
+            assert_eq!(info.metadata["correlation_id"].len(), 36);
             assert!(!status.message().is_empty());
         }
         let own: Status = Failure::not_found("identities/x").into();

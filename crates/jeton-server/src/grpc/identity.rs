@@ -112,7 +112,7 @@ impl IdentityService for Broker {
             assignments.covering(found).filter(|_| told).map(|a| a.member.shown(&directory)).collect();
         // What cannot be read is told as far as it is known: the identity itself is not in doubt.
         let uses = self.tally.uses_of(found.uid).await.unwrap_or_else(|error| {
-            tracing::warn!(identity = %name, %error, "first and last uses cannot be read");
+            tracing::warn!(identity = %name, %error, "first and last uses cannot be read: see to the disk of the data directory");
             vec![]
         });
         let used = slots.map(|slot| slot.last_used).chain(uses.iter().map(|used| used.last));

@@ -17,11 +17,10 @@ use tonic::{Request, Status, service::Routes};
 use tower::{Layer, Service};
 
 use super::{
-    audit::CorrelationId,
     error::{Failure, Reason},
     routes::Broker,
 };
-use crate::door::Caller;
+use crate::{correlation, door::Caller};
 
 /// An RPC of the admin plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,8 +140,10 @@ impl Broker {
             Failure::new(Reason::Unauthenticated, "the connection has no authenticated caller")
         })?;
         let root = self.root.as_ref() == Some(principal);
-        let id = extensions.get::<CorrelationId>().map(|id| id.0.to_string());
-        Ok(self.access.admin_call(principal, root, method.name, method.permission).under(id))
+        Ok(self
+            .access
+            .admin_call(principal, root, method.name, method.permission)
+            .under(correlation::current()))
     }
 
     /// The caller must be allowed this with an identity, whether it is there or not.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use jeton_access::Authorized;
 use jeton_core::{
-    AuditEvent, AuditKind, AuditOutcome, AuditResource, Claims, Freshness, IdentityName, RoleAssignment,
-    TargetRequest, Token, TokenHash, TokenKey,
+    AuditEvent, AuditKind, AuditOutcome, AuditResource, Claims, Freshness, IdentityName, Principal,
+    RoleAssignment, TargetRequest, Token, TokenHash, TokenKey,
 };
 use jeton_engine::{Account, Ask, Encoded, Hit, Rejected};
 use jeton_proto::v1::{self, token_service_server::TokenService};
@@ -26,7 +26,11 @@ use super::{
     routes::Broker,
     watch,
 };
-use crate::door::{Caller, deadline};
+use crate::{
+    correlation,
+    door::{Caller, deadline},
+    seldom::Seldom,
+};
 
 const MAX_BATCH: usize = 100;
 /// Longest target as it was asked, in an audit record, in characters.
@@ -152,6 +156,14 @@ impl From<Failure> for v1::Failure {
     }
 }
 
+fn denied(principal: &Principal, event: &AuditEvent, correlation_id: &str) {
+    static LOG: Seldom = Seldom::new();
+    let (asked, target) = (event.resources.first().map(|identity| &*identity.name), event.target.as_deref());
+    LOG.line("denied", principal, |left_out| {
+        tracing::info!(%principal, correlation_id, asked, target, left_out, "a caller gets no token: `jeton access explain --correlation` with this id says why");
+    });
+}
+
 impl Broker {
     pub(super) fn authorize(
         &self,
@@ -159,7 +171,9 @@ impl Broker {
         request: &v1::GetTokenRequest,
     ) -> Result<Authorized, Failure> {
         let Wanted { identity, target, claims } = Wanted::parse(request)?;
-        let authorized = self.access.authorize(&caller.principal, identity.as_ref(), &target, claims);
+        let (access, principal) = (&self.access, &caller.principal);
+        let authorized =
+            access.authorize(principal, identity.as_ref(), &target, claims, correlation::current);
         authorized.map_err(|refused| {
             let failure = Failure::from(refused);
             self.audit_refusal(caller, request, AuditKind::AccessDenied, AuditOutcome::Denied, &failure);
@@ -189,7 +203,11 @@ impl Broker {
         let asked = [&request.scopes[..], &request.resources[..]].concat().join(" ");
         event.target = Some(asked.chars().take(MAX_ASKED).collect());
         event.reason = Some(failure.name().into());
-        event.correlation_id = failure.metadata.get("correlation_id").map(|id| id.as_str().into());
+        let id = failure.metadata.get("correlation_id").cloned().unwrap_or_default();
+        if kind == AuditKind::AccessDenied {
+            denied(&caller.principal, &event, &id);
+        }
+        event.correlation_id = Some(id.into());
         self.tally.refused(event);
     }
 
@@ -296,7 +314,7 @@ impl TokenService for Broker {
             .into());
         }
         let outcomes: FuturesOrdered<_> =
-            requests.iter().map(|request| self.token(&caller, request, wait)).collect();
+            requests.iter().map(|request| correlation::part(self.token(&caller, request, wait))).collect();
         let results = outcomes.map(|outcome| {
             use v1::batch_get_tokens_result::Outcome;
             let outcome = outcome.map_or_else(|failure| Outcome::Failure(failure.into()), Outcome::Response);

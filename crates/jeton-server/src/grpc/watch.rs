@@ -21,6 +21,7 @@ use jeton_proto::v1::{self, watch_tokens_request::Action, watch_tokens_response:
 use tokio::sync::mpsc;
 use tokio_stream::{StreamMap, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
+use tracing::Instrument;
 
 use super::{
     convert::wire_duration,
@@ -72,7 +73,8 @@ pub(super) fn start(
     let (answers, receiver) = mpsc::channel(BUFFER);
     let (watched, events, words) = (HashMap::new(), StreamMap::new(), VecDeque::new());
     let watcher = Watcher { broker, caller, answers, watched, events, words, last: false };
-    tokio::spawn(watcher.run(requests));
+    // What a watch is refused later on has an id of its own.
+    tokio::spawn(jeton_trace::current().within(watcher.run(requests).in_current_span()));
     Box::pin(ReceiverStream::new(receiver))
 }
 

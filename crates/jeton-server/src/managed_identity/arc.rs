@@ -114,7 +114,7 @@ impl Challenges {
 
     fn not_written(&self, error: &io::Error) -> Refusal {
         let folder = self.folder.display();
-        tracing::warn!(%folder, %error, "the key file of a challenge cannot be written");
+        tracing::warn!(%folder, %error, "the key file of a challenge cannot be written: make the folder writable to the broker");
         let text = format!(
             "the broker cannot put a key file into {folder} ({error}): make the folder, and let the broker's user write there and its callers read"
         );

@@ -7,6 +7,7 @@ use jeton_proto::v1;
 
 use super::asked::{By, Selector};
 use crate::{
+    correlation,
     door::Caller,
     grpc::{Broker, Failure, Reason},
 };
@@ -67,7 +68,12 @@ pub(super) fn unknown(
 ) -> Failure {
     let asked: String = asked.chars().take(200).collect();
     let target = TargetRequest { scopes: request.scopes.clone(), resources: request.resources.clone() };
-    let failure = Failure::from(broker.access.unknown_identity(&caller.principal, &asked, &target));
+    let failure = Failure::from(broker.access.unknown_identity(
+        &caller.principal,
+        &asked,
+        &target,
+        correlation::current,
+    ));
     broker.audit_refusal(caller, request, AuditKind::AccessDenied, AuditOutcome::Denied, &failure);
     failure
 }

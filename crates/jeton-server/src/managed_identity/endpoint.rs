@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::{Router, extract::State};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
-use jeton_core::Uid;
 use jeton_engine::{Hit, Rejected};
 use jeton_proto::v1;
 use serde_json::Value;
@@ -21,8 +20,10 @@ use super::{
     refusal::{Kind, Refusal},
 };
 use crate::{
-    door::{AuthenticationFailure, Caller, Peer, Seldom},
+    correlation,
+    door::{AuthenticationFailure, Caller, Peer},
     grpc::Broker,
+    seldom::Seldom,
 };
 
 /// Largest form of Cloud Shell, in bytes.
@@ -64,8 +65,9 @@ async fn answer_to(State(served): State<Arc<Served>>, request: Request<axum::bod
     let flavour = served.endpoint.flavour;
     let mut response = served.answered(&head, body).await.unwrap_or_else(|mut refusal| {
         if refusal.correlation_id.is_empty() {
-            refusal.correlation_id = Uid::new(served.broker.clock.now().wall, rand::random()).to_string();
+            refusal.correlation_id = correlation::id();
         }
+        jeton_trace::current().text("jeton.correlation_id", &refusal.correlation_id);
         served.tell(&head, &refusal);
         refusal.into_response(flavour)
     });
@@ -137,6 +139,7 @@ impl Served {
             let text = "the secret is not one of a workload, or does not count any more: `jeton env` gives the present one";
             return Err(Refusal::new(Kind::Unproven, text));
         };
+        correlation::is_from(&principal);
         Ok(Arc::new(Caller { principal, peer, until: None }))
     }
 
@@ -185,8 +188,8 @@ impl Served {
         if matches!(refusal.kind, Kind::Invalid | Kind::Unproven) && refusal.challenge.is_none() {
             let (door, peer) = (self.endpoint.flavour.door(), head.extensions.get::<Peer>());
             let (reason, correlation_id) = (&refusal.message, &refusal.correlation_id);
-            self.log.warn(|| {
-                tracing::warn!(door, ?peer, %reason, %correlation_id, "a request for a token is refused");
+            self.log.line(door, peer.map(Peer::subject), |left_out| {
+                tracing::warn!(door, ?peer, %reason, %correlation_id, left_out, "a request for a token is refused");
             });
         }
     }

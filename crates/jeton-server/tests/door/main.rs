@@ -15,5 +15,6 @@ mod listeners;
 mod log;
 mod mtls;
 mod requests;
+mod spans;
 mod stalls;
 mod support;

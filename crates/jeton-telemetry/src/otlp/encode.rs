@@ -5,14 +5,17 @@ use std::time::SystemTime;
 use jeton_core::metrics::Buckets;
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
+    common::v1::KeyValue,
     metrics::v1::{
         AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
         ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
     },
 };
 
-use super::environment::Temporality;
+use super::{
+    environment::Temporality,
+    values::{any, attribute, keyed, nanos, scope},
+};
 use crate::{Family, Kind, Point, Resource, Snapshot, Value, prometheus::seconds};
 
 /// A snapshot and when it was taken.
@@ -31,17 +34,13 @@ pub(super) fn request(
     resource: &Resource,
 ) -> ExportMetricsServiceRequest {
     let encoding = Encoding { now: nanos(taken.at), started, before, temporality };
-    let scope = InstrumentationScope {
-        name: "jeton".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        ..InstrumentationScope::default()
-    };
     let metrics = taken.snapshot.families().map(|family| encoding.metric(family)).collect();
-    let scopes = vec![ScopeMetrics { scope: Some(scope), metrics, schema_url: String::new() }];
-    let attributes = resource.attributes().map(|(key, value)| attribute(key, value)).collect();
-    let resource = opentelemetry_proto::tonic::resource::v1::Resource { attributes, ..Default::default() };
-    let resource =
-        ResourceMetrics { resource: Some(resource), scope_metrics: scopes, schema_url: String::new() };
+    let scopes = vec![ScopeMetrics { scope: Some(scope("jeton")), metrics, schema_url: String::new() }];
+    let resource = ResourceMetrics {
+        resource: Some(resource.message()),
+        scope_metrics: scopes,
+        schema_url: String::new(),
+    };
     ExportMetricsServiceRequest { resource_metrics: vec![resource] }
 }
 
@@ -155,24 +154,11 @@ fn whole(count: u64) -> number_data_point::Value {
 
 /// Statuses of HTTP are numbers by the conventions.
 fn attributes(family: &Family, point: &Point) -> Vec<KeyValue> {
-    let one = |(key, value): (&str, &str)| match value.parse() {
-        Ok(status) if key == "http.response.status_code" => keyed(key, any_value::Value::IntValue(status)),
+    let one = |(key, value): (&str, &str)| match value.parse::<u16>() {
+        Ok(status) if key == "http.response.status_code" => keyed(key, any(&status.into())),
         _ => attribute(key, value),
     };
     family.attributes(point).map(one).collect()
-}
-
-fn attribute(key: &str, value: &str) -> KeyValue {
-    keyed(key, any_value::Value::StringValue(value.into()))
-}
-
-fn keyed(key: &str, value: any_value::Value) -> KeyValue {
-    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
-}
-
-fn nanos(at: SystemTime) -> u64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

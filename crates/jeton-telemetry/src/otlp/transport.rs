@@ -4,6 +4,7 @@ use std::{fs, io::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -11,8 +12,10 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
+    metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse},
+    trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
 };
 use prost::Message;
 use rustls::{
@@ -20,17 +23,51 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::time::Instant;
-use tonic::{Code, Status, body::Body, codec::CompressionEncoding};
+use tonic::{Code, Status, body::Body, client::Grpc, codec::CompressionEncoding};
+use tonic_prost::ProstCodec;
 
 use super::environment::{Otlp, Protocol};
 
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const MIN_IDLE: Duration = Duration::from_secs(60);
 
-/// Why a push did not arrive.
+/// A message of one signal.
+pub(crate) trait Export: Message + Clone + serde::Serialize + Sync + 'static {
+    /// The method that takes it.
+    const METHOD: &'static str;
+    type Answer: Message + Default;
+
+    /// How much of it the collector did not take, and why.
+    fn rejected(answer: Self::Answer) -> Option<(i64, String)>;
+}
+
+macro_rules! exports {
+    ($($request:ty, $answer:ty, $method:literal, $rejected:ident;)*) => {$(
+        impl Export for $request {
+            const METHOD: &'static str = $method;
+            type Answer = $answer;
+
+            fn rejected(answer: $answer) -> Option<(i64, String)> {
+                answer.partial_success.map(|partial| (partial.$rejected, partial.error_message))
+            }
+        }
+    )*};
+}
+
+exports! {
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", rejected_data_points;
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+        "/opentelemetry.proto.collector.trace.v1.TraceService/Export", rejected_spans;
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+        "/opentelemetry.proto.collector.logs.v1.LogsService/Export", rejected_log_records;
+}
+
+/// Why an export did not arrive.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub(super) struct PushError {
+pub(super) struct ExportError {
     pub(super) message: String,
     /// Whether the same may arrive if it is sent again.
     pub(super) again: bool,
@@ -59,7 +96,7 @@ impl Transport {
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(otlp.interval * 2)
+            .pool_idle_timeout((otlp.interval * 2).max(MIN_IDLE))
             .pool_max_idle_per_host(1)
             .http2_only(grpc)
             .build(connector);
@@ -72,21 +109,17 @@ impl Transport {
     }
 
     /// Sends it once, within the timeout of a request, and before this end.
-    pub(super) async fn send(
-        &self,
-        message: &ExportMetricsServiceRequest,
-        end: Instant,
-    ) -> Result<(), PushError> {
+    pub(super) async fn send<M: Export>(&self, message: &M, end: Instant) -> Result<(), ExportError> {
         let timeout = self.otlp.timeout.min(end.saturating_duration_since(Instant::now()));
         let sending = async {
             match self.otlp.protocol {
                 Protocol::Grpc => self.by_grpc(message).await,
                 Protocol::HttpProtobuf => {
-                    self.by_http(message.encode_to_vec(), "application/x-protobuf").await
+                    self.by_http::<M>(message.encode_to_vec(), "application/x-protobuf").await
                 }
                 Protocol::HttpJson => {
                     let text = serde_json::to_vec(message).unwrap_or_default();
-                    self.by_http(text, "application/json").await
+                    self.by_http::<M>(text, "application/json").await
                 }
             }
         };
@@ -95,25 +128,21 @@ impl Transport {
             .unwrap_or_else(|_| Err(failed(format!("no answer within {} ms", timeout.as_millis()), true)))
     }
 
-    async fn by_grpc(&self, message: &ExportMetricsServiceRequest) -> Result<(), PushError> {
-        let mut client = MetricsServiceClient::with_origin(self.client.clone(), self.uri.clone());
+    async fn by_grpc<M: Export>(&self, message: &M) -> Result<(), ExportError> {
+        let mut client = Grpc::with_origin(self.client.clone(), self.uri.clone());
         if self.otlp.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
         let mut request = tonic::Request::new(message.clone());
         let headers = self.otlp.headers.iter().cloned();
         *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers.collect());
-        let answer = client.export(request).await.map_err(|status| of_status(&status))?.into_inner();
-        match answer.partial_success {
-            Some(partial) if partial.rejected_data_points > 0 => {
-                let (rejected, why) = (partial.rejected_data_points, partial.error_message);
-                Err(failed(format!("the collector rejected {rejected} of the values: {why}"), false))
-            }
-            _ => Ok(()),
-        }
+        client.ready().await.map_err(|error| failed(root_cause(&error), true))?;
+        let (method, codec) = (PathAndQuery::from_static(M::METHOD), ProstCodec::<M, M::Answer>::default());
+        let answer = client.unary(request, method, codec).await.map_err(|status| of_status(&status))?;
+        taken::<M>(answer.into_inner())
     }
 
-    async fn by_http(&self, body: Vec<u8>, kind: &'static str) -> Result<(), PushError> {
+    async fn by_http<M: Export>(&self, body: Vec<u8>, kind: &'static str) -> Result<(), ExportError> {
         let (body, encoding) = if self.otlp.gzip {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
             let packed = encoder.write_all(&body).and_then(|()| encoder.finish());
@@ -147,19 +176,29 @@ impl Transport {
         ];
         let after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let message = format!("the collector answered {}", head.status);
-        Err(PushError {
+        Err(ExportError {
             after: after.map(Duration::from_secs),
             ..failed(message, again.contains(&head.status))
         })
     }
 }
 
-fn failed(message: String, again: bool) -> PushError {
-    PushError { message, again, after: None }
+/// Part of it may be rejected, and is lost.
+fn taken<M: Export>(answer: M::Answer) -> Result<(), ExportError> {
+    match M::rejected(answer) {
+        Some((rejected, why)) if rejected > 0 => {
+            Err(failed(format!("the collector rejected {rejected} of what was sent: {why}"), false))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn failed(message: String, again: bool) -> ExportError {
+    ExportError { message, again, after: None }
 }
 
 /// By the specification's table of what may be repeated.
-fn of_status(status: &Status) -> PushError {
+fn of_status(status: &Status) -> ExportError {
     let again = matches!(
         status.code(),
         Code::Cancelled

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jeton_access::CreateAssignment;
-use jeton_core::{Permission, Role, audit::testing::MemoryTrail};
+use jeton_core::{Role, audit::testing::MemoryTrail};
 use jeton_proto::v1::{
     self, access_service_client::AccessServiceClient, authority_service_client::AuthorityServiceClient,
     event_service_client::EventServiceClient, identity_service_client::IdentityServiceClient,
@@ -11,7 +11,6 @@ use jeton_proto::v1::{
     workload_service_client::WorkloadServiceClient,
 };
 use jeton_server::{
-    Event, EventKind, Severity,
     door::{Caller, Peer},
     grpc::METHODS,
 };
@@ -23,10 +22,10 @@ use tonic_types::StatusExt;
 
 use super::{tests::World, *};
 
-const OTHER: &str = "unix://n/uid/7001";
+pub(super) const OTHER: &str = "unix://n/uid/7001";
 
 #[derive(Clone)]
-struct As(Arc<Caller>);
+pub(super) struct As(Arc<Caller>);
 
 impl Interceptor for As {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -35,12 +34,12 @@ impl Interceptor for As {
     }
 }
 
-type Plane = InterceptedService<Routes, As>;
+pub(super) type Plane = InterceptedService<Routes, As>;
 type Called = Vec<(&'static str, Result<(), Status>)>;
 
 impl World {
     /// The admin plane as a principal meets it.
-    async fn plane(&self, principal: &Principal) -> Plane {
+    pub(super) async fn plane(&self, principal: &Principal) -> Plane {
         let (routes, _) = grpc::admin_routes(&self.running.broker, false).await;
         let peer = Peer::Unix { uid: 7001, gid: 7001, pid: None };
         InterceptedService::new(
@@ -49,7 +48,7 @@ impl World {
         )
     }
 
-    async fn give(&self, member: &str, role: &str, identity: &str) -> Result<String, String> {
+    pub(super) async fn give(&self, member: &str, role: &str, identity: &str) -> Result<String, String> {
         let create = CreateAssignment {
             member: member.into(),
             role: role.into(),
@@ -177,7 +176,7 @@ async fn everything(plane: &Plane) -> Called {
     called
 }
 
-fn assert_refused(name: &str, outcome: &Result<(), Status>) {
+pub(super) fn assert_refused(name: &str, outcome: &Result<(), Status>) {
     let status = outcome.as_ref().err().unwrap_or_else(|| panic!("{name} was permitted"));
     let info = status.get_details_error_info().unwrap_or_else(|| panic!("{name}: {status:?}"));
     assert_eq!((status.code(), info.reason.as_str()), (Code::PermissionDenied, "NOT_PERMITTED"), "{name}");
@@ -408,78 +407,5 @@ async fn the_brokers_own_user_may_do_everything_without_a_role() {
         let refused = outcome.is_err_and(|status| status.code() == Code::PermissionDenied);
         assert!(!refused, "{name}");
     }
-    world.running.shutdown().await;
-}
-
-#[tokio::test]
-async fn whoever_watches_events_hears_of_its_part_alone_and_of_nothing_when_its_role_is_taken_back() {
-    let world = World::start().await;
-    let (broker, other): (_, Principal) = (&world.running.broker, OTHER.parse().unwrap());
-    let given = world.give(OTHER, "reader", "identities/billing").await.unwrap();
-    let mut events = EventServiceClient::new(world.plane(&other).await);
-    let mut watch = events.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner();
-    let about = |name: &str, needs, message: &str| {
-        let found = broker.lifecycle.directory().identity_named(&name.parse().unwrap()).map(|i| i.uid);
-        let now = broker.clock.now().wall;
-        let event = Event::new(now, EventKind::Changed, Severity::Info, message);
-        Event { identity: found.map(|uid| (uid, name.into())), needs, ..event }
-    };
-    broker.events.record(about("identities/nobody", Permission::ReadIdentities, "of the broker itself"));
-    broker.events.record(about("identities/billing", Permission::ReadAssignments, "who has what"));
-    broker.events.record(about("identities/billing", Permission::ReadIdentities, "heard"));
-    let told = watch.message().await.unwrap().unwrap().told;
-    let Some(v1::watch_events_response::Told::Event(event)) = told else { panic!("{told:?}") };
-    assert_eq!((event.message.as_str(), event.identity.as_str()), ("heard", "identities/billing"));
-    let of = |identity: &str| v1::ListEventsRequest { identity: text(identity), ..Default::default() };
-    let listed = events.list_events(of("")).await.unwrap().into_inner().events;
-    assert_eq!(listed, [event.clone()]);
-    let life = events.list_events(of("identities/billing")).await.unwrap().into_inner().events;
-    let kinds: Vec<_> = life.iter().map(|event| event.kind.as_str()).collect();
-    assert_eq!(kinds, ["changed", "key_made", "created"], "the latest first, with what the registry knows");
-    broker.access.delete_assignment(&given.parse().unwrap(), "").await.unwrap();
-    let refused = watch.message().await.map(drop);
-    assert_refused("EventService/WatchEvents", &refused);
-    world.running.shutdown().await;
-}
-
-#[tokio::test]
-async fn watches_of_events_are_bounded_and_end_with_the_broker() {
-    let world = World::start().await;
-    let root = world.running.broker.root.clone().unwrap();
-    let mut events = EventServiceClient::new(world.plane(&root).await);
-    let mut watches = vec![];
-    for _ in 0..grpc::MAX_WATCHERS {
-        watches.push(events.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner());
-    }
-    let refused = events.watch_events(v1::WatchEventsRequest::default()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-    let mut last = watches.pop().unwrap();
-    drop(watches);
-    world.running.shutdown().await;
-    let ended = last.message().await.unwrap_err();
-    assert_eq!(ended.get_details_error_info().unwrap().reason, "SHUTTING_DOWN");
-}
-
-#[tokio::test]
-async fn what_an_administrator_changes_is_an_event_in_its_name() {
-    let world = World::start().await;
-    let root = world.running.broker.root.clone().unwrap();
-    let plane = world.plane(&root).await;
-    let mut identities = IdentityServiceClient::new(plane.clone());
-    let name = text("identities/billing");
-    let disable = v1::DisableIdentityRequest { name: name.clone(), ..Default::default() };
-    identities.disable_identity(disable).await.unwrap();
-    let create = v1::CreateIdentityRequest {
-        identity_id: text("billing"),
-        authority: text("authorities/a"),
-        ..Default::default()
-    };
-    identities.create_identity(create).await.unwrap_err();
-    let list = v1::ListEventsRequest::default();
-    let told = EventServiceClient::new(plane).list_events(list).await.unwrap().into_inner().events;
-    let about: Vec<_> = told.iter().map(|event| (event.kind.as_str(), event.identity.as_str())).collect();
-    assert_eq!(about, [("refused", name.as_str()), ("disabled", name.as_str())]);
-    assert_eq!(told[1].message, format!("disabled by {root}"));
-    assert!(told[0].message.contains("ALREADY_EXISTS") && !told[0].correlation_id.is_empty(), "{told:?}");
     world.running.shutdown().await;
 }

@@ -80,7 +80,10 @@ impl World {
         store.commit(vec![Write::Identity(Box::new(identity.clone()))]).await.unwrap();
         store.close().await;
         let sealing = SealingKey::load(&key).unwrap();
-        let running = Running::start(&Settings::default(), &data_dir, sealing).await.unwrap();
+        let running =
+            Running::start(&Settings::default(), &data_dir, sealing, crate::log::Exporting::default())
+                .await
+                .unwrap();
         Self { running, identity, authorities, _folder: folder }
     }
 

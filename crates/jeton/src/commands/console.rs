@@ -74,7 +74,7 @@ fn opened(link: &str) -> Option<TempDir> {
         let quiet = command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         quiet.spawn().is_ok()
     };
-    OPENERS.iter().any(|opener| open(opener)).then_some(folder)
+    OPENERS.iter().any(open).then_some(folder)
 }
 
 fn led_to(file: &Path, link: &str) -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
 //! `jeton events`: what happened since the broker started, and what happens.
 
+use std::time::Duration;
+
 use jeton_proto::v1::{self, event_service_client::EventServiceClient, watch_events_response::Told};
 use serde_json::Value;
 use tonic::transport::Channel;
@@ -22,6 +24,9 @@ pub(crate) struct EventsArguments {
     #[arg(long)]
     watch: bool,
 }
+
+/// Before a stream that ended is asked for again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 type Client = EventServiceClient<Channel>;
 
@@ -48,19 +53,25 @@ pub(crate) async fn run(arguments: EventsArguments) -> anyhow::Result<()> {
     }
 }
 
-async fn watch(client: &mut Client, from: v1::WatchEventsRequest, format: Format) -> anyhow::Result<()> {
-    let mut stream = client.watch_events(from).await?.into_inner();
-    while let Some(response) = stream.message().await? {
-        match response.told {
-            Some(Told::Event(event)) => show(format, &shown::event(&event))?,
-            Some(Told::Missed(missed)) if format == Format::Table => {
-                output::text(&format!("up to {missed} events were missed\n"))?;
+async fn watch(client: &mut Client, mut from: v1::WatchEventsRequest, format: Format) -> anyhow::Result<()> {
+    loop {
+        let mut stream = client.watch_events(from.clone()).await?.into_inner();
+        while let Ok(Some(response)) = stream.message().await {
+            match response.told {
+                Some(Told::Event(event)) => {
+                    show(format, &shown::event(&event))?;
+                    from.after = Some(event.id);
+                }
+                Some(Told::Missed(missed)) if format == Format::Table => {
+                    output::text(&format!("up to {missed} events were missed\n"))?;
+                }
+                Some(Told::Missed(missed)) => output::text(&format!("{{\"missed\":{missed}}}\n"))?,
+                None => {}
             }
-            Some(Told::Missed(missed)) => output::text(&format!("{{\"missed\":{missed}}}\n"))?,
-            None => {}
         }
+        // Connections are ended for their age. Why it ended otherwise, the next call says.
+        tokio::time::sleep(AGAIN).await;
     }
-    Ok(())
 }
 
 fn show(format: Format, event: &Value) -> anyhow::Result<()> {

@@ -323,7 +323,7 @@ impl Provisioner<'_> {
         let broker = &self.running.broker;
         let request = TargetRequest { scopes: vec![self.sandbox.vault.scope.clone()], resources: vec![] };
         let caller = Principal::loopback_dev();
-        let authorized = broker.access.authorize(&caller, Some(identity), &request, None);
+        let authorized = broker.access.authorize(&caller, Some(identity), &request, None, || None);
         let authorized =
             authorized.map_err(|refused| anyhow::anyhow!("the demo workload is refused: {refused:?}"))?;
         Ok(broker

@@ -274,3 +274,17 @@ async fn what_the_page_shows_the_command_line_shows_too() {
     let screen = String::from_utf8(broker.jeton(&["status"]).stdout).unwrap();
     assert!(screen.contains("requests for tokens"), "{screen}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_outlives_its_broker_and_says_meanwhile_that_it_is_gone() {
+    let mut world = World::start().await;
+    let page = Page::of(&world.broker).await;
+    let before = page.get("/api/identities").await["total"].clone();
+    world.broker.process.kill();
+    let (status, told) = page.json("GET", "/api/identities", json!({})).await;
+    assert_eq!((status, &told["error"]["reason"]), (502, &json!("UNREACHABLE")), "{told}");
+    world.restart(&[]);
+    assert_eq!(page.get("/api/identities").await["total"], before);
+    let told = page.get(BILLING).await;
+    assert!(kinds(&told).contains(&"created".to_owned()), "what the registry knows is told: {told}");
+}

@@ -99,7 +99,8 @@ async fn a_disabled_identity_has_its_tokens_revoked_and_a_watch_ends_with_the_re
     let mut tokens = broker.tokens().await;
     let held = token(&mut tokens, ORDERS, SCOPE).await.unwrap().access_token;
     let disabled = broker.json(&["identity", "disable", "orders", "--request-id", "d1"]);
-    assert_eq!((&disabled["state"], &disabled["revocation"]["revoked"]), (&json!("DISABLED"), &json!(1)));
+    let (state, revocation) = (&disabled["state"], &disabled["revocation"]);
+    assert_eq!((state, &revocation["revoked"]), (&json!("DISABLED"), &json!(1)), "{revocation}");
     assert!(!resource.takes(&held).await);
     assert_eq!(token(&mut tokens, ORDERS, SCOPE).await.unwrap_err().code(), Code::PermissionDenied);
     // An authority that fails is told of, and the next token is another one all the same.

@@ -264,16 +264,34 @@ async fn status(broker: &Broker) -> v1::StatusResponse {
     client.status(v1::StatusRequest {}).await.unwrap().into_inner()
 }
 
-/// Prints what was found, and the broker's memory.
+/// Prints what was found, the broker's memory, and the processor time that it has used since it started.
 fn report(count: usize, what: &str, broker: &Broker, mut figures: Value) {
-    let status = fs::read_to_string(format!("/proc/{}/status", broker.endpoints["pid"])).unwrap();
+    let pid = &broker.endpoints["pid"];
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let kib = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
     figures["resident_mib"] = (kib("VmRSS:") / 1_024).into();
     figures["peak_mib"] = (kib("VmHWM:") / 1_024).into();
+    figures["cpu_s"] = cpu_seconds(pid).into();
     println!("{count} identities, {what}: {figures}");
     let bound = 128 * 1_024 + count as u64 * 9;
     assert!(kib("VmRSS:") <= bound, "{} KiB resident for {count} identities", kib("VmRSS:"));
+}
+
+/// What the broker used, without the sandbox beside it, which has one thread.
+fn cpu_seconds(pid: &Value) -> f64 {
+    let all = ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap());
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|thread| thread.unwrap().path());
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.join("stat")).ok());
+    let sandbox: u64 = stats.filter(|stat| stat.contains("(jeton-sandbox)")).map(|stat| ticks(&stat)).sum();
+    (all - sandbox) as f64 / 100.0
+}
+
+/// User and system time, fields 14 and 15 of proc_pid_stat(5), in ticks of 10 ms.
+fn ticks(stat: &str) -> u64 {
+    let (_, behind_the_name) = stat.rsplit_once(')').unwrap();
+    let field = |place: usize| behind_the_name.split_whitespace().nth(place).unwrap().parse::<u64>().unwrap();
+    field(11) + field(12)
 }

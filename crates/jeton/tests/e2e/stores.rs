@@ -19,7 +19,10 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use crate::support::{VAULT, World, reason, request, token};
+use crate::{
+    logs::Collector,
+    support::{VAULT, World, reason, request, token},
+};
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
@@ -221,8 +224,12 @@ async fn send_secrets(world: &World) -> (Vec<Canary>, Vec<u8>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_in_clear_in_the_stores_or_in_the_logs_while_it_runs_or_after_a_kill() {
-    let mut world = World::with(&["--set", "log.filter=trace"], serde_json::json!({})).await;
+async fn no_secret_is_in_clear_in_the_stores_the_logs_or_what_is_exported_while_it_runs_or_after_a_kill() {
+    let collector = Collector::start();
+    let settings = collector.settings();
+    let filter = ["--set", "log.filter=trace"];
+    let arguments: Vec<_> = filter.into_iter().chain(settings.iter().map(String::as_str)).collect();
+    let mut world = World::with(&arguments, serde_json::json!({})).await;
     let issued = token(&mut world.broker.tokens().await, "identities/billing", VAULT).await.unwrap();
     let (sent, answered) = send_secrets(&world).await;
     let (mut canaries, said) = bring_secrets(&world).await;
@@ -238,9 +245,18 @@ async fn no_secret_is_in_clear_in_the_stores_or_in_the_logs_while_it_runs_or_aft
     world.broker.process.kill();
     let left = files(&world.broker.data_dir).into_iter().chain(files(&audit)).chain([log]);
     scanned.extend(left.filter_map(read));
-    for name in
-        ["registry.db", "registry.db-wal", "tokens.db", "tokens.db-wal", "uses.db", "head.json", "data.log"]
-    {
+    scanned.extend(collector.bodies().into_iter().map(|(path, body)| (PathBuf::from(path), body)));
+    for name in [
+        "v1/logs",
+        "v1/traces",
+        "registry.db",
+        "registry.db-wal",
+        "tokens.db",
+        "tokens.db-wal",
+        "uses.db",
+        "head.json",
+        "data.log",
+    ] {
         assert!(scanned.iter().any(|(p, bytes)| p.ends_with(name) && !bytes.is_empty()), "{name}");
     }
     canaries.extend(own_secrets(&world).await);

@@ -287,7 +287,11 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start(data_dir: &Path, sandbox: Option<&Sandbox>, arguments: &[&str]) -> Self {
-        let mut process = Self::spawn(data_dir, sandbox, arguments);
+        Self::announced(Self::spawn(data_dir, sandbox, arguments), data_dir)
+    }
+
+    /// One that was started already.
+    pub(crate) fn announced(mut process: Process, data_dir: &Path) -> Self {
         let endpoints = process.announces(&data_dir.join("endpoints.json"));
         Self { process, endpoints, data_dir: data_dir.to_owned() }
     }

@@ -108,7 +108,7 @@ impl Files {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hangups = signal(SignalKind::hangup())
-            .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened to"))
+            .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened to; files are read again every two seconds all the same"))
             .ok();
         loop {
             let told = async {

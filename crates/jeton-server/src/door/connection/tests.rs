@@ -13,7 +13,8 @@ use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
 use tonic::{body::Body, server::NamedService, service::Routes};
 
 use super::*;
-use crate::door::{ClientCertificates, Drain, Peer, Protocol, request::Common, seldom::Seldom};
+use crate::door::{ClientCertificates, Drain, Peer, Protocol, request::Common};
+use crate::seldom::Seldom;
 
 /// Answers at once; a stream says nothing and does not end.
 #[derive(Clone)]

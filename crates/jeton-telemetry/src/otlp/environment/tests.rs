@@ -1,17 +1,96 @@
 use super::*;
 
-fn otlp(variables: &[(&str, &str)]) -> (Option<Otlp>, Vec<String>) {
+fn exports(variables: &[(&str, &str)]) -> Exports {
     with(&OtlpSettings::default(), variables)
 }
 
-fn with(settings: &OtlpSettings, variables: &[(&str, &str)]) -> (Option<Otlp>, Vec<String>) {
-    let mut warnings = vec![];
-    let otlp = Environment::of(variables.iter().copied()).otlp(settings, &mut |text| warnings.push(text));
-    (otlp, warnings)
+fn with(settings: &OtlpSettings, variables: &[(&str, &str)]) -> Exports {
+    Environment::of(variables.iter().copied()).exports(settings)
+}
+
+fn otlp(variables: &[(&str, &str)]) -> (Option<Otlp>, Vec<String>) {
+    let exports = exports(variables);
+    (exports.metrics, exports.warnings)
 }
 
 fn endpoint(variables: &[(&str, &str)]) -> Option<String> {
     otlp(variables).0.map(|otlp| otlp.endpoint.to_string())
+}
+
+/// The endpoints of metrics, traces and logs.
+fn endpoints(exports: &Exports) -> [Option<&str>; 3] {
+    [&exports.metrics, &exports.traces, &exports.logs]
+        .map(|otlp| otlp.as_ref().map(|otlp| otlp.endpoint.as_str()))
+}
+
+#[test]
+fn each_signal_goes_to_its_own_path_and_logs_where_somebody_asks_for_them() {
+    let all = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
+    let [metrics, traces, logs] =
+        ["metrics", "traces", "logs"].map(|signal| format!("http://c:4318/v1/{signal}"));
+    let (metrics, traces, logs) = (Some(metrics.as_str()), Some(traces.as_str()), Some(logs.as_str()));
+    assert_eq!(endpoints(&exports(&[all])), [metrics, traces, None]);
+    assert_eq!(endpoints(&exports(&[all, ("OTEL_LOGS_EXPORTER", "otlp")])), [metrics, traces, logs]);
+    let without = [all, ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_METRICS_EXPORTER", "none")];
+    assert_eq!(endpoints(&exports(&without)), [None; 3]);
+    let settings = OtlpSettings { metrics: false, traces: false, logs: true, ..OtlpSettings::default() };
+    assert_eq!(endpoints(&with(&settings, &[all])), [None, None, logs]);
+    let against = [all, ("OTEL_LOGS_EXPORTER", "none"), ("OTEL_TRACES_EXPORTER", "otlp")];
+    assert_eq!(endpoints(&with(&settings, &against)), [None, traces, None], "the variables are over it");
+}
+
+#[test]
+fn what_is_said_of_one_signal_is_said_of_no_other() {
+    let exports = exports(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-a=1"),
+        ("OTEL_LOGS_EXPORTER", "otlp"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t:4317"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://l/write"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "x-a=2"),
+        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "700"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip"),
+    ]);
+    let shown = endpoints(&exports);
+    assert_eq!(shown, [Some("http://c:4318/v1/metrics"), Some("http://t:4317/"), Some("http://l/write")]);
+    let all = [exports.metrics, exports.traces, exports.logs].map(Option::unwrap);
+    let protocols = [Protocol::HttpProtobuf, Protocol::Grpc, Protocol::HttpProtobuf];
+    assert_eq!(all.each_ref().map(|otlp| otlp.protocol), protocols);
+    assert_eq!(all.each_ref().map(|otlp| otlp.headers[0].1.to_str().unwrap()), ["1", "1", "2"]);
+    assert_eq!(all.each_ref().map(|otlp| otlp.timeout.as_millis()), [10_000, 10_000, 700]);
+    assert_eq!(all.each_ref().map(|otlp| otlp.gzip), [false, true, false]);
+}
+
+#[test]
+fn spans_and_log_records_wait_as_their_own_variables_say() {
+    let exports = exports(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+        ("OTEL_LOGS_EXPORTER", "otlp"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ("OTEL_BSP_EXPORT_TIMEOUT", "200"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "300"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "400"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "1000000000000"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "0"),
+    ]);
+    let waits = |otlp: &Option<Otlp>| {
+        let otlp = otlp.as_ref().unwrap();
+        let times = [otlp.interval, otlp.export_timeout].map(|time| time.as_millis());
+        (times, otlp.max_queued, otlp.max_batch)
+    };
+    assert_eq!(waits(&exports.traces), ([100, 200], 300, 300), "a batch fits into the queue");
+    assert_eq!(waits(&exports.logs), ([1_000, 30_000], 2_048, 512));
+    let said = exports.warnings.join("\n");
+    assert!(said.contains("OTEL_BLRP_MAX_QUEUE_SIZE") && said.contains("OTEL_BLRP_SCHEDULE_DELAY"), "{said}");
+}
+
+#[test]
+fn an_exporter_that_is_not_here_is_named_with_those_that_are() {
+    let warnings = exports(&[("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_LOGS_EXPORTER", "console")]).warnings;
+    let [traces, logs] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(traces.contains("OTEL_TRACES_EXPORTER names \"zipkin\"") && traces.contains("otlp, none"));
+    assert!(logs.contains("OTEL_LOGS_EXPORTER names \"console\""), "{logs}");
 }
 
 #[test]
@@ -20,7 +99,7 @@ fn nothing_is_pushed_unless_somebody_says_where() {
         vec![],
         vec![("OTEL_SERVICE_NAME", "jeton"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
         vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "")],
-        vec![("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:4318")],
+        vec![("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c:4318")],
         vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_SDK_DISABLED", "TRUE")],
         vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_METRICS_EXPORTER", "none")],
         vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_METRICS_EXPORTER", "prometheus")],
@@ -43,8 +122,8 @@ fn an_endpoint_for_all_signals_gets_the_path_and_one_for_metrics_is_taken_as_it_
     assert_eq!(endpoint(&[all]).unwrap(), "https://c.example:4318/otlp/v1/metrics");
     let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://m.example/write");
     assert_eq!(endpoint(&[all, own]).unwrap(), "http://m.example/write");
-    let settings = OtlpSettings { endpoint: "http://s:4318".into(), protocol: String::new() };
-    let set = with(&settings, &[all, own]).0.unwrap();
+    let settings = OtlpSettings { endpoint: "http://s:4318".into(), ..OtlpSettings::default() };
+    let set = with(&settings, &[all, own]).metrics.unwrap();
     assert_eq!(set.endpoint.as_str(), "http://s:4318/v1/metrics", "a setting is over the variables");
 }
 

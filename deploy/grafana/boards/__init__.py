@@ -1,0 +1,1 @@
+"""A file for each dashboard: what it asks, and what an operator does about the answer."""
