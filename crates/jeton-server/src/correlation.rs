@@ -20,19 +20,20 @@ pub(crate) fn id() -> String {
     current().unwrap_or_else(|| new(SystemClock.now().wall))
 }
 
-/// A request: it has an id, and the log's lines about it have the id and the caller.
+/// A request and its span of a trace: it has an id, and the log's lines about it have the id and the caller.
 pub(crate) fn request<F: Future>(
     now: Wall,
     caller: Option<&Principal>,
+    span: jeton_trace::Span,
     work: F,
-) -> Instrumented<TaskLocalFuture<String, F>> {
+) -> TaskLocalFuture<jeton_trace::Span, Instrumented<TaskLocalFuture<String, F>>> {
     let id = new(now);
-    let span = tracing::error_span!("request", correlation_id = id, principal = Empty);
-    jeton_trace::current().text("jeton.correlation_id", &id);
+    span.text("jeton.correlation_id", &id);
+    let lines = tracing::error_span!("request", correlation_id = id, principal = Empty);
     if let Some(caller) = caller {
-        span.record("principal", tracing::field::display(caller));
+        lines.record("principal", tracing::field::display(caller));
     }
-    under(id, work).instrument(span)
+    span.within(under(id, work).instrument(lines))
 }
 
 /// From now on lines have the caller, who was not known before.
@@ -68,7 +69,7 @@ mod tests {
     async fn a_request_has_one_id_its_tasks_too_and_each_part_its_own() {
         assert_eq!(current(), None);
         let caller = Principal::loopback_dev();
-        let ids = request(Wall::from_secs(1), Some(&caller), async {
+        let ids = request(Wall::from_secs(1), Some(&caller), jeton_trace::Span::NONE, async {
             let elsewhere = tokio::spawn(carried(async { id() })).await.unwrap();
             let [one, two] = [part(async { id() }).await, part(async { id() }).await];
             [id(), elsewhere, one, two]

@@ -79,8 +79,9 @@ async fn answer(
     let span = common.calls.as_ref().map_or(Span::NONE, |calls| calls.request(&request, common.secured));
     let _under_way = UnderWay::new(&common.counters);
     let caller = shared.caller.as_ref().map(|caller| &caller.principal);
-    let routed = correlation::request(common.clock.now().wall, caller, routed(common, request));
-    let answered = timeout_at(until, span.clone().within(routed)).await;
+    let now = common.clock.now().wall;
+    let routed = correlation::request(now, caller, span.clone(), routed(common, request));
+    let answered = timeout_at(until, routed).await;
     let answered = answered.unwrap_or_else(|_| {
         common.counters.late.fetch_add(1, Relaxed);
         let mut late = Response::new(Body::empty());

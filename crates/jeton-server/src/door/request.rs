@@ -225,7 +225,7 @@ impl Exchange {
         };
         let now = self.shared.common.clock.now().wall;
         let span = self.timed.as_ref().map_or(Span::NONE, |timed| timed.span.clone());
-        let outcome = span.within(correlation::request(now, known, self.outcome(request)));
+        let outcome = correlation::request(now, known, span, self.outcome(request));
         let outcome = tokio::select! {
             biased;
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,

@@ -81,6 +81,7 @@ async fn many_identities_are_made_kept_over_a_restart_and_refreshed() {
     let tokens = ask_all(&world.broker, count, 1).await;
     let seconds = start.elapsed().as_secs_f64();
     report(count, "one token each", &world.broker, json!({"seconds": seconds}));
+    report(count, "a page of the console", &world.broker, console_page(&world.broker, count).await);
 
     let before = world.sandbox.totals().await;
     let start = Instant::now();
@@ -145,6 +146,28 @@ async fn load(broker: &Broker, count: usize) {
         }
     })
     .await;
+}
+
+/// What the console asks for: the worst, a search, and the last page by name; how long the slowest took.
+async fn console_page(broker: &Broker, count: usize) -> Value {
+    let mut client = StatusServiceClient::new(broker.unix("admin_socket").await);
+    let mut slowest = Duration::ZERO;
+    let (last, all) = (id(count - 1), count as u64 + 4);
+    for (query, order, descending, total) in [
+        ("", v1::IdentityOrder::Worst, false, all),
+        (last.as_str(), v1::IdentityOrder::Worst, false, 1),
+        ("", v1::IdentityOrder::Name, true, all),
+    ] {
+        let (query, order) = (query.to_owned(), order.into());
+        let request = v1::ListIdentityStatusesRequest { query, order, descending, ..Default::default() };
+        let began = Instant::now();
+        let page = client.list_identity_statuses(request).await.unwrap().into_inner();
+        slowest = slowest.max(began.elapsed());
+        assert_eq!(page.total, total);
+        assert_eq!(page.identities.len() as u64, total.min(100));
+        assert!(descending || total > 1 || page.identities[0].name == format!("identities/{last}"));
+    }
+    json!({"slowest_s": slowest.as_secs_f64()})
 }
 
 /// Waits until nothing is under way any more, and says how it goes on.
