@@ -24,7 +24,7 @@ mod traces;
 pub use docs::reference;
 pub use gathered::{Gathered, Observer};
 pub use instruments::{INSTRUMENTS, instrument};
-pub use lines::{Lines, TraceIds};
+pub use lines::{Lines, TraceIds, Writer};
 pub use listener::{Judge, Readiness, routes};
 pub use logs::{Audit, Logs, logs};
 pub use model::{Attribute, Family, Instrument, Kind, Point, Snapshot, Value, Values};

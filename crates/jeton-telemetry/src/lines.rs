@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    io::Write,
     time::{Duration, SystemTime},
 };
 
@@ -31,10 +30,12 @@ const EXPORTER: &str = "jeton_telemetry";
 /// Where a line belongs: the trace and the span under which its task works.
 pub type TraceIds = fn() -> Option<(u128, u64)>;
 
+/// Takes a line with its end, and must not block.
+pub type Writer = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 /// Writes lines as JSON, exports them, or both.
-#[derive(Debug)]
 pub struct Lines {
-    json: Option<fn(&[u8])>,
+    json: Option<Writer>,
     export: Option<Queue<LogRecord>>,
     trace: TraceIds,
 }
@@ -59,10 +60,16 @@ impl Lines {
         Self { json: None, export, trace }
     }
 
-    /// Lines go to standard error as well. One that cannot be written is lost: to complain about it on the same full disk helps nobody.
+    /// Lines are written as well.
     #[must_use]
-    pub fn to_stderr(self) -> Self {
-        Self { json: Some(|line| _ = std::io::stderr().lock().write_all(line)), ..self }
+    pub fn to(self, writer: Writer) -> Self {
+        Self { json: Some(writer), ..self }
+    }
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").field("export", &self.export).finish_non_exhaustive()
     }
 }
 
@@ -90,7 +97,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             return;
         }
         let line = Line::of(event, context.event_scope(event), (self.trace)());
-        if let Some(write) = self.json {
+        if let Some(write) = &self.json {
             write(line.json().as_bytes());
         }
         if let Some(queue) = export {

@@ -1,14 +1,28 @@
 //! Logs: human text on a terminal, JSON for machines; to standard error, so that output stays clean. And to a collector, where somebody
 //! wants that.
+//!
+//! A thread of its own writes: whoever reads standard error slowly, or not at all, must not hold up a request. Lines that find no room are
+//! lost, as those for a collector are.
 
-use std::io::IsTerminal;
+use std::{
+    io::{IsTerminal, Write},
+    sync::{Mutex, PoisonError},
+};
 
 use jeton_core::Problem;
 use jeton_telemetry::{Environment, Exports, Logs};
 use serde::{Deserialize, Serialize};
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use crate::config::Settings;
+
+/// Lines that may wait to be written.
+const MOST_WAITING: usize = 8_192;
+
+/// Who writes, until the end of the process.
+static WRITING: Mutex<Option<WorkerGuard>> = Mutex::new(None);
 
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,17 +51,18 @@ impl Default for LogSettings {
 
 impl LogSettings {
     pub(crate) fn validate(&self) -> Vec<Problem> {
-        let parsed = EnvFilter::try_new(&self.filter);
-        parsed
-            .err()
-            .map(|e| {
-                Problem::new(
-                    "filter",
-                    format!("{e}; expected a level or directives such as info,jeton_engine=debug"),
-                )
-            })
-            .into_iter()
-            .collect()
+        let parsed = EnvFilter::try_new(&self.filter).map_err(|e| e.to_string());
+        // For the library a word alone is the name of a crate, of which everything is shown and nothing of any other.
+        let word = self.filter.split(',').map(str::trim).find(|part| {
+            !part.contains(['=', '[']) && (part.is_empty() || part.parse::<LevelFilter>().is_err())
+        });
+        let wrong = parsed.err().or_else(|| word.map(|word| format!("{word:?} is no level")));
+        let text = |e| {
+            format!(
+                "{e}; write off, error, warn, info, debug or trace, or directives such as info,jeton_engine=debug"
+            )
+        };
+        wrong.map(|e| Problem::new("filter", text(e))).into_iter().collect()
     }
 
     /// Starts logging for the rest of the process, to a collector too where the exports say so. Later calls change nothing, and give a
@@ -60,12 +75,23 @@ impl LogSettings {
             Format::Json => true,
         };
         let (lines, logs) = jeton_telemetry::logs(&exports, trace_ids);
-        // A line that cannot be written is lost; to complain about it on the same full disk would end the process.
-        let text = || fmt::layer().with_writer(std::io::stderr).log_internal_errors(false).with_target(false);
-        let lines = if json { Some(lines.to_stderr()) } else { logs.is_some().then_some(lines) };
+        let (writer, writing) = NonBlockingBuilder::default()
+            .buffered_lines_limit(MOST_WAITING)
+            .thread_name("jeton-log")
+            .finish(std::io::stderr());
+        let colours = std::io::stderr().is_terminal();
+        let plain = writer.clone();
+        let text = || {
+            fmt::layer().with_writer(plain).with_ansi(colours).log_internal_errors(false).with_target(false)
+        };
+        // A line that cannot be written is lost; to complain about it on the same full disk helps nobody.
+        let write = move |line: &[u8]| _ = writer.clone().write_all(line);
+        let lines = if json { Some(lines.to(Box::new(write))) } else { logs.is_some().then_some(lines) };
         let filtered = Registry::default().with(filter);
         // A second start keeps the first: there is nothing to do about it.
-        let _ = filtered.with(lines).with((!json).then(text)).try_init();
+        if filtered.with(lines).with((!json).then(text)).try_init().is_ok() {
+            *WRITING.lock().unwrap_or_else(PoisonError::into_inner) = Some(writing);
+        }
         exports.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         (Filter(Some(handle)), Exporting { exports, logs })
     }
@@ -73,6 +99,11 @@ impl LogSettings {
     fn env_filter(&self) -> EnvFilter {
         EnvFilter::try_new(&self.filter).unwrap_or_else(|_| EnvFilter::new("info"))
     }
+}
+
+/// Waits until what was logged is written, a second at most.
+pub(crate) fn end() {
+    drop(WRITING.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Where a broker exports its signals.
@@ -103,5 +134,29 @@ impl Filter {
             // It fails where the log is gone, and with it whoever could be told.
             let _ = handle.reload(settings.env_filter());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_would_silence_the_log_and_is_refused() {
+        let problems = |filter: &str| LogSettings { filter: filter.into(), format: Format::Auto }.validate();
+        for right in [
+            "info",
+            "WARN",
+            "off",
+            "info,jeton_engine=debug",
+            "jeton_server=trace, error",
+            "jeton[span]=debug",
+        ] {
+            assert_eq!(problems(right), [], "{right}");
+        }
+        for wrong in ["verbos", "", "info,jeton_engine", "jeton=loud"] {
+            assert_eq!(problems(wrong).len(), 1, "{wrong}");
+        }
+        assert!(problems("verbos")[0].message.contains("\"verbos\" is no level"));
     }
 }

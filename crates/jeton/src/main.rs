@@ -84,7 +84,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let outcome = run(Arguments::parse().command);
+    log::end();
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             // A standard error that takes nothing is no reason to lose the exit code.

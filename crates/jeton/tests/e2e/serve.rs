@@ -1,6 +1,11 @@
 //! `jeton serve`, `jeton check-config`, and starts that must not be.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
 
 use crate::support::{JETON, Process, World, ends_in_time, sealing_key, terminate, until};
 
@@ -32,13 +37,29 @@ async fn serve_runs_without_a_sandbox_and_stops_in_order() {
 
 #[test]
 fn a_log_that_cannot_be_written_stops_nobody() {
+    serves_with(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nobody() {
+    // As much as a pipe holds (pipe(7)): each further write waits for a reader.
+    const ROOM: usize = 64 * 1_024;
+    let (unread, mut full) = std::io::pipe().unwrap();
+    full.write_all(&[b'.'; ROOM]).unwrap();
+    serves_with(full.into());
+    drop(unread);
+}
+
+/// A broker with this as its standard error starts, answers, and ends when it is told to.
+fn serves_with(stderr: Stdio) {
     let folder = tempfile::tempdir().unwrap();
     let (data_dir, key) = (folder.path().join("data"), folder.path().join("sealing.key"));
     sealing_key(&key);
     let set = format!("sealing.key_file={}", key.display());
     let mut child = Command::new(JETON)
         .args(["serve", "--data-dir", data_dir.to_str().unwrap(), "--set", &set])
-        .stderr(fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
+        .args(["--set", "log.filter=debug"])
+        .stderr(stderr)
         .spawn()
         .unwrap();
     until("it listens", || data_dir.join("endpoints.json").exists());
