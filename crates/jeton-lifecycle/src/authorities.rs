@@ -1,6 +1,6 @@
 //! Authorities: profile, trust, registrar.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jeton_core::{
     Authority, AuthorityName, AuthorityState, Credential, CredentialKind, CredentialState, Profile,
@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{
     Lifecycle, LifecycleError, LifecycleEvent, SecretId, SecretKind, Write,
     attach::{check_client_id, check_secret},
+    identities::check_people_parts,
     registry::{Repeated, fingerprint},
 };
 
@@ -65,6 +66,7 @@ impl Lifecycle {
     /// Adds an authority.
     pub async fn create_authority(&self, request: CreateAuthority) -> Changed {
         let shared = &self.shared;
+        check_people_parts(&request.display_name, &BTreeMap::new())?;
         check(&request.profile)?;
         let (uid, credential) = (shared.new_uid(), shared.new_uid());
         let (registrar, secret) = self.registrar(request.registrar, uid, credential).await?;
@@ -140,6 +142,7 @@ impl Lifecycle {
     ) -> Changed {
         let shared = &self.shared;
         let AuthorityPatch { display_name, profile, registrar } = patch;
+        check_people_parts(display_name.as_deref().unwrap_or_default(), &BTreeMap::new())?;
         if let Some(profile) = &profile {
             check(profile)?;
         }

@@ -176,3 +176,20 @@ async fn a_registrars_certificate_is_replaced_and_the_one_before_is_forgotten() 
     assert_ne!(registrar(), before);
     assert_eq!(world.store.secrets(), secrets, "one came and one went");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_terminal_would_obey_is_nobodys_display_name() {
+    let (world, name) = (World::new().await, "\u{1b}[31mred");
+    let patch = AuthorityPatch { display_name: Some(name.into()), ..AuthorityPatch::default() };
+    let changed = world.lifecycle.update_authority(&"authorities/entra".parse().unwrap(), patch, "").await;
+    assert_eq!(field(changed.map(drop)), "display_name");
+    let request = CreateAuthority {
+        name: "authorities/new".parse().unwrap(),
+        display_name: name.into(),
+        profile: profile(&world, "oidc"),
+        ca_file: None,
+        registrar: RegistrarMaterial::None,
+        request_id: String::new(),
+    };
+    assert_eq!(field(world.lifecycle.create_authority(request).await.map(drop)), "display_name");
+}
