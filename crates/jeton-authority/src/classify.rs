@@ -10,10 +10,7 @@ use jeton_core::{
     retry_after,
 };
 
-use crate::{Answer, HttpError};
-
-/// Longest text of an authority's that goes into a message.
-const MAX_TEXT: usize = 300;
+use crate::{Answer, HttpError, words};
 
 /// A refusal, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,10 +24,9 @@ pub(crate) struct Refusal {
     pub(crate) unusable: bool,
 }
 
-/// Understands an answer that is no success.
-pub(crate) fn refusal(answer: &Answer, profile: &Profile, now: Wall) -> Refusal {
+/// Understands an answer that is no success. `sent`: the secrets of the request, which the answer may repeat.
+pub(crate) fn refusal(answer: &Answer, profile: &Profile, now: Wall, sent: &[&str]) -> Refusal {
     let retry_after = answer.header("retry-after").and_then(|value| retry_after::parse(value, now));
-    let description = answer.text("error_description");
     let number = answer.json["error_codes"].as_array().and_then(|codes| codes.first()?.as_i64());
     let code = number
         .map(|n| format!("AADSTS{n}"))
@@ -41,15 +37,22 @@ pub(crate) fn refusal(answer: &Answer, profile: &Profile, now: Wall) -> Refusal 
         .iter()
         .find(|rule| applies(rule, answer, number))
         .map_or_else(|| general(answer), |r| r.class);
-    let told = if description.is_empty() { answer.text("error") } else { description };
-    let told = if told.is_empty() { "no reason was given".to_owned() } else { cleaned(told) };
+    let told = told(answer, sent);
     Refusal {
         class,
         retry_after,
-        code: code.map(|c| cleaned(&c).into()),
+        code: code.map(|c| words::cleaned(&c, sent).into()),
         message: format!("the authority answered {}: {told}{}", answer.status, advice(class)),
         unusable: false,
     }
+}
+
+/// The reason that an answer gives, in words without secrets.
+pub(crate) fn told(answer: &Answer, sent: &[&str]) -> String {
+    let graph = answer.json["error"]["message"].as_str().unwrap_or_default();
+    let reasons = [graph, answer.text("error_description"), answer.text("error")];
+    let reason = reasons.into_iter().find(|reason| !reason.is_empty());
+    reason.map_or_else(|| "no reason was given".to_owned(), |reason| words::cleaned(reason, sent))
 }
 
 /// Understands the absence of an answer.
@@ -105,14 +108,6 @@ fn advice(class: ErrorClass) -> &'static str {
         ErrorClass::Permanent => "; change the request, or what is registered at the authority",
         ErrorClass::Transient | ErrorClass::Throttled | ErrorClass::Replay => "",
     }
-}
-
-/// One line, visible characters, not endless; and nothing that looks like a token.
-fn cleaned(text: &str) -> String {
-    let line = text.split(" Trace ID:").next().unwrap_or(text);
-    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
-    let words = line.split_whitespace().map(|word| if word.contains("eyJ") { "[left out]" } else { word });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -194,9 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_one_line_and_no_token() {
-        let text = cleaned("a\r\nb eyJhbGciOi.x.y Trace ID: 1");
-        assert_eq!(text, "a b [left out]");
-        assert!(cleaned(&"x".repeat(10_000)).len() <= MAX_TEXT);
+    fn neither_message_nor_code_repeats_the_secret_of_the_request() {
+        let profile = crate::profiles::oidc("https://a", "https://a/token", &json!({}));
+        let echo = json!({"error": "no s3cr3t/x", "error_description": "not s3cr3t/x nor s3cr3t%2fx"});
+        let refused = refusal(&answer(401, echo), &profile, Wall::from_millis(0), &["s3cr3t/x"]);
+        assert_eq!(refused.code.as_deref(), Some("no [left out]"));
+        assert_eq!(refused.message, "the authority answered 401: not [left out] nor [left out]");
+        let graph = answer(400, json!({"error": {"message": "no right has t0ken"}}));
+        assert_eq!(told(&graph, &["t0ken"]), "no right has [left out]");
     }
 }

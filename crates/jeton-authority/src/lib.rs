@@ -14,6 +14,7 @@ mod profiles;
 mod registration;
 mod skew;
 mod token;
+mod words;
 
 pub use calls::CallsEnded;
 pub use client::{AuthorityClient, Ports, TestStep, bounds};

@@ -47,18 +47,16 @@ pub(crate) fn from_http(failure: &HttpError, unknown: bool) -> RegistryError {
 impl Inner {
     /// An answer that is no success, understood. `transient`: whether this status may pass by itself.
     pub(crate) fn error_of(&self, answer: &Answer, what: &str, transient: bool) -> RegistryError {
-        let told = answer.json["error"]["message"]
-            .as_str()
-            .or(answer.json["error_description"].as_str())
-            .or(answer.json["error"].as_str())
-            .unwrap_or("no reason given");
-        let told: String = told.chars().filter(|c| !c.is_control()).take(300).collect();
         let passes = transient || answer.status == 429 || answer.status >= 500;
         let class = if passes { RegistryErrorClass::Transient } else { RegistryErrorClass::Permanent };
         RegistryError {
             class,
             retry_after: self.retry_after(answer),
-            message: format!("{what}: the authority answered {}: {told}", answer.status),
+            message: format!(
+                "{what}: the authority answered {}: {}",
+                answer.status,
+                classify::told(answer, &[])
+            ),
         }
     }
 
@@ -83,7 +81,14 @@ impl Inner {
         let began = Instant::now();
         let answer = http.json(call.method, call.url, call.headers, call.body).await;
         self.calls.ended(authority.uid, Operation::Registration, began, &answer);
-        let (answer, now) = (answer.map_err(|e| from_http(&e, unknown))?, self.clock.now());
+        let (mut answer, now) = (answer.map_err(|e| from_http(&e, unknown))?, self.clock.now());
+        if !answer.json["error"].is_null() || !answer.json["error_description"].is_null() {
+            // From here on nobody knows what was sent.
+            let sent: Vec<_> =
+                call.headers.iter().filter_map(|(_, value)| value.strip_prefix("Bearer ")).collect();
+            answer.json["error"] = classify::told(&answer, &sent).into();
+            answer.json["error_description"] = Value::Null;
+        }
         if !answer.is_success()
             && let Some(delay) = self.retry_after(&answer)
         {

@@ -121,8 +121,11 @@ impl Inner {
         }
         let profile = &*authority.profile;
         let proof = self.proof(authority, client).await?;
-        let mut headers = vec![];
-        let mut form = form.to_vec();
+        let (mut headers, mut form) = (vec![], form.to_vec());
+        let mut sent: Vec<_> =
+            form.iter().filter(|(name, _)| *name == "token").map(|(_, token)| *token).collect();
+        sent.push(proof.text());
+        let credentials;
         match &proof {
             Proof::Assertion(jwt) => {
                 form.push(("client_id", client.client_id));
@@ -133,7 +136,11 @@ impl Inner {
                 form.push(("client_id", client.client_id));
                 form.push(("client_secret", secret.expose_secret()));
             }
-            Proof::Secret(secret) => headers.push(("authorization", basic(client.client_id, secret))),
+            Proof::Secret(secret) => {
+                credentials = basic(client.client_id, secret.expose_secret());
+                headers.push(("authorization", format!("Basic {credentials}")));
+                sent.push(&credentials);
+            }
         }
         let http = self.http(authority).map_err(|e| no_answer(&e))?;
         let (started, began) = (self.clock.now(), Instant::now());
@@ -145,7 +152,7 @@ impl Inner {
         if answer.status == 200 {
             return Ok(answer);
         }
-        let refused = refusal(&answer, profile, ended.wall.shifted(self.skews.of(authority.uid)));
+        let refused = refusal(&answer, profile, ended.wall.shifted(self.skews.of(authority.uid)), &sent);
         if let Some(delay) = refused.retry_after {
             self.holds.hold(client.owner, delay, ended);
         }
@@ -221,6 +228,13 @@ enum Proof {
     Secret(SecretString),
 }
 
+impl Proof {
+    fn text(&self) -> &str {
+        let (Self::Assertion(text) | Self::Secret(text)) = self;
+        text.expose_secret()
+    }
+}
+
 fn scope_parameter(target: &Target, style: TargetStyle) -> Option<String> {
     match style {
         TargetStyle::EntraDefault => target.resource().map(|resource| format!("{resource}/.default")),
@@ -238,19 +252,18 @@ fn resource_parameter(target: &Target, style: TargetStyle) -> Option<(&'static s
 }
 
 /// Both parts form-encoded before base64 (RFC 6749 section 2.3.1).
-fn basic(client_id: &str, secret: &SecretString) -> String {
+fn basic(client_id: &str, secret: &str) -> String {
     let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    format!(
-        "Basic {}",
-        STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(secret.expose_secret())))
-    )
+    STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(secret)))
 }
 
 fn granted(answer: &Answer, profile: &Profile, now: Wall) -> Result<Granted, Refusal> {
     let unusable = |what: &str| Refusal {
         class: ErrorClass::Transient,
+        // Its words are those of no refusal, and were not cleaned of what was sent.
+        code: None,
         message: format!("the authority's answer cannot be used: {what}"),
-        ..refusal(answer, profile, now)
+        ..refusal(answer, profile, now, &[])
     };
     let access_token = answer.text("access_token");
     if access_token.is_empty() {
