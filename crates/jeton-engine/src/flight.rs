@@ -341,7 +341,8 @@ impl Shared {
             self.writer.put(Pending::Hold(self.gate.hold(&slot.key, delay, now)));
         }
         if matches!(outcome_of(&error), RefreshOutcome::Permanent { .. }) || failures.is_power_of_two() {
-            tracing::warn!(identity = %slot.key.identity, target = %slot.key.target, failures, error = %error.message,
+            let (identity, authority) = self.gate.names(&slot.key);
+            tracing::warn!(identity, authority, identity_uid = %slot.key.identity, target = %slot.key.target, failures, error = %error.message,
                 code = error.code.as_deref().unwrap_or_default(), "no token was issued; it is tried again unless the error says that no retry helps: `jeton status` tells how long the present one is served, docs/errors.md what to do");
         }
         let mut state = slot.state();

@@ -157,6 +157,17 @@ impl Gate {
         locked(&self.purses).iter().map(info).collect()
     }
 
+    /// What people call the identity and the authority of a key, for the log; their uids where they have no name any more.
+    pub(crate) fn names(&self, key: &TokenKey) -> (String, String) {
+        let directory = self.directory.load();
+        let identity = directory.identity(key.identity).map(|found| found.name.to_string());
+        let authority = directory.authority(key.authority).map(|found| found.name.to_string());
+        (
+            identity.unwrap_or_else(|| key.identity.to_string()),
+            authority.unwrap_or_else(|| key.authority.to_string()),
+        )
+    }
+
     fn limits(&self, authority: Uid) -> AuthorityLimits {
         self.directory.load().authority(authority).map(|a| a.profile.limits).unwrap_or_default()
     }
@@ -203,4 +214,45 @@ impl Part {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jeton_core::{Directory, Identity, IdentityKind, IdentityState, Wall};
+
+    use super::*;
+
+    fn identity(uid: Uid, authority: Uid) -> Identity {
+        Identity {
+            uid,
+            name: "identities/billing".parse().unwrap(),
+            display_name: String::new(),
+            labels: Default::default(),
+            kind: IdentityKind::Attached,
+            workload: None,
+            authority,
+            state: IdentityState::Active,
+            client_id: None,
+            registration: None,
+            credentials: vec![],
+            operation: None,
+            created_at: Wall::from_secs(1),
+            updated_at: Wall::from_secs(1),
+            version: 1,
+        }
+    }
+
+    #[test]
+    fn who_has_a_name_is_logged_by_it_and_who_is_gone_by_the_uid() {
+        let [billing, gone, a] = [1, 2, 3].map(|n| Uid::new(Wall::from_secs(1), [n; 10]));
+        let mut directory = Directory::default();
+        directory.put_authority(Arc::new(jeton_lifecycle::testing::authority("a", a, true)));
+        directory.put_identity(Arc::new(identity(billing, a)));
+        let gate = Gate::new(SharedDirectory::new(directory));
+        let key = |identity| TokenKey { identity, authority: a, ..crate::testing::key(1, "s") };
+        assert_eq!(gate.names(&key(billing)), ("identities/billing".to_owned(), "authorities/a".to_owned()));
+        assert_eq!(gate.names(&key(gone)).0, gone.to_string());
+    }
 }

@@ -208,7 +208,8 @@ impl Shared {
             if let Some(delay) = error.retry_after {
                 self.writer.put(Pending::Hold(self.gate.hold(&slot.key, delay, now)));
             }
-            tracing::warn!(identity = %slot.key.identity, target = %slot.key.target, error = %error.message,
+            let (identity, authority) = self.gate.names(&slot.key);
+            tracing::warn!(identity, authority, identity_uid = %slot.key.identity, target = %slot.key.target, error = %error.message,
                 code = error.code.as_deref().unwrap_or_default(), "a token could not be revoked at its authority: it is not served any more, and is valid there until it ends; revoke again once the authority answers");
         })
     }

@@ -18,6 +18,8 @@ use std::{error::Error, process::ExitCode};
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt;
 
+use crate::reach::CALL_TIMEOUT;
+
 /// The codes of `status`, which are those of a check: healthy,
 pub(crate) const HEALTHY: u8 = 0;
 /// degraded: something needs attention,
@@ -104,7 +106,12 @@ fn refusal(status: &Status) -> String {
         Meaning::BrokeOff(cause) => {
             return format!("the connection to the broker broke off ({cause}): it stopped or was killed");
         }
-        Meaning::NoAnswer => return "the broker gave no answer in time; try again".into(),
+        Meaning::NoAnswer => {
+            return format!(
+                "the broker gave no answer within {} s: it hangs or is stopped (`jeton status` tells), and whether it does what was asked of it is not known",
+                CALL_TIMEOUT.as_secs()
+            );
+        }
         Meaning::OtherPlane => {
             return "this is the broker's other plane: tokens are on the data plane (--socket, --endpoint), everything else is on the admin plane (--admin-socket)".into();
         }

@@ -15,8 +15,8 @@ use tower::service_fn;
 use crate::endpoints::{Endpoints, Missing};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than the broker's own longest wait for a token.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the head of an answer: longer than the broker's own longest wait, for a token or for an authority that revokes. A stream goes on.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the command line says about where the broker is.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,16 +50,16 @@ impl Whereabouts {
     pub(crate) async fn data_plane(&self) -> anyhow::Result<Channel> {
         match (&self.endpoint, &self.socket) {
             (Some(address), _) => over_tcp(address).await,
-            (None, Some(path)) => over_unix(path, |_| Ok(())).await,
-            (None, None) => over_unix(&self.running()?.grpc_socket, |_| Ok(())).await,
+            (None, Some(path)) => over_unix(path, |_| Ok(()), CALL_TIMEOUT).await,
+            (None, None) => over_unix(&self.running()?.grpc_socket, |_| Ok(()), CALL_TIMEOUT).await,
         }
     }
 
     /// A connection to the admin plane.
     pub(crate) async fn admin_plane(&self) -> anyhow::Result<Channel> {
         match &self.admin_socket {
-            Some(path) => over_unix(path, |_| Ok(())).await,
-            None => over_unix(&self.running()?.admin_socket, ours).await,
+            Some(path) => over_unix(path, |_| Ok(()), CALL_TIMEOUT).await,
+            None => over_unix(&self.running()?.admin_socket, ours, CALL_TIMEOUT).await,
         }
     }
 
@@ -78,11 +78,15 @@ async fn over_tcp(address: &str) -> anyhow::Result<Channel> {
         let target = target.clone();
         async move { TcpStream::connect(target).await.map(TokioIo::new) }
     });
-    let connected = lazy_endpoint().connect_with_connector(connector).await;
+    let connected = lazy_endpoint(CALL_TIMEOUT).connect_with_connector(connector).await;
     connected.map_err(|e| no_connection(address, &e))
 }
 
-async fn over_unix(path: &Path, fits: fn(&UnixStream) -> io::Result<()>) -> anyhow::Result<Channel> {
+async fn over_unix(
+    path: &Path,
+    fits: fn(&UnixStream) -> io::Result<()>,
+    patience: Duration,
+) -> anyhow::Result<Channel> {
     let target = path.to_owned();
     let connector = service_fn(move |_: Uri| {
         let target = target.clone();
@@ -91,7 +95,7 @@ async fn over_unix(path: &Path, fits: fn(&UnixStream) -> io::Result<()>) -> anyh
             fits(&stream).map(|()| TokioIo::new(stream))
         }
     });
-    let connected = lazy_endpoint().connect_with_connector(connector).await;
+    let connected = lazy_endpoint(patience).connect_with_connector(connector).await;
     connected.map_err(|e| no_connection(&path.display().to_string(), &e))
 }
 
@@ -109,9 +113,9 @@ fn known(owner: u32, own: u32) -> io::Result<()> {
     if owner == own { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, text())) }
 }
 
-fn lazy_endpoint() -> Endpoint {
+fn lazy_endpoint(patience: Duration) -> Endpoint {
     // The connectors above decide where it goes; the name only fills the :authority header.
-    Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT)
+    Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT).timeout(patience)
 }
 
 fn no_connection(place: &str, error: &(dyn Error + 'static)) -> anyhow::Error {
@@ -128,7 +132,26 @@ fn no_connection(place: &str, error: &(dyn Error + 'static)) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use jeton_proto::v1::{self, event_service_client::EventServiceClient};
+
     use super::*;
+    use crate::exit;
+
+    #[tokio::test]
+    async fn a_broker_that_hangs_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        // The kernel takes connections for it, as it does for a process that is stopped.
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let channel = over_unix(&path, |_| Ok(()), Duration::from_millis(20)).await.unwrap();
+        let mut client = EventServiceClient::new(channel);
+        let refused = client.list_events(v1::ListEventsRequest::default()).await.unwrap_err();
+        assert_eq!(exit::of_status(&refused), 7, "{refused}");
+        let said = exit::described(&refused.into());
+        assert!(said.contains("no answer within 60 s") && said.contains("jeton status"), "{said}");
+        let never_begun = client.watch_events(v1::WatchEventsRequest::default()).await.map(drop);
+        assert_eq!(exit::of_status(&never_begun.unwrap_err()), 7);
+    }
 
     #[test]
     fn a_socket_that_does_not_let_us_in_is_not_a_broker_that_is_gone() {

@@ -355,7 +355,7 @@ impl Common {
     fn refused(&self, peer: &Peer, why: AuthenticationFailure, reason: &dyn std::fmt::Display) {
         self.counters.not_let_in(why);
         self.log.line("refused", peer.subject(), |left_out| {
-            tracing::warn!(door = self.name, ?peer, %reason, left_out, "a peer is not let in");
+            tracing::warn!(door = self.name, %peer, %reason, left_out, "a peer is not let in");
         });
         self.counters.refused.fetch_add(1, Relaxed);
     }
@@ -367,7 +367,7 @@ impl Common {
                 tracing::warn!(door = self.name, %principal, left_out, "a principal has all its connections in use; new ones are closed: have it keep them, or raise the limit in [door]");
             }
             None => {
-                tracing::warn!(door = self.name, ?peer, left_out, "an address has all its connections in use; new ones are closed: raise the limit in [door] if these are many callers");
+                tracing::warn!(door = self.name, %peer, left_out, "an address has all its connections in use; new ones are closed: raise the limit in [door] if these are many callers");
             }
         });
     }

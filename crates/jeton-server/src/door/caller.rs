@@ -162,7 +162,7 @@ impl Common {
         let usual = why.reason();
         let reason = reason.unwrap_or(&usual);
         self.log.line("unauthenticated", from.peer.subject(), |left_out| {
-            tracing::warn!(door = self.name, peer = ?from.peer, %reason, left_out, "a request is not authenticated");
+            tracing::warn!(door = self.name, peer = %from.peer, %reason, left_out, "a request is not authenticated");
         });
         not_authenticated()
     }
@@ -170,7 +170,7 @@ impl Common {
     fn unverifiable(&self, from: &Shared, reason: &dyn std::fmt::Display) -> Response<Body> {
         self.counters.not_let_in(AuthenticationFailure::Unavailable);
         self.log.line("unverifiable", from.peer.subject(), |left_out| {
-            tracing::warn!(door = self.name, peer = ?from.peer, %reason, left_out, "a bearer token cannot be verified now: see to its issuer");
+            tracing::warn!(door = self.name, peer = %from.peer, %reason, left_out, "a bearer token cannot be verified now: see to its issuer");
         });
         Status::unavailable("the bearer token cannot be verified at the moment").into_http()
     }

@@ -1,6 +1,7 @@
 //! Who is at the door, by where it comes from. The principal is fixed for the life of the connection.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
 };
@@ -33,6 +34,17 @@ impl Peer {
         match self {
             Self::Tcp { remote } => (Some(remote.ip().to_canonical()), None),
             Self::Unix { uid, .. } => (None, Some(*uid)),
+        }
+    }
+}
+
+/// From where, as the log and the audit log show it.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { remote } => remote.fmt(f),
+            Self::Unix { uid, pid: Some(pid), .. } => write!(f, "unix uid {uid} pid {pid}"),
+            Self::Unix { uid, .. } => write!(f, "unix uid {uid}"),
         }
     }
 }
@@ -113,6 +125,14 @@ mod tests {
         let door = UnixPeer { node: "n1".into() };
         assert_eq!(door.authenticate(&unix(1000), None).unwrap().as_str(), "unix://n1/uid/1000");
         assert!(door.authenticate(&Peer::Tcp { remote: "127.0.0.1:1".parse().unwrap() }, None).is_err());
+    }
+
+    #[test]
+    fn a_peer_is_shown_as_an_operator_would_say_it() {
+        let tcp = Peer::Tcp { remote: "[::1]:9".parse().unwrap() };
+        let process = Peer::Unix { uid: 1000, gid: 1, pid: Some(5) };
+        let shown = [tcp, process, unix(7)].map(|peer| peer.to_string());
+        assert_eq!(shown, ["[::1]:9", "unix uid 1000 pid 5", "unix uid 7"]);
     }
 
     #[test]

@@ -28,10 +28,7 @@ use super::{
     error::{Failure, Reason},
     routes::Broker,
 };
-use crate::{
-    correlation,
-    door::{Caller, Peer},
-};
+use crate::{correlation, door::Caller};
 
 const SERVICES: &str = "/jeton.v1.";
 /// Methods that begin so change nothing.
@@ -127,7 +124,7 @@ impl Auditor {
         event.method = Some(path.trim_start_matches('/').into());
         if let Some(caller) = caller {
             event.principal = Some(caller.principal.clone());
-            event.peer = Some(peer(&caller.peer).into());
+            event.peer = Some(caller.peer.to_string().into());
             let workload = (self.workload)(&caller.principal);
             event.workload = workload.map(|w| AuditResource::new(w.name.as_str(), Some(w.uid)));
         }
@@ -159,15 +156,6 @@ impl Auditor {
 
     fn resource(&self, name: &str) -> AuditResource {
         AuditResource::new(name, (self.uid)(name))
-    }
-}
-
-/// From where, as the audit log shows it.
-pub(super) fn peer(peer: &Peer) -> String {
-    match peer {
-        Peer::Tcp { remote } => remote.to_string(),
-        Peer::Unix { uid, pid: Some(pid), .. } => format!("unix uid {uid} pid {pid}"),
-        Peer::Unix { uid, .. } => format!("unix uid {uid}"),
     }
 }
 
@@ -263,6 +251,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::door::Peer;
 
     const CREATE: &str = "/jeton.v1.IdentityService/CreateIdentity";
 

@@ -20,7 +20,6 @@ use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    audit::peer,
     convert::{duration, timestamp, wire_duration},
     error::{Failure, Reason},
     routes::Broker,
@@ -192,7 +191,7 @@ impl Broker {
     ) {
         let mut event = AuditEvent::new(kind, outcome);
         event.principal = Some(caller.principal.clone());
-        event.peer = Some(peer(&caller.peer).into());
+        event.peer = Some(caller.peer.to_string().into());
         let directory = self.lifecycle.directory();
         let workload = directory.workload_of(&caller.principal);
         event.workload = workload.map(|w| AuditResource::new(w.name.as_str(), Some(w.uid)));

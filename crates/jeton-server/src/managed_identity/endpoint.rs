@@ -189,7 +189,7 @@ impl Served {
             let (door, peer) = (self.endpoint.flavour.door(), head.extensions.get::<Peer>());
             let (reason, correlation_id) = (&refusal.message, &refusal.correlation_id);
             self.log.line(door, peer.map(Peer::subject), |left_out| {
-                tracing::warn!(door, ?peer, %reason, %correlation_id, left_out, "a request for a token is refused");
+                tracing::warn!(door, peer = peer.map(tracing::field::display), %reason, %correlation_id, left_out, "a request for a token is refused");
             });
         }
     }

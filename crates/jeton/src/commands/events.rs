@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: EventsArguments) -> anyhow::Result<()> {
     };
     let past = client.list_events(request).await?.into_inner().events;
     let last = past.iter().map(|event| event.id).max().unwrap_or_default();
-    let past: Vec<_> = past.iter().rev().map(shown::event).collect();
+    let past: Vec<_> = newest(&past, arguments.lines).map(shown::event).collect();
     if !arguments.watch {
         let heads = ["time", "kind", "identity", "authority", "message"];
         return arguments.common.output.many(&past, &heads, row);
@@ -51,6 +51,11 @@ pub(crate) async fn run(arguments: EventsArguments) -> anyhow::Result<()> {
         ended = watch(&mut client, v1::WatchEventsRequest { after: Some(last), identity }, arguments.common.output) => ended,
         () = output::reader_gone() => Ok(()),
     }
+}
+
+/// So many of a list that begins with the latest, the oldest first: what the registry knows of an identity comes on top of a page.
+fn newest(listed: &[v1::Event], most: i32) -> impl Iterator<Item = &v1::Event> {
+    listed.iter().take(usize::try_from(most).unwrap_or_default()).rev()
 }
 
 async fn watch(client: &mut Client, mut from: v1::WatchEventsRequest, format: Format) -> anyhow::Result<()> {
@@ -84,4 +89,16 @@ fn show(format: Format, event: &Value) -> anyhow::Result<()> {
 fn row(event: &Value) -> Vec<String> {
     let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
     vec![text("time"), text("kind"), text("identity"), text("authority"), text("message")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_are_shown_than_were_asked_for_and_those_are_the_newest() {
+        let listed = [9, 0, 8].map(|id| v1::Event { id, ..Default::default() });
+        let shown = |most| newest(&listed, most).map(|event| event.id).collect::<Vec<_>>();
+        assert_eq!((shown(2), shown(5)), (vec![0, 9], vec![8, 0, 9]));
+    }
 }
