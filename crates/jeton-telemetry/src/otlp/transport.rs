@@ -12,6 +12,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use jeton_core::{Clock, SystemClock, retry_after};
 use opentelemetry_proto::tonic::collector::{
     logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
     metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse},
@@ -25,6 +26,7 @@ use rustls::{
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body, client::Grpc, codec::CompressionEncoding};
 use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
 
 use super::environment::{Otlp, Protocol};
 
@@ -71,7 +73,7 @@ pub(super) struct ExportError {
     pub(super) message: String,
     /// Whether the same may arrive if it is sent again.
     pub(super) again: bool,
-    /// When, if the collector says it.
+    /// How long the collector asks to be left alone.
     pub(super) after: Option<Duration>,
 }
 
@@ -174,12 +176,10 @@ impl Transport {
             StatusCode::SERVICE_UNAVAILABLE,
             StatusCode::GATEWAY_TIMEOUT,
         ];
-        let after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = after.and_then(|text| retry_after::parse(text, SystemClock.now().wall));
         let message = format!("the collector answered {}", head.status);
-        Err(ExportError {
-            after: after.map(Duration::from_secs),
-            ..failed(message, again.contains(&head.status))
-        })
+        Err(ExportError { after, ..failed(message, again.contains(&head.status)) })
     }
 }
 
@@ -199,6 +199,7 @@ fn failed(message: String, again: bool) -> ExportError {
 
 /// By the specification's table of what may be repeated.
 fn of_status(status: &Status) -> ExportError {
+    let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let again = matches!(
         status.code(),
         Code::Cancelled
@@ -207,9 +208,10 @@ fn of_status(status: &Status) -> ExportError {
             | Code::OutOfRange
             | Code::Unavailable
             | Code::DataLoss
-    );
+    ) || status.code() == Code::ResourceExhausted && after.is_some();
     let cause = std::error::Error::source(status).map(|source| format!(" ({})", root_cause(source)));
-    failed(format!("{:?}: {}{}", status.code(), status.message(), cause.unwrap_or_default()), again)
+    let message = format!("{:?}: {}{}", status.code(), status.message(), cause.unwrap_or_default());
+    ExportError { after, ..failed(message, again) }
 }
 
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
@@ -237,4 +239,23 @@ fn tls(otlp: &Otlp) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| e.to_string())?.with_root_certificates(roots);
     builder.with_client_auth_cert(chain, private).map_err(|e| wrong(certificate, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_status_with_retry_info_says_how_long_to_wait_and_exhausted_resources_are_retried_only_with_it() {
+        let delay = Duration::from_secs(40);
+        let details = ErrorDetails::with_retry_info(Some(delay));
+        for code in [Code::Unavailable, Code::ResourceExhausted] {
+            let error = of_status(&Status::with_error_details(code, "busy", details.clone()));
+            assert_eq!((error.again, error.after), (true, Some(delay)), "{code:?}");
+        }
+        let error = of_status(&Status::resource_exhausted("full"));
+        assert_eq!((error.again, error.after), (false, None));
+    }
 }
