@@ -62,7 +62,7 @@ impl<T> fmt::Debug for Batches<T> {
 impl<T> Batches<T> {
     /// Exports what is handed over until told to stop, and then what is left.
     pub(crate) async fn run<M: Export>(mut self, encode: impl Fn(Vec<T>) -> M, stop: CancellationToken) {
-        let Some(exporter) = Exporter::new(self.otlp.clone(), Arc::clone(&self.counts)) else {
+        let Some(exporter) = Exporter::new(self.otlp.clone(), Arc::clone(&self.counts), stop.clone()) else {
             // What is handed over from now on is dropped, and counted as such.
             self.queued.close();
             return stop.cancelled().await;
@@ -113,6 +113,11 @@ impl<T> Batches<T> {
 mod tests {
     use std::time::Duration;
 
+    use axum::Router;
+    use http::{StatusCode, header};
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::{Environment, OtlpSettings, Signal};
 
@@ -146,5 +151,31 @@ mod tests {
         drop(batches);
         queue.put(5);
         assert_eq!(counts.dropped.get(), 4, "nobody takes it any more");
+    }
+
+    #[tokio::test]
+    async fn nothing_more_goes_to_a_collector_that_asked_to_be_left_alone_and_a_stop_does_not_wait_for_it() {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let answer = move || {
+            tell.send(()).unwrap();
+            std::future::ready((StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "3600")]))
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+        let one = ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "1");
+        let (queue, batches, counts) =
+            ends(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &url), one, ("OTEL_BLRP_MAX_QUEUE_SIZE", "3")]);
+        (0..3).for_each(|one| queue.put(one));
+        let stop = CancellationToken::new();
+        let run = batches.run(|_| ExportLogsServiceRequest::default(), stop.clone());
+        let (_, first) = tokio::join!(run, async {
+            let first = told.recv().await;
+            stop.cancel();
+            first
+        });
+        assert!(first.is_some() && told.try_recv().is_err(), "asked once");
+        assert_eq!((counts.dropped.get(), counts.failed.get()), (3, 3), "what did not go is counted");
+        server.abort();
     }
 }

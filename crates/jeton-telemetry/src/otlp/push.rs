@@ -19,7 +19,9 @@ pub(crate) async fn push(
     gathered: Gathered,
     stop: CancellationToken,
 ) {
-    let Some(exporter) = Exporter::new(otlp.clone(), counts) else { return stop.cancelled().await };
+    let Some(exporter) = Exporter::new(otlp.clone(), counts, stop.clone()) else {
+        return stop.cancelled().await;
+    };
     let started = SystemTime::now();
     let mut pushing = Pushing { exporter, otlp, resource, gathered, started, before: None };
     let mut tick = tokio::time::interval(pushing.otlp.interval);
@@ -50,6 +52,10 @@ struct Pushing {
 
 impl Pushing {
     async fn push(&mut self) {
+        // What is pushed after a wait is of then.
+        if !self.exporter.may_send().await {
+            return;
+        }
         let taken = Taken { snapshot: self.gathered.snapshot().await, at: SystemTime::now() };
         let (before, temporality) = (self.before.as_ref(), self.otlp.temporality);
         let message = request(&taken, self.started, before, temporality, &self.resource);

@@ -12,6 +12,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use jeton_core::{Clock, SystemClock, retry_after};
 use opentelemetry_proto::tonic::collector::{
     logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
     metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse},
@@ -22,21 +23,26 @@ use rustls::{
     ClientConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body, client::Grpc, codec::CompressionEncoding};
 use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
 
 use super::environment::{Otlp, Protocol};
 
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of what a collector says for people.
+const MAX_REASON_CHARS: usize = 256;
 const MIN_IDLE: Duration = Duration::from_secs(60);
 
 /// A message of one signal.
 pub(crate) trait Export: Message + Clone + serde::Serialize + Sync + 'static {
     /// The method that takes it.
     const METHOD: &'static str;
-    type Answer: Message + Default;
+    type Answer: Message + Default + DeserializeOwned;
 
     /// How much of it the collector did not take, and why.
     fn rejected(answer: Self::Answer) -> Option<(i64, String)>;
@@ -71,7 +77,7 @@ pub(super) struct ExportError {
     pub(super) message: String,
     /// Whether the same may arrive if it is sent again.
     pub(super) again: bool,
-    /// When, if the collector says it.
+    /// How long the collector asks to be left alone.
     pub(super) after: Option<Duration>,
 }
 
@@ -129,7 +135,8 @@ impl Transport {
     }
 
     async fn by_grpc<M: Export>(&self, message: &M) -> Result<(), ExportError> {
-        let mut client = Grpc::with_origin(self.client.clone(), self.uri.clone());
+        let client = Grpc::with_origin(self.client.clone(), self.uri.clone());
+        let mut client = client.max_decoding_message_size(MAX_ANSWER_BYTES);
         if self.otlp.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
@@ -164,9 +171,12 @@ impl Transport {
         let answer = self.client.request(request).await.map_err(|e| failed(root_cause(&e), true))?;
         let (head, body) = answer.into_parts();
         // Read to its end, so that the connection is of use again.
-        let _ = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
         if head.status.is_success() {
-            return Ok(());
+            // It is there already, or nobody knows: twice would be worse.
+            let body =
+                body.map_err(|e| failed(format!("the collector's answer cannot be read: {e}"), false))?;
+            return taken::<M>(answered(&body.to_bytes(), self.otlp.protocol)?);
         }
         let again = [
             StatusCode::TOO_MANY_REQUESTS,
@@ -174,19 +184,44 @@ impl Transport {
             StatusCode::SERVICE_UNAVAILABLE,
             StatusCode::GATEWAY_TIMEOUT,
         ];
-        let after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = after.and_then(|text| retry_after::parse(text, SystemClock.now().wall));
         let message = format!("the collector answered {}", head.status);
-        Err(ExportError {
-            after: after.map(Duration::from_secs),
-            ..failed(message, again.contains(&head.status))
-        })
+        Err(ExportError { after, ..failed(message, again.contains(&head.status)) })
     }
+}
+
+/// What a collector answered over HTTP; nothing at all is as good as a message without anything in it.
+fn answered<A: Message + Default + DeserializeOwned>(
+    body: &[u8],
+    protocol: Protocol,
+) -> Result<A, ExportError> {
+    let answer = match protocol {
+        Protocol::HttpJson if !body.is_empty() => of_json(body).ok(),
+        _ => A::decode(body).ok(),
+    };
+    answer.ok_or_else(|| failed("the collector's answer is no message of OTLP".into(), false))
+}
+
+fn of_json<A: DeserializeOwned>(body: &[u8]) -> serde_json::Result<A> {
+    let mut answer: Value = serde_json::from_slice(body)?;
+    // JSON has 64-bit numbers as text too (protobuf's mapping), which the generated code does not read.
+    let partial = answer.get_mut("partialSuccess").and_then(Value::as_object_mut);
+    for (name, value) in partial.into_iter().flatten() {
+        if name.starts_with("rejected")
+            && let Some(number) = value.as_str().and_then(|text| text.parse::<i64>().ok())
+        {
+            *value = number.into();
+        }
+    }
+    serde_json::from_value(answer)
 }
 
 /// Part of it may be rejected, and is lost.
 fn taken<M: Export>(answer: M::Answer) -> Result<(), ExportError> {
     match M::rejected(answer) {
         Some((rejected, why)) if rejected > 0 => {
+            let why: String = why.chars().take(MAX_REASON_CHARS).collect();
             Err(failed(format!("the collector rejected {rejected} of what was sent: {why}"), false))
         }
         _ => Ok(()),
@@ -199,6 +234,7 @@ fn failed(message: String, again: bool) -> ExportError {
 
 /// By the specification's table of what may be repeated.
 fn of_status(status: &Status) -> ExportError {
+    let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let again = matches!(
         status.code(),
         Code::Cancelled
@@ -207,9 +243,10 @@ fn of_status(status: &Status) -> ExportError {
             | Code::OutOfRange
             | Code::Unavailable
             | Code::DataLoss
-    );
+    ) || status.code() == Code::ResourceExhausted && after.is_some();
     let cause = std::error::Error::source(status).map(|source| format!(" ({})", root_cause(source)));
-    failed(format!("{:?}: {}{}", status.code(), status.message(), cause.unwrap_or_default()), again)
+    let message = format!("{:?}: {}{}", status.code(), status.message(), cause.unwrap_or_default());
+    ExportError { after, ..failed(message, again) }
 }
 
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
@@ -237,4 +274,81 @@ fn tls(otlp: &Otlp) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| e.to_string())?.with_root_certificates(roots);
     builder.with_client_auth_cert(chain, private).map_err(|e| wrong(certificate, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsPartialSuccess;
+    use tokio::net::TcpListener;
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+    use crate::{Environment, OtlpSettings};
+
+    /// Sends to a collector that answers 200 with this body.
+    async fn answered_with(protocol: &str, body: Vec<u8>) -> Result<(), ExportError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let routes = Router::new().fallback(move || std::future::ready(body));
+        let server = tokio::spawn(axum::serve(listener, routes).into_future());
+        let variables = [
+            ("OTEL_LOGS_EXPORTER", "otlp"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &url),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ];
+        let otlp = Environment::of(variables).exports(&OtlpSettings::default()).logs.unwrap();
+        let end = Instant::now() + otlp.timeout;
+        let sent = Transport::new(otlp).unwrap().send(&ExportLogsServiceRequest::default(), end).await;
+        server.abort();
+        sent
+    }
+
+    #[tokio::test]
+    async fn what_a_collector_rejected_or_answered_beyond_understanding_over_http_has_failed_for_good() {
+        let binary = |rejected_log_records, why: &str| {
+            let partial = ExportLogsPartialSuccess { rejected_log_records, error_message: why.into() };
+            ExportLogsServiceResponse { partial_success: Some(partial) }.encode_to_vec()
+        };
+        let text = |rejected: &str| {
+            let why = "too old";
+            format!(r#"{{"partialSuccess":{{"rejectedLogRecords":{rejected},"errorMessage":"{why}"}}}}"#)
+                .into_bytes()
+        };
+        let (protobuf, json) = ("http/protobuf", "http/json");
+        let said = "the collector rejected 3 of what was sent: too old";
+        let garbage = "the collector's answer is no message of OTLP";
+        let beyond = "the collector's answer cannot be read: length limit exceeded";
+        for (protocol, body, expected) in [
+            (protobuf, vec![], None),
+            (protobuf, binary(0, "a hint"), None),
+            (protobuf, binary(3, "too old"), Some(said)),
+            (protobuf, b"<html>".to_vec(), Some(garbage)),
+            (protobuf, vec![0; MAX_ANSWER_BYTES + 1], Some(beyond)),
+            (json, vec![], None),
+            (json, b"{}".to_vec(), None),
+            (json, text("\"0\""), None),
+            (json, text("\"3\""), Some(said)),
+            (json, text("3"), Some(said)),
+            (json, b"<html>".to_vec(), Some(garbage)),
+            (json, vec![b' '; MAX_ANSWER_BYTES + 1], Some(beyond)),
+        ] {
+            let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
+            let error = answered_with(protocol, body).await.err();
+            assert_eq!(error.as_ref().map(|e| e.message.as_str()), expected, "{protocol} {shown}");
+            assert!(!error.is_some_and(|e| e.again), "{protocol} {shown}");
+        }
+    }
+
+    #[test]
+    fn a_status_with_retry_info_says_how_long_to_wait_and_exhausted_resources_are_retried_only_with_it() {
+        let delay = Duration::from_secs(40);
+        let details = ErrorDetails::with_retry_info(Some(delay));
+        for code in [Code::Unavailable, Code::ResourceExhausted] {
+            let error = of_status(&Status::with_error_details(code, "busy", details.clone()));
+            assert_eq!((error.again, error.after), (true, Some(delay)), "{code:?}");
+        }
+        let error = of_status(&Status::resource_exhausted("full"));
+        assert_eq!((error.again, error.after), (false, None));
+    }
 }
