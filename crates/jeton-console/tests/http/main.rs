@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 mod api;
+mod bounds;
 mod world;
 
 use world::World;
@@ -127,20 +128,4 @@ async fn what_is_too_long_is_refused_and_the_broker_is_not_asked() {
 async fn nothing_but_loopback_is_listened_on() {
     let error = jeton_console::Console::bind(([0, 0, 0, 0], 0).into()).await.unwrap_err();
     assert!(error.to_string().contains("not on loopback"), "{error}");
-}
-
-#[tokio::test]
-async fn connections_are_bounded_and_the_next_one_waits_for_a_place() {
-    let world = World::start().await;
-    let mut idle = vec![];
-    for _ in 0..64 {
-        idle.push(tokio::net::TcpStream::connect(world.address).await.unwrap());
-    }
-    let asking = world.get("/", &[]);
-    tokio::pin!(asking);
-    // However long that is: without a place there is no answer.
-    let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut asking).await;
-    assert!(early.is_err(), "one more than may was served");
-    drop(idle.pop());
-    assert_eq!(asking.await.status, 200);
 }
