@@ -91,3 +91,28 @@ async fn a_head_that_does_not_come_is_waited_for_seconds() {
     rest(&mut slow).await;
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_waited_for_seconds() {
+    let world = World::start().await;
+    let cookie = world.enter().await;
+    let still = stand_still();
+    let began = Instant::now();
+    let request = format!(
+        "POST /api/explain HTTP/1.1\r\nhost: {}\r\ncookie: {cookie}\r\ncontent-type: application/json\r\nx-jeton-console: 1\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n",
+        world.address
+    );
+    let mut slow = connected(&world, &request).await;
+    let mut goes_on = [0; 25];
+    slow.read_exact(&mut goes_on).await.unwrap();
+    assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n", "it waits for the body now");
+    slow.write_all(b"{").await.unwrap();
+    drop(still);
+    let answer = rest(&mut slow).await;
+    assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 408"), "{head}");
+    let told: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(told["error"]["reason"], "DEADLINE_EXCEEDED");
+    assert_eq!(world.plane.calls(), Vec::<String>::new());
+}

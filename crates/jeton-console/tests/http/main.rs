@@ -118,7 +118,11 @@ async fn what_is_too_long_is_refused_and_the_broker_is_not_asked() {
     let world = World::start().await;
     let cookie = world.enter().await;
     let long = format!("{{\"principal\": \"{}\"}}", "x".repeat(20 * 1024));
-    assert_eq!(world.post("/api/explain", &cookie, &long).await.status, 413);
+    let refused = world.post("/api/explain", &cookie, &long).await;
+    assert_eq!(
+        (refused.status, refused.json()["error"]["reason"].as_str()),
+        (413, Some("REQUEST_TOO_LARGE"))
+    );
     let head = world.get(&format!("/{}", "x".repeat(40 * 1024)), &[]).await;
     assert!(matches!(head.status, 0 | 414 | 431), "{}", head.head);
     assert_eq!(world.plane.calls(), Vec::<String>::new());
