@@ -4,7 +4,7 @@ use std::error::Error;
 
 use axum::{
     Json,
-    extract::rejection::BytesRejection,
+    extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
@@ -69,11 +69,14 @@ impl Failure {
     }
 }
 
-impl From<BytesRejection> for Failure {
-    fn from(rejection: BytesRejection) -> Self {
-        Self::unreadable(rejection.status(), rejection.body_text())
-    }
+macro_rules! from_rejections {
+    ($($rejection:ty),*) => { $(impl From<$rejection> for Failure {
+        fn from(rejection: $rejection) -> Self {
+            Self::unreadable(rejection.status(), rejection.body_text())
+        }
+    })* };
 }
+from_rejections!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {

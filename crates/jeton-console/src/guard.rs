@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use axum::{
     Json, Router,
-    extract::{Query, Request, State},
+    extract::{Query, Request, State, rejection::QueryRejection},
     middleware::{Next, from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::get,
@@ -103,8 +103,8 @@ struct Code {
     code: String,
 }
 
-async fn enter(State(guard): State<Guard>, Query(shown): Query<Code>) -> Response {
-    let Some(session) = guard.login.enter(&shown.code) else {
+async fn enter(State(guard): State<Guard>, shown: Result<Query<Code>, QueryRejection>) -> Response {
+    let Some(session) = shown.ok().and_then(|shown| guard.login.enter(&shown.code)) else {
         let text = "<!doctype html><meta charset=utf-8><title>Jeton</title><p>This link was used, or is older than five minutes, or is not whole. Run <code>jeton console</code> again.</p>\n";
         return page::html(StatusCode::FORBIDDEN, text);
     };

@@ -21,8 +21,11 @@ const API: [&str; 8] = [
 #[tokio::test]
 async fn the_link_lets_one_browser_in_once() {
     let world = World::start().await;
-    let wrong = world.get("/login?code=guessed", &[]).await;
-    assert_eq!(wrong.status, 403);
+    for wrong in ["/login?code=guessed", "/login?code=a&code=b", "/login?code=%FF", "/login"] {
+        let answer = world.get(wrong, &[]).await;
+        assert_eq!(answer.status, 403, "{wrong}");
+        assert!(answer.body.contains("jeton console"), "{}", answer.body);
+    }
     let cookie = world.enter().await;
     let again = world.get(&world.login(), &[]).await;
     assert_eq!((again.status, again.header("set-cookie")), (403, None));
@@ -125,6 +128,27 @@ async fn what_is_too_long_is_refused_and_the_broker_is_not_asked() {
     );
     let head = world.get(&format!("/{}", "x".repeat(40 * 1024)), &[]).await;
     assert!(matches!(head.status, 0 | 414 | 431), "{}", head.head);
+    assert_eq!(world.plane.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_gets_an_error_as_every_other() {
+    let world = World::start().await;
+    let cookie = world.enter().await;
+    let answers = [
+        world.post("/api/explain", &cookie, "{").await,
+        world.post("/api/explain", &cookie, "{\"principal\": 1}").await,
+        world.post("/api/identities/x/rotate", &cookie, "[]").await,
+        world.post("/api/identities/%FF/rotate", &cookie, "{}").await,
+        world.get("/api/identities?q=a&q=b", &[("cookie", &cookie)]).await,
+        world.get("/api/identities/%FF", &[("cookie", &cookie)]).await,
+    ];
+    assert_eq!(answers.each_ref().map(|a| a.status), [400, 422, 422, 400, 400, 400]);
+    for answer in answers {
+        let error = &answer.json()["error"];
+        assert_eq!(error["reason"], "MALFORMED_REQUEST");
+        assert!(["message", "remedy"].iter().all(|of| error[of].as_str().is_some_and(|it| !it.is_empty())));
+    }
     assert_eq!(world.plane.calls(), Vec::<String>::new());
 }
 
