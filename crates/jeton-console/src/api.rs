@@ -10,7 +10,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::DefaultBodyLimit,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest, Request},
+    middleware::{Next, from_fn},
+    response,
     routing::{get, post},
 };
 use jeton_proto::v1::{
@@ -27,6 +30,8 @@ use crate::failure::Failure;
 /// Longer than the broker waits for anything that a page asks.
 const CALL_WITHIN: Duration = Duration::from_secs(30);
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// For the body of a request, from its head.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// Streams of events at once: one for each tab.
 const MAX_STREAMS: usize = 16;
 
@@ -52,6 +57,7 @@ pub(crate) fn routes(channel: Channel) -> Router {
         .route("/explain", post(explain::explain))
         .route("/events", get(events::events))
         .fallback(|| async { Failure::nothing_there() })
+        .layer(from_fn(with_body))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(Broker { channel, streams: Arc::new(Semaphore::new(MAX_STREAMS)) })
 }
@@ -76,6 +82,14 @@ impl Broker {
     fn events(&self) -> EventServiceClient<Channel> {
         EventServiceClient::new(self.channel.clone())
     }
+}
+
+/// A handler has the whole body, or is not asked.
+async fn with_body(request: Request, next: Next) -> Result<response::Response, Failure> {
+    let (head, body) = request.into_parts();
+    let body = Bytes::from_request(Request::from_parts(head.clone(), body), &());
+    let body = tokio::time::timeout(BODY_WITHIN, body).await.map_err(|_| Failure::body_late())??;
+    Ok(next.run(Request::from_parts(head, body.into())).await)
 }
 
 /// Waits for an answer, within the bound of a page.

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use axum::{
     Json,
+    extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
@@ -49,11 +50,33 @@ impl Failure {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "OVERLOADED", message, "close another tab")
     }
 
+    pub(crate) fn body_late() -> Self {
+        let message = "the body of the request did not come in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", message, "send it again, whole")
+    }
+
+    /// No request as the page makes them.
+    fn unreadable(status: StatusCode, message: String) -> Self {
+        let remedy = "reload the page: it may be of another version than this command";
+        let reason =
+            if status == StatusCode::PAYLOAD_TOO_LARGE { "REQUEST_TOO_LARGE" } else { "MALFORMED_REQUEST" };
+        Self::new(status, reason, message, remedy)
+    }
+
     fn new(status: StatusCode, reason: &str, message: impl Into<String>, remedy: &str) -> Self {
         let (reason, message, remedy) = (reason.into(), message.into(), remedy.into());
         Self { status, reason, message, remedy, correlation_id: None }
     }
 }
+
+macro_rules! from_rejections {
+    ($($rejection:ty),*) => { $(impl From<$rejection> for Failure {
+        fn from(rejection: $rejection) -> Self {
+            Self::unreadable(rejection.status(), rejection.body_text())
+        }
+    })* };
+}
+from_rejections!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {

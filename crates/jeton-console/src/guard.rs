@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use axum::{
     Json, Router,
-    extract::{Query, Request, State},
+    extract::{Query, Request, State, rejection::QueryRejection},
     middleware::{Next, from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::get,
@@ -21,7 +21,7 @@ use http::{
 };
 use serde_json::json;
 
-use crate::{login::Login, page};
+use crate::{login::Login, page, serve::Entered};
 
 const SESSION_COOKIE: &str = "jeton_console";
 /// What a page of somebody else cannot send without being let to.
@@ -78,11 +78,16 @@ async fn only_ours(State(guard): State<Guard>, request: Request, next: Next) -> 
         let text = "the request does not come from the console's own page\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
+    if let Some(entered) = request.extensions().get::<Entered>()
+        && guard.lets_in(headers)
+    {
+        entered.set();
+    }
     next.run(request).await
 }
 
 async fn only_within(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    if cookies(request.headers()).any(|session| guard.login.is_in(session)) {
+    if guard.lets_in(request.headers()) {
         return next.run(request).await;
     }
     let error = json!({"error": {
@@ -98,8 +103,8 @@ struct Code {
     code: String,
 }
 
-async fn enter(State(guard): State<Guard>, Query(shown): Query<Code>) -> Response {
-    let Some(session) = guard.login.enter(&shown.code) else {
+async fn enter(State(guard): State<Guard>, shown: Result<Query<Code>, QueryRejection>) -> Response {
+    let Some(session) = shown.ok().and_then(|shown| guard.login.enter(&shown.code)) else {
         let text = "<!doctype html><meta charset=utf-8><title>Jeton</title><p>This link was used, or is older than five minutes, or is not whole. Run <code>jeton console</code> again.</p>\n";
         return page::html(StatusCode::FORBIDDEN, text);
     };
@@ -111,6 +116,10 @@ impl Guard {
     /// An IPv6 address stands in brackets, as in a URL.
     fn is_called(&self, host: &str) -> bool {
         host.parse() == Ok(self.address) || host == format!("localhost:{}", self.address.port())
+    }
+
+    fn lets_in(&self, headers: &HeaderMap) -> bool {
+        cookies(headers).any(|session| self.login.is_in(session))
     }
 }
 

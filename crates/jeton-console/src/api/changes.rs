@@ -2,7 +2,10 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{
+        Path, State,
+        rejection::{JsonRejection, PathRejection},
+    },
 };
 use jeton_proto::v1;
 use serde_json::Value;
@@ -13,9 +16,10 @@ use crate::failure::Failure;
 /// The body of a change: an object, and nothing in it.
 pub(super) async fn change(
     State(broker): State<Broker>,
-    Path((id, verb)): Path<(String, String)>,
-    Json(_nothing): Json<serde_json::Map<String, Value>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    nothing: Result<Json<serde_json::Map<String, Value>>, JsonRejection>,
 ) -> Answer {
+    let (Path((id, verb)), _) = (path?, nothing?);
     let (name, mut identities) = (format!("identities/{id}"), broker.identities());
     // A browser sends it once, and a person who presses again means it.
     let request_id = String::new();

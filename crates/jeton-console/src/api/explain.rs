@@ -1,6 +1,9 @@
 //! Why somebody may, or may not.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::{State, rejection::JsonRejection},
+};
 use jeton_proto::v1;
 use serde::Deserialize;
 use serde_json::json;
@@ -20,7 +23,11 @@ pub(super) struct Question {
     target: String,
 }
 
-pub(super) async fn explain(State(broker): State<Broker>, Json(question): Json<Question>) -> Answer {
+pub(super) async fn explain(
+    State(broker): State<Broker>,
+    question: Result<Json<Question>, JsonRejection>,
+) -> Answer {
+    let Json(question) = question?;
     let told = asked(broker.access().explain(question.request())).await?;
     let allowed_by = told.allowed.then(|| format!("{} allows it", told.role_assignment));
     let refused = (!told.allowed).then(|| told.reason.clone());

@@ -2,7 +2,10 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
 };
 use jeton_proto::v1;
 use serde::Deserialize;
@@ -27,7 +30,11 @@ pub(super) struct Asked {
     page_token: String,
 }
 
-pub(super) async fn list(State(broker): State<Broker>, Query(asked_for): Query<Asked>) -> Answer {
+pub(super) async fn list(
+    State(broker): State<Broker>,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Answer {
+    let Query(asked_for) = query?;
     let found = asked(broker.status().list_identity_statuses(asked_for.request()?)).await?;
     let token = |text: String| (!text.is_empty()).then_some(text);
     Ok(Json(json!({
@@ -63,7 +70,8 @@ impl Asked {
     }
 }
 
-pub(super) async fn one(State(broker): State<Broker>, Path(id): Path<String>) -> Answer {
+pub(super) async fn one(State(broker): State<Broker>, path: Result<Path<String>, PathRejection>) -> Answer {
+    let Path(id) = path?;
     let name = format!("{COLLECTION}{id}");
     let mut shown = row(&broker, &name).await?;
     let get = v1::GetIdentityRequest { name: name.clone() };

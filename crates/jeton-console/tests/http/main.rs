@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it expected otherwise")]
 
 mod api;
+mod bounds;
 mod world;
 
 use world::World;
@@ -20,8 +21,11 @@ const API: [&str; 8] = [
 #[tokio::test]
 async fn the_link_lets_one_browser_in_once() {
     let world = World::start().await;
-    let wrong = world.get("/login?code=guessed", &[]).await;
-    assert_eq!(wrong.status, 403);
+    for wrong in ["/login?code=guessed", "/login?code=a&code=b", "/login?code=%FF", "/login"] {
+        let answer = world.get(wrong, &[]).await;
+        assert_eq!(answer.status, 403, "{wrong}");
+        assert!(answer.body.contains("jeton console"), "{}", answer.body);
+    }
     let cookie = world.enter().await;
     let again = world.get(&world.login(), &[]).await;
     assert_eq!((again.status, again.header("set-cookie")), (403, None));
@@ -117,9 +121,34 @@ async fn what_is_too_long_is_refused_and_the_broker_is_not_asked() {
     let world = World::start().await;
     let cookie = world.enter().await;
     let long = format!("{{\"principal\": \"{}\"}}", "x".repeat(20 * 1024));
-    assert_eq!(world.post("/api/explain", &cookie, &long).await.status, 413);
+    let refused = world.post("/api/explain", &cookie, &long).await;
+    assert_eq!(
+        (refused.status, refused.json()["error"]["reason"].as_str()),
+        (413, Some("REQUEST_TOO_LARGE"))
+    );
     let head = world.get(&format!("/{}", "x".repeat(40 * 1024)), &[]).await;
     assert!(matches!(head.status, 0 | 414 | 431), "{}", head.head);
+    assert_eq!(world.plane.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_gets_an_error_as_every_other() {
+    let world = World::start().await;
+    let cookie = world.enter().await;
+    let answers = [
+        world.post("/api/explain", &cookie, "{").await,
+        world.post("/api/explain", &cookie, "{\"principal\": 1}").await,
+        world.post("/api/identities/x/rotate", &cookie, "[]").await,
+        world.post("/api/identities/%FF/rotate", &cookie, "{}").await,
+        world.get("/api/identities?q=a&q=b", &[("cookie", &cookie)]).await,
+        world.get("/api/identities/%FF", &[("cookie", &cookie)]).await,
+    ];
+    assert_eq!(answers.each_ref().map(|a| a.status), [400, 422, 422, 400, 400, 400]);
+    for answer in answers {
+        let error = &answer.json()["error"];
+        assert_eq!(error["reason"], "MALFORMED_REQUEST");
+        assert!(["message", "remedy"].iter().all(|of| error[of].as_str().is_some_and(|it| !it.is_empty())));
+    }
     assert_eq!(world.plane.calls(), Vec::<String>::new());
 }
 
@@ -127,20 +156,4 @@ async fn what_is_too_long_is_refused_and_the_broker_is_not_asked() {
 async fn nothing_but_loopback_is_listened_on() {
     let error = jeton_console::Console::bind(([0, 0, 0, 0], 0).into()).await.unwrap_err();
     assert!(error.to_string().contains("not on loopback"), "{error}");
-}
-
-#[tokio::test]
-async fn connections_are_bounded_and_the_next_one_waits_for_a_place() {
-    let world = World::start().await;
-    let mut idle = vec![];
-    for _ in 0..64 {
-        idle.push(tokio::net::TcpStream::connect(world.address).await.unwrap());
-    }
-    let asking = world.get("/", &[]);
-    tokio::pin!(asking);
-    // However long that is: without a place there is no answer.
-    let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut asking).await;
-    assert!(early.is_err(), "one more than may was served");
-    drop(idle.pop());
-    assert_eq!(asking.await.status, 200);
 }
