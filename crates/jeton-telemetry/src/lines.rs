@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_line_is_one_flat_object_with_what_its_spans_say_and_the_event_itself_over_them() {
-        let lines = Lines { json: Some(keep), export: None, trace: || Some((0xab, 0xcd)) };
+        let lines = Lines { json: Some(Box::new(keep)), export: None, trace: || Some((0xab, 0xcd)) };
         tracing::subscriber::with_default(Registry::default().with(lines), || {
             let outer = tracing::error_span!("request", principal = "unix://n/uid/1", correlation_id = "c-1");
             let _outer = outer.entered();
