@@ -76,22 +76,11 @@ pub(crate) struct Inner {
     pub(crate) holds: Holds,
     pub(crate) calls: Calls,
     /// One for each authority, of the record's present version.
-    clients: Mutex<HashMap<Uid, (u64, Http)>>,
+    pub(crate) clients: Mutex<HashMap<Uid, (u64, Http)>>,
     /// Tokens for Graph: registrars' and identities' own. Never served to anyone.
     pub(crate) graph_tokens: Mutex<HashMap<Uid, (SecretString, Wall)>>,
     /// Whoever asks for such a token lets the others of the same credential wait, so that they find it, or the refusal.
     pub(crate) turns: Mutex<HashMap<Uid, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-/// One thing that a test of an authority tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestStep {
-    /// What.
-    pub name: &'static str,
-    /// Whether it worked.
-    pub ok: bool,
-    /// What was seen, and what to do if it failed.
-    pub detail: String,
 }
 
 impl fmt::Debug for AuthorityClient {
@@ -115,32 +104,6 @@ impl AuthorityClient {
             graph_tokens: Mutex::default(),
             turns: Mutex::default(),
         }))
-    }
-
-    /// One real round trip with the registrar, explained.
-    pub async fn test(&self, authority: &Authority) -> Vec<TestStep> {
-        let inner = &self.0;
-        let step = |name, outcome: Result<String, String>| TestStep {
-            name,
-            ok: outcome.is_ok(),
-            detail: outcome.unwrap_or_else(|e| e),
-        };
-        let endpoint = &authority.profile.token_endpoint;
-        let reached = match inner.http(authority) {
-            // An empty request is refused by every authority, and its refusal is an answer.
-            Ok(http) => {
-                http.form(endpoint, &[], &[]).await.map(|a| format!("{endpoint} answers ({})", a.status))
-            }
-            Err(e) => Err(e),
-        };
-        let mut steps = vec![step("reach the token endpoint", reached.map_err(|e| e.to_string()))];
-        if steps[0].ok && matches!(authority.profile.registration, RegistrationStyle::Graph { .. }) {
-            let token = inner.registrar_token(authority).await;
-            let detail =
-                token.map(|_| "the registrar's assertion was accepted and a token issued".to_owned());
-            steps.push(step("prove the registrar", detail.map_err(|e| e.message)));
-        }
-        steps
     }
 }
 

@@ -10,13 +10,17 @@ mod client;
 mod dynamic;
 mod graph;
 mod holds;
+mod probe;
 mod profiles;
 mod registration;
+#[cfg(test)]
+mod scripted;
 mod skew;
 mod token;
 mod words;
 
 pub use calls::CallsEnded;
-pub use client::{AuthorityClient, Ports, TestStep, bounds};
+pub use client::{AuthorityClient, Ports, bounds};
 pub use jeton_http::{Answer, Http, HttpError, trust};
+pub use probe::TestStep;
 pub use profiles::{DiscoverError, Discovery, Shape, discover};

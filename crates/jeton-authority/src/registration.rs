@@ -12,7 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Answer, HttpError, calls::Operation, classify, client::Inner, token::Client};
+use crate::{
+    Answer, HttpError,
+    calls::Operation,
+    classify,
+    client::Inner,
+    token::{Client, Granted},
+};
 
 /// A kept token is not used when it has less than this left.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
@@ -103,19 +109,7 @@ impl Inner {
 
     /// The registrar's token for Graph.
     pub(crate) async fn registrar_token(&self, authority: &Authority) -> Result<SecretString, RegistryError> {
-        match &authority.registrar {
-            Registrar::Certificate { client_id, credential } => {
-                let client = Client { owner: authority.uid, client_id, credential };
-                self.graph_token(authority, client).await
-            }
-            _ => Err(error(
-                RegistryErrorClass::Permanent,
-                format!(
-                    "{} has no registrar certificate, so nothing can be registered there: attach identities, or give it one",
-                    authority.name
-                ),
-            )),
-        }
+        self.graph_token(authority, registrar(authority)?).await
     }
 
     /// A client's token for Graph, kept until shortly before its end.
@@ -124,9 +118,6 @@ impl Inner {
         authority: &Authority,
         client: Client<'_>,
     ) -> Result<SecretString, RegistryError> {
-        let RegistrationStyle::Graph { scope, .. } = &authority.profile.registration else {
-            return Err(error(RegistryErrorClass::Permanent, "this authority has no Graph"));
-        };
         let turn = self.turn(client.credential.uid);
         let _held = turn.lock().await;
         let now = self.clock.now().wall;
@@ -139,10 +130,27 @@ impl Inner {
         if let Some((token, _)) = kept.filter(|(_, until)| *until > now) {
             return Ok(token);
         }
+        let granted = self.new_graph_token(authority, client).await?;
+        let until = now + granted.expires_in.saturating_sub(TOKEN_MARGIN);
+        let mut tokens = self.graph_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.retain(|_, (_, until)| *until > now);
+        tokens.insert(client.credential.uid, (granted.access_token.clone(), until));
+        Ok(granted.access_token)
+    }
+
+    /// A token for Graph that was asked for just now, and is not kept.
+    pub(crate) async fn new_graph_token(
+        &self,
+        authority: &Authority,
+        client: Client<'_>,
+    ) -> Result<Granted, RegistryError> {
+        let RegistrationStyle::Graph { scope, .. } = &authority.profile.registration else {
+            return Err(error(RegistryErrorClass::Permanent, "this authority has no Graph"));
+        };
         let request = TargetRequest { scopes: vec![scope.clone()], resources: vec![] };
         let target = Target::resolve(&request, &authority.profile)
             .map_err(|e| error(RegistryErrorClass::Permanent, e.to_string()))?;
-        let granted = self.grant(authority, client, &target, None).await.map_err(|refused| {
+        self.grant(authority, client, &target, None).await.map_err(|refused| {
             use jeton_core::profile::ErrorClass;
             let class = match refused.class {
                 ErrorClass::InvalidClient | ErrorClass::Permanent => RegistryErrorClass::Permanent,
@@ -153,12 +161,7 @@ impl Inner {
                 retry_after: refused.retry_after,
                 message: format!("no token for the directory: {}", refused.message),
             }
-        })?;
-        let until = now + granted.expires_in.saturating_sub(TOKEN_MARGIN);
-        let mut tokens = self.graph_tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|_, (_, until)| *until > now);
-        tokens.insert(client.credential.uid, (granted.access_token.clone(), until));
-        Ok(granted.access_token)
+        })
     }
 
     fn turn(&self, credential: Uid) -> Arc<tokio::sync::Mutex<()>> {
@@ -173,7 +176,42 @@ impl Inner {
     }
 }
 
+/// The client by which an authority's other clients are registered.
+pub(crate) fn registrar(authority: &Authority) -> Result<Client<'_>, RegistryError> {
+    match &authority.registrar {
+        Registrar::Certificate { client_id, credential } => {
+            Ok(Client { owner: authority.uid, client_id, credential })
+        }
+        _ => Err(error(
+            RegistryErrorClass::Permanent,
+            format!(
+                "{} has no registrar certificate, so nothing can be registered there: attach identities, or give it one",
+                authority.name
+            ),
+        )),
+    }
+}
+
 /// The bearer header of a token.
 pub(crate) fn bearer(token: &SecretString) -> (&'static str, String) {
     ("authorization", format!("Bearer {}", token.expose_secret()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripted::{answer, scripted};
+
+    #[tokio::test]
+    async fn an_error_does_not_repeat_the_token_that_was_sent() {
+        let (client, authority) =
+            scripted(|request| answer(403, &format!("no right: {}", request.replace("\r\n", "; ")))).await;
+        let inner = &client.0;
+        let url = &authority.profile.token_endpoint;
+        let headers = [bearer(&"reg+t0ken/1".to_owned().into())];
+        let call = Call { method: Method::DELETE, url, headers: &headers, body: &Value::Null };
+        let refused = inner.call(&authority, authority.uid, call, false).await.unwrap();
+        let told = inner.error_of(&refused, "deleting", false).message;
+        assert!(told.contains("authorization: Bearer [left out];") && !told.contains("t0ken"), "{told}");
+    }
 }
