@@ -23,7 +23,7 @@ impl Resource {
     #[must_use]
     pub fn under(mut self, environment: &Environment) -> Self {
         let given = environment.get("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-        self.0.extend(pairs(given));
+        self.0.extend(pairs(given).filter_map(|(_, pair)| pair));
         if let Some(name) = environment.get("OTEL_SERVICE_NAME") {
             self.0.insert("service.name".into(), name.into());
         }
@@ -35,14 +35,15 @@ impl Resource {
     }
 }
 
-/// `key=value,key=value`, percent-encoded (W3C Baggage without properties).
-pub(crate) fn pairs(text: &str) -> Vec<(String, String)> {
+/// `key=value,key=value`, percent-encoded (W3C Baggage without properties), by position from 1. None: it is no pair.
+pub(crate) fn pairs(text: &str) -> impl Iterator<Item = (usize, Option<(String, String)>)> {
     let one = |pair: &str| {
         let (key, value) = pair.split_once('=')?;
         let decoded = |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
         Some((decoded(key), decoded(value))).filter(|(key, _)| !key.is_empty())
     };
-    text.split(',').filter_map(one).collect()
+    let all = (1..).zip(text.split(',')).filter(|(_, pair)| !pair.trim().is_empty());
+    all.map(move |(position, pair)| (position, one(pair)))
 }
 
 #[cfg(test)]

@@ -298,15 +298,19 @@ impl<'a> Reading<'a> {
         let mut headers = http::HeaderMap::new();
         let own = format!("OTEL_EXPORTER_OTLP_{}_HEADERS", self.signal.variable());
         for variable in ["OTEL_EXPORTER_OTLP_HEADERS", &own] {
-            for (name, value) in pairs(self.of.get(variable).unwrap_or_default()) {
-                match (name.parse::<HeaderName>(), HeaderValue::from_str(&value)) {
-                    (Ok(name), Ok(mut value)) => {
-                        value.set_sensitive(true);
-                        headers.insert(name, value);
-                    }
-                    // The value may be a secret.
-                    _ => self.warn(format!("{variable} has a header that cannot be sent, {name:?}")),
-                }
+            for (position, pair) in pairs(self.of.get(variable).unwrap_or_default()) {
+                let header = pair.and_then(|(name, value)| {
+                    Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_str(&value).ok()?))
+                });
+                let Some((name, mut value)) = header else {
+                    // Whatever stands there may be a secret.
+                    self.warn(format!(
+                        "{variable} has no header as number {position} of its list, and none is sent for it: name=value, percent-encoded"
+                    ));
+                    continue;
+                };
+                value.set_sensitive(true);
+                headers.insert(name, value);
             }
         }
         headers.into_iter().filter_map(|(name, value)| Some((name?, value))).collect()

@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    environment::Otlp,
+    environment::{Otlp, Protocol},
     transport::{Export, Transport},
 };
+use crate::Signal;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// No collector holds a signal back for longer: a mistaken answer must not silence it for hours.
@@ -86,14 +87,32 @@ impl Exporter {
         let sent = self.send(message).await;
         if sent.is_ok() { &self.counts.ok } else { &self.counts.failed }.add();
         let signal = self.otlp.signal.as_str();
+        let endpoint = self.endpoint();
         match (&sent, self.counts.failing.swap(sent.is_err(), Relaxed)) {
             (Err(error), false) => {
-                tracing::warn!(signal, %error, "a signal does not reach its collector; it is tried again, look after the collector");
+                let then = self.after_failure();
+                tracing::warn!(signal, endpoint, %error, "a signal does not reach its collector; {then}, look after the collector");
             }
-            (Ok(()), true) => tracing::info!(signal, "a signal reaches its collector again"),
+            (Ok(()), true) => tracing::info!(signal, endpoint, "a signal reaches its collector again"),
             _ => {}
         }
         sent.is_ok()
+    }
+
+    fn after_failure(&self) -> &'static str {
+        match self.otlp.signal {
+            Signal::Metrics if self.stop.is_cancelled() => "this last push is lost",
+            Signal::Metrics => "it is tried again at the next interval",
+            Signal::Traces | Signal::Logs => "this batch is lost (jeton.telemetry.dropped counts what is)",
+        }
+    }
+
+    /// For the log: without what may be a secret in it.
+    fn endpoint(&self) -> String {
+        let url = &self.otlp.endpoint;
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(0));
+        let path = if self.otlp.protocol == Protocol::Grpc { "" } else { url.path() };
+        format!("{}://{host}:{port}{path}", url.scheme())
     }
 
     /// Repeats what may be repeated, until the time of an export is over.
@@ -123,6 +142,14 @@ impl Exporter {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use axum::Router;
+    use http::StatusCode;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use tokio::net::TcpListener;
+    use tracing_subscriber::fmt;
+
     use super::*;
     use crate::{Environment, OtlpSettings};
 
@@ -146,5 +173,57 @@ mod tests {
         let begun = Instant::now();
         assert!(!exporter.may_send().await);
         assert_eq!(begun.elapsed(), Duration::ZERO, "a stop does not wait");
+    }
+
+    /// What the log says.
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Said {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_names_the_endpoint_without_a_secret_and_says_it_is_tried_again_only_where_it_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new().fallback(|| std::future::ready(StatusCode::BAD_REQUEST));
+        let server = tokio::spawn(axum::serve(listener, routes).into_future());
+        let url = format!("http://canary:canary@{address}/write/here?canary=canary#canary");
+        let exports = Environment::of([
+            ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", url.as_str()),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &url),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=canary"),
+        ])
+        .exports(&OtlpSettings::default());
+        for (otlp, stopped, expected, other) in [
+            (exports.metrics.clone(), false, "tried again at the next interval", "lost"),
+            (exports.metrics.clone(), true, "this last push is lost", "again"),
+            (exports.traces.clone(), false, "this batch is lost (jeton.telemetry.dropped", "again"),
+        ] {
+            let otlp = otlp.unwrap();
+            let stop = CancellationToken::new();
+            if stopped {
+                stop.cancel();
+            }
+            let exporter = Exporter::new(otlp, Arc::default(), stop).unwrap();
+            let said = Said::default();
+            let writer = said.clone();
+            let log = fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+            let guard = tracing::subscriber::set_default(log);
+            assert!(!exporter.export(&ExportTraceServiceRequest::default()).await);
+            drop(guard);
+            let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+            assert!(said.contains(&format!("\"http://{address}/write/here\"")), "{said}");
+            assert!(said.contains(expected) && !said.contains(other), "{said}");
+            assert!(!said.contains("canary"), "{said}");
+        }
+        server.abort();
     }
 }

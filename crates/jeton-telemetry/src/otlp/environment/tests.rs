@@ -194,10 +194,29 @@ fn what_cannot_be_understood_is_said_and_left_out_and_no_secret_is_shown() {
     let otlp = otlp.unwrap();
     assert_eq!((otlp.protocol, otlp.timeout, otlp.gzip), (Protocol::HttpProtobuf, DEFAULT_TIMEOUT, false));
     let said = warnings.join("\n");
-    for part in ["console", "udp", "soon", "zstd", "bad name", "none", "base2"] {
+    for part in ["console", "udp", "soon", "zstd", "OTEL_EXPORTER_OTLP_HEADERS", "none", "base2"] {
         assert!(said.contains(part), "{part} in {said}");
     }
     assert!(!said.contains("canary"));
+}
+
+#[test]
+fn a_header_that_is_none_is_told_of_by_its_position_alone_and_the_others_are_sent() {
+    let (otlp, warnings) = otlp(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-a=canary,canary,,=canary,authorization canary=,x-b=%0Acanary,"),
+        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "canary, x-c=2"),
+    ]);
+    let mut headers: Vec<_> = otlp.unwrap().headers.iter().map(|(name, _)| name.to_string()).collect();
+    headers.sort();
+    assert_eq!(headers, ["x-a", "x-c"]);
+    let all = "OTEL_EXPORTER_OTLP_HEADERS";
+    let expected = [(all, 2), (all, 4), (all, 5), (all, 6), ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", 1)];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+    for (warning, (variable, position)) in warnings.iter().zip(expected) {
+        let said = warning.starts_with(variable) && warning.contains(&format!("number {position} "));
+        assert!(said && !warning.contains("canary"), "{warning}");
+    }
 }
 
 #[test]
