@@ -11,6 +11,7 @@ mod login;
 mod page;
 mod serve;
 pub mod shown;
+mod unread;
 
 use std::{io, net::SocketAddr};
 

@@ -21,10 +21,14 @@ use tokio::{
 };
 use tower::Layer;
 
+use crate::unread::Unread;
+
 /// One browser opens six.
 const MAX_CONNECTIONS: usize = 64;
 /// For the head of a request, from the answer before it.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// For a browser to read on.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// However busy it is: a browser opens another one.
@@ -110,7 +114,8 @@ async fn connection(stream: TcpStream, routes: Router, entered: Entered) {
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS);
     let service = TowerToHyperService::new(Extension(entered).layer(routes));
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    let stream = TokioIo::new(Unread::new(stream, READ_WITHIN));
+    if let Err(error) = builder.serve_connection(stream, service).await {
         tracing::debug!(%error, "a browser's connection ended early");
     }
 }

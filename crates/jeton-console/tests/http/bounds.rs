@@ -116,3 +116,19 @@ async fn a_body_that_does_not_come_is_waited_for_seconds() {
     assert_eq!(told["error"]["reason"], "DEADLINE_EXCEEDED");
     assert_eq!(world.plane.calls(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut() {
+    let world = World::start().await;
+    let cookie = world.enter().await;
+    let still = stand_still();
+    let mut deaf = entered(&world, &cookie).await;
+    let request = format!("GET /page/app.js HTTP/1.1\r\nhost: {}\r\n\r\n", world.address);
+    // Asks until neither side's buffers take more: the console waits for it to read.
+    let asking = async { while deaf.write_all(request.as_bytes()).await.is_ok() {} };
+    tokio::pin!(asking);
+    let began = Instant::now();
+    drop(still);
+    asking.await;
+    assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+}
