@@ -281,9 +281,11 @@ impl<'a> Reading<'a> {
         let url = Url::parse(&format!("{scheme}{text}")).ok();
         let url = url.filter(|u| whole && matches!(u.scheme(), "http" | "https") && u.has_host());
         let Some(mut url) = url else {
+            // What stands before an @ or behind a ? may be a secret.
+            let shown = text.rsplit('@').next().and_then(|rest| rest.split('?').next()).unwrap_or_default();
             let signal = self.signal.as_str();
             self.warn(format!(
-                "{signal} are exported nowhere: {text:?} is no URL of a collector, such as http://collector:4318"
+                "{signal} are exported nowhere: {shown:?} is no URL of a collector, such as http://collector:4318"
             ));
             return None;
         };

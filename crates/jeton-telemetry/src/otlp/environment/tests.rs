@@ -229,3 +229,9 @@ fn prometheus_is_served_where_the_variables_ask_for_it() {
     let [host, port] = [("OTEL_EXPORTER_PROMETHEUS_HOST", "::1"), ("OTEL_EXPORTER_PROMETHEUS_PORT", "9000")];
     assert_eq!(address(&[exporter, host, port]).unwrap(), "[::1]:9000");
 }
+
+#[test]
+fn what_is_no_url_is_named_without_what_may_be_a_secret() {
+    let warnings = otlp(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://me:canary@c/x?key=canary")]).1;
+    assert!(warnings[0].contains("\"c/x\" is no URL") && !warnings[0].contains("canary"), "{warnings:?}");
+}
