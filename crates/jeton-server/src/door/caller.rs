@@ -160,8 +160,9 @@ impl Common {
         self.counters.unauthenticated.fetch_add(1, Relaxed);
         self.counters.not_let_in(why);
         let usual = why.reason();
-        let reason = reason.unwrap_or(&usual);
-        self.log.line("unauthenticated", from.peer.subject(), |left_out| {
+        let reason = reason.unwrap_or(&usual).to_string();
+        // Many callers may come from one place, each with a fault of its own.
+        self.log.line("unauthenticated", (from.peer.subject(), reason.as_str()), |left_out| {
             tracing::warn!(door = self.name, peer = %from.peer, %reason, left_out, "a request is not authenticated");
         });
         not_authenticated()
