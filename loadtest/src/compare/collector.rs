@@ -7,12 +7,17 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::ensure;
 
 /// The most of a request that is read: what a broker sends is a small part of it.
 const MAX_BODY: u64 = 64 * 1_024 * 1_024;
+
+/// How long what the broker has yet to send is waited for: several times the second after which it sends.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Listens as long as the program runs.
 pub(super) struct Collector {
@@ -31,19 +36,19 @@ impl Collector {
         let address = listener.local_addr()?;
         let got = Arc::new(["/v1/metrics", "/v1/traces"].map(|path| Signal { path, requests: 0.into() }));
         let counted = Arc::clone(&got);
-        std::thread::Builder::new().name("collector".into()).spawn(move || {
+        thread::Builder::new().name("collector".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 let counted = Arc::clone(&counted);
                 // A peer that says what is no request is left.
                 let serve = move || drop(serve(&stream, counted.as_slice()));
-                drop(std::thread::Builder::new().name("collected".into()).spawn(serve));
+                drop(thread::Builder::new().name("collected".into()).spawn(serve));
             }
         })?;
         Ok(Self { address, got })
     }
 
-    /// OpenTelemetry's variables for a program that sends everything here: metrics each second, a trace of each hundredth request, logs.
-    pub(super) fn variables(&self) -> [(&'static str, String); 8] {
+    /// OpenTelemetry's variables for a program that sends everything here each second: metrics, a trace of each hundredth request, logs.
+    pub(super) fn variables(&self) -> [(&'static str, String); 9] {
         [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", self.address)),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".into()),
@@ -51,6 +56,7 @@ impl Collector {
             ("OTEL_TRACES_EXPORTER", "otlp".into()),
             ("OTEL_LOGS_EXPORTER", "otlp".into()),
             ("OTEL_METRIC_EXPORT_INTERVAL", "1000".into()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "1000".into()),
             ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".into()),
             ("OTEL_TRACES_SAMPLER_ARG", "0.01".into()),
         ]
@@ -58,8 +64,12 @@ impl Collector {
 
     /// Fails if something did not arrive: then its cost was not measured. Logs need not, where nothing happens.
     pub(super) fn check(&self) -> anyhow::Result<()> {
+        let start = Instant::now();
         for signal in self.got.iter() {
-            ensure!(signal.requests.load(Relaxed) > 0, "the broker sent nothing to {}", signal.path);
+            while signal.requests.load(Relaxed) == 0 {
+                ensure!(start.elapsed() < PATIENCE, "the broker sent nothing to {}", signal.path);
+                thread::sleep(Duration::from_millis(20));
+            }
         }
         Ok(())
     }
