@@ -24,11 +24,7 @@ use pace::Pacer;
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::task::LocalSet;
 
-use crate::{
-    cpu,
-    record::Record,
-    target::{Checker, Target},
-};
+use crate::{check::Checker, cpu, record::Record, target::Target};
 
 /// How long the last answers are waited for.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
@@ -153,6 +149,8 @@ struct Shared<'a> {
     rng: RefCell<SmallRng>,
     /// Everything that is due by the pace was handed out; a generator that is late does so after the end.
     handed_out: Cell<bool>,
+    /// A connection sent or received something; who looks at the clock meanwhile is not idle.
+    worked: Cell<bool>,
     /// The measurement's begin and end.
     begin: Instant,
     end: Instant,
@@ -183,6 +181,7 @@ async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connect
         checker: RefCell::default(),
         rng: RefCell::new(SmallRng::seed_from_u64(plan.seed.wrapping_add(index as u64))),
         handed_out: Cell::new(false),
+        worked: Cell::new(false),
         begin: start + plan.warmup,
         end: start + plan.warmup + plan.duration,
     };

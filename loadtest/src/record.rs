@@ -19,6 +19,8 @@ pub(crate) struct Record {
     pub(crate) lag: Histogram<u64>,
     /// For each second of the measurement.
     pub(crate) seconds: Vec<Second>,
+    /// Right answers that came during the measurement, whenever they were due: what the server keeps up.
+    pub(crate) came: u64,
     /// Errors by what they were.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Connections that the server ended in order (GOAWAY), and that were made again.
@@ -27,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) elapsed: Duration,
     /// What the generator's threads had of processors.
     pub(crate) generator: Share,
+    /// For how long of that they looked at the clock until a request was due, with nothing else to do.
+    pub(crate) spun: Duration,
     /// Bytes of the largest token.
     pub(crate) token_bytes: usize,
 }
@@ -64,10 +68,12 @@ impl Record {
             latency: histogram(3),
             lag: histogram(2),
             seconds: vec![],
+            came: 0,
             errors: BTreeMap::new(),
             reconnected: 0,
             elapsed: Duration::ZERO,
             generator: Share::default(),
+            spun: Duration::ZERO,
             token_bytes: 0,
         }
     }
@@ -106,9 +112,11 @@ impl Record {
         for (what, count) in &other.errors {
             *self.errors.entry(what.clone()).or_default() += count;
         }
+        self.came += other.came;
         self.reconnected += other.reconnected;
         self.elapsed = self.elapsed.max(other.elapsed);
         self.generator = self.generator + other.generator;
+        self.spun += other.spun;
         self.token_bytes = self.token_bytes.max(other.token_bytes);
     }
 

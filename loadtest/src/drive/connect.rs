@@ -11,7 +11,8 @@ use tokio::{
 
 use super::Plan;
 use crate::{
-    target::{Address, Checker, Target},
+    check::Checker,
+    target::{Address, Target},
     wire::{Client, Outcome, Request},
 };
 
@@ -122,7 +123,11 @@ pub(crate) fn one_answer(target: &Target) -> anyhow::Result<Vec<u8>> {
         async { tokio::time::timeout(PATIENCE, ask(target)).await.context("no answer within 10 s")? };
     let answer = runtime.block_on(asking)?;
     let first = target.asks.first().context("nothing to ask")?;
-    ensure!(Checker::default().right(0, first, &answer), "the answer is no token of {}", first.identity);
+    ensure!(
+        Checker::default().right(&target.asks, 0, &answer),
+        "the answer is no token of {}",
+        first.identity
+    );
     Ok(answer)
 }
 
