@@ -256,7 +256,7 @@ impl Saturated {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     /// Of ten seconds.
-    fn report(pace: Pace, record: Record, server: Option<&ServerUse>) -> Report {
+    pub(crate) fn report(pace: Pace, record: Record, server: Option<&ServerUse>) -> Report {
         let record = Record { elapsed: Duration::from_secs(10), ..record };
         Report::new("r", &plan(pace), &record, server)
     }
