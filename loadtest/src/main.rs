@@ -241,10 +241,11 @@ fn watch(name: &str, target: &Target, plan: &Plan, quiet: bool) -> Option<Server
         bar.set_message(format!("{name}: {}/s", now - answered));
         answered = now;
     }
-    let after = look();
+    let (after, watched) = (look(), start.elapsed());
     bar.finish_and_clear();
     let pid = target.pid?;
     Some(ServerUse {
+        watched,
         threads: after?.since(&before?),
         cores: cpu::allowed(pid).unwrap_or(1),
         resident: cpu::resident(pid),

@@ -27,12 +27,21 @@ pub(crate) struct Record {
     pub(crate) reconnected: u64,
     /// Wall time of the measurement.
     pub(crate) elapsed: Duration,
-    /// What the generator's threads had of processors.
-    pub(crate) generator: Share,
-    /// For how long of that they looked at the clock until a request was due, with nothing else to do.
-    pub(crate) spun: Duration,
+    /// What the generator's threads did.
+    pub(crate) generator: ThreadUse,
     /// Bytes of the largest token.
     pub(crate) token_bytes: usize,
+}
+
+/// What threads of the generator did, added up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ThreadUse {
+    /// What they had of processors.
+    pub(crate) share: Share,
+    /// How long they looked at the clock until a request was due, with nothing else to do.
+    pub(crate) spun: Duration,
+    /// How long each was watched.
+    pub(crate) watched: Duration,
 }
 
 /// One second.
@@ -72,8 +81,7 @@ impl Record {
             errors: BTreeMap::new(),
             reconnected: 0,
             elapsed: Duration::ZERO,
-            generator: Share::default(),
-            spun: Duration::ZERO,
+            generator: ThreadUse::default(),
             token_bytes: 0,
         }
     }
@@ -115,8 +123,9 @@ impl Record {
         self.came += other.came;
         self.reconnected += other.reconnected;
         self.elapsed = self.elapsed.max(other.elapsed);
-        self.generator = self.generator + other.generator;
-        self.spun += other.spun;
+        self.generator.share = self.generator.share + other.generator.share;
+        self.generator.spun += other.generator.spun;
+        self.generator.watched += other.generator.watched;
         self.token_bytes = self.token_bytes.max(other.token_bytes);
     }
 

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fmt::Write, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cpu::{Share, Threads},
+    cpu::Threads,
     drive::{Pace, Plan},
-    record::{Latency, Record},
+    record::{Latency, Record, Second, ThreadUse},
 };
 
 /// A generator that sends later than this at its 99th percentile adds to the latencies.
@@ -97,6 +97,8 @@ pub(crate) struct Point {
 pub(crate) struct ServerUse {
     /// Of processors, by each of its threads.
     pub(crate) threads: Threads,
+    /// In this time.
+    pub(crate) watched: Duration,
     /// Processors that it may use.
     pub(crate) cores: usize,
     /// Bytes.
@@ -113,29 +115,11 @@ impl Report {
             Pace::Rate(rate) => Some(rate),
         };
         let lag = rate.map(|_| Latency::of(&record.lag).p99);
-        let part =
-            |time: Duration, processors: usize| time.as_secs_f64() / seconds / processors.max(1) as f64;
-        let share = server.map(|server| server.threads.total());
-        let of_server = |time: fn(Share) -> Duration| Some(part(time(share?), server?.cores));
-        let server_limit = server.map(|server| {
-            let busiest = part(server.threads.busiest().active(), 1);
-            part(server.threads.total().active(), server.cores).max(busiest)
-        });
-        // A thread that looks at the clock is not at its limit, and who keeps it from that takes nothing from it: a generator may be late
+        // A thread that looks at the clock is not at its limit, and whoever keeps it from that takes nothing from it: a generator may be late
         // because others, such as the server, have its processors, and could put on more load all the same.
-        let generator_limit = part(record.generator.active().saturating_sub(record.spun), plan.threads);
-        let cpu =
-            share.map(|share| share.ran.as_secs_f64() * 1e6 / (record.came + record.failed()).max(1) as f64);
-        let timeline = record.seconds.iter().map(|second| {
-            let latency = Latency::of(&second.latency);
-            Point {
-                answered: second.latency.len(),
-                errors: second.errors,
-                p50: latency.p50,
-                p99: latency.p99,
-                max: latency.max,
-            }
-        });
+        let ThreadUse { share, spun, watched } = record.generator;
+        let worked = |time: Duration| part(time.saturating_sub(spun), watched);
+        let requests = (record.came + record.failed()).max(1) as f64 / seconds;
         Self {
             name: name.into(),
             connections: plan.connections,
@@ -149,14 +133,14 @@ impl Report {
             reconnected: record.reconnected,
             latency: Latency::of(&record.latency),
             generator_lag_p99: lag,
-            server_cpu_per_request: cpu,
-            server_busy: of_server(|share| share.ran),
-            server_waited: of_server(|share| share.waited),
+            server_cpu_per_request: server.map(|s| part(s.threads.total().ran, s.watched) * 1e6 / requests),
+            server_busy: server.map(|s| s.part(s.threads.total().ran)),
+            server_waited: server.map(|s| s.part(s.threads.total().waited)),
             server_resident: server.and_then(|s| s.resident),
-            generator_busy: part(record.generator.ran.saturating_sub(record.spun), plan.threads),
-            generator_waited: part(record.generator.waited, plan.threads),
-            saturated: Saturated::of(server_limit, generator_limit),
-            timeline: timeline.collect(),
+            generator_busy: worked(share.ran),
+            generator_waited: part(share.waited, watched),
+            saturated: Saturated::of(server.map(ServerUse::limit), worked(share.active())),
+            timeline: record.seconds.iter().map(Point::of).collect(),
         }
     }
 
@@ -164,6 +148,29 @@ impl Report {
     pub(crate) fn failed(&self) -> u64 {
         self.errors.values().sum()
     }
+}
+
+impl Point {
+    fn of(second: &Second) -> Self {
+        let Latency { p50, p99, max, .. } = Latency::of(&second.latency);
+        Self { answered: second.latency.len(), errors: second.errors, p50, p99, max }
+    }
+}
+
+impl ServerUse {
+    /// How near to its limit it was, from 0 to 1: by all of its processors, or by the thread that had the most to do.
+    fn limit(&self) -> f64 {
+        self.part(self.threads.total().active()).max(part(self.threads.busiest().active(), self.watched))
+    }
+
+    /// Which part of the time of all of its processors that is.
+    fn part(&self, time: Duration) -> f64 {
+        part(time, self.watched) / self.cores.max(1) as f64
+    }
+}
+
+fn part(time: Duration, of: Duration) -> f64 {
+    if of.is_zero() { 0.0 } else { time.as_secs_f64() / of.as_secs_f64() }
 }
 
 /// A line for each measurement.
@@ -260,6 +267,9 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::cpu::Share;
+
+    const TEN_SECONDS: Duration = Duration::from_secs(10);
 
     fn plan(pace: Pace) -> Plan {
         Plan {
@@ -269,16 +279,15 @@ pub(crate) mod tests {
             threads: 1,
             cores: vec![],
             warmup: Duration::ZERO,
-            duration: Duration::from_secs(10),
+            duration: TEN_SECONDS,
             seed: 1,
             progress: Arc::default(),
             stage: Arc::default(),
         }
     }
 
-    /// Of ten seconds.
     pub(crate) fn report(pace: Pace, record: Record, server: Option<&ServerUse>) -> Report {
-        let record = Record { elapsed: Duration::from_secs(10), ..record };
+        let record = Record { elapsed: TEN_SECONDS, ..record };
         Report::new("r", &plan(pace), &record, server)
     }
 
@@ -286,9 +295,15 @@ pub(crate) mod tests {
         Share { ran: Duration::from_secs_f64(ran), waited: Duration::from_secs_f64(waited) }
     }
 
+    /// Of one thread.
+    fn generator(ran: f64, waited: f64, spun: f64) -> ThreadUse {
+        let spun = Duration::from_secs_f64(spun);
+        ThreadUse { share: share(ran, waited), spun, watched: TEN_SECONDS }
+    }
+
     fn server(threads: &[f64], cores: usize) -> ServerUse {
         let threads = threads.iter().map(|ran| share(*ran, 0.0)).collect();
-        ServerUse { threads, cores, resident: None }
+        ServerUse { threads, watched: TEN_SECONDS, cores, resident: None }
     }
 
     #[test]
@@ -306,8 +321,7 @@ pub(crate) mod tests {
             let mut record = Record::new();
             record.lag.record_n(200_000_000, 100).unwrap();
             // Others had its processor for most of the time.
-            record.generator = share(2.1, 7.8);
-            record.spun = Duration::from_secs_f64(spun);
+            record.generator = generator(2.1, 7.8, spun);
             let report = report(Pace::Rate(1_000.0), record, Some(&server(&[10.0, 9.9], 2)));
             assert!(report.generator_lag_p99.unwrap() > 150_000.0, "{report:?}");
             let table = table(std::slice::from_ref(&report));
@@ -324,7 +338,8 @@ pub(crate) mod tests {
     #[test]
     fn a_generator_in_a_closed_loop_is_at_its_limit_if_its_threads_never_slept() {
         let said = |ran, waited| {
-            report(Pace::Closed, Record { generator: share(ran, waited), ..Record::new() }, None).saturated
+            report(Pace::Closed, Record { generator: generator(ran, waited, 0.0), ..Record::new() }, None)
+                .saturated
         };
         assert_eq!(said(5.0, 4.9), Saturated::Generator);
         assert_eq!(said(5.0, 1.0), Saturated::NotGenerator);

@@ -43,7 +43,7 @@ impl Broker {
     }
 
     /// Load of two connections that show these certificates.
-    fn load(&self, certificates: &[[PathBuf; 2]]) -> (Output, Option<Value>) {
+    fn load(&self, certificates: &[&[PathBuf; 2]]) -> (Output, Option<Value>) {
         let json = self.folder.path().join("r.json");
         let mut command = Command::new(PROGRAM);
         command.args([
@@ -95,15 +95,15 @@ impl Drop for Broker {
 fn each_connection_shows_its_client_certificate_and_has_what_its_caller_may_have() {
     let broker = Broker::start();
     let [demo, stranger] = broker.made();
-    let (output, report) = broker.load(&[demo.clone()]);
+    let (output, report) = broker.load(&[&demo]);
     let report = report.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     assert!(output.status.success() && report["errors"] == json!({}), "{report}");
     assert_eq!(report["answered"], 100, "{report}");
     // The broker knows the stranger's name, and that it may have nothing.
-    let (output, report) = broker.load(&[stranger.clone()]);
+    let (output, report) = broker.load(&[&stranger]);
     let report = report.unwrap();
     assert!(!output.status.success() && report["errors"] == json!({"grpc-status 7": 100}), "{report}");
-    let (_, report) = broker.load(&[demo, stranger]);
+    let (_, report) = broker.load(&[&demo, &stranger]);
     let report = report.unwrap();
     assert_eq!(
         (&report["answered"], &report["errors"]),
@@ -120,7 +120,7 @@ fn who_shows_a_certificate_that_the_broker_does_not_trust_or_none_is_told_so() {
     let made = rcgen::generate_simple_self_signed(["demo".to_owned()]).unwrap();
     fs::write(&cert, made.cert.pem()).unwrap();
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    for certificates in [&[[cert, key]][..], &[]] {
+    for certificates in [&[&[cert, key]][..], &[]] {
         let (output, report) = broker.load(certificates);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && report.is_none(), "{said}");

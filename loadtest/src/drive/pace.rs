@@ -44,8 +44,8 @@ impl<'a> Pacer<'a> {
             } else {
                 self.shared.worked.set(false);
                 tokio::task::yield_now().await;
-                if !self.shared.worked.get() && now >= self.shared.begin {
-                    self.shared.record.borrow_mut().spun += now.elapsed();
+                if !self.shared.worked.get() {
+                    self.shared.spun.set(self.shared.spun.get() + now.elapsed());
                 }
             }
         }
