@@ -18,6 +18,7 @@ mod outgoing;
 mod peer;
 mod places;
 mod process;
+mod received;
 mod request;
 mod settings;
 mod spans;

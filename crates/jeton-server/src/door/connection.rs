@@ -140,7 +140,7 @@ where
     loop {
         let ended = poll_fn(|cx| match driven.poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if shared.meter.misused(driven.stream.read()) => Poll::Ready(None),
+            Poll::Pending if shared.meter.misused(driven.stream.received()) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         match ended.await {
@@ -204,9 +204,9 @@ where
 /// Ends when the peer is silent and does not answer pings.
 async fn gone<S>(mut pings: PingPong, stream: Gather<S>) -> Event {
     loop {
-        let heard = stream.read();
+        let heard = stream.received();
         sleep(PING_INTERVAL).await;
-        if stream.read() == heard
+        if stream.received() == heard
             && !matches!(timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await, Ok(Ok(_)))
         {
             return Event::Cut;

@@ -46,8 +46,7 @@ pub(crate) async fn response(
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     ended = body.is_end_stream();
-                    room(&mut stream, &data).await?;
-                    stream.send_data(data, ended)?;
+                    send(&mut stream, data, ended).await?;
                 }
                 Err(frame) => {
                     stream.reserve_capacity(0);
@@ -77,12 +76,23 @@ fn status(headers: &HeaderMap) -> Code {
     headers.get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()))
 }
 
-/// Waits until the peer's windows let some of it through. No more is asked for than one byte: what is asked for is taken from others.
-async fn room(stream: &mut SendStream<Bytes>, data: &Bytes) -> Result<(), h2::Error> {
-    if data.is_empty() {
-        return Ok(());
+/// Hands over as much as the peer's windows let through, again and again: when this has returned, the peer has taken all of it.
+async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool) -> Result<(), h2::Error> {
+    loop {
+        if !data.is_empty() {
+            room(stream, data.len()).await?;
+        }
+        let part = data.split_to(stream.capacity().min(data.len()));
+        stream.send_data(part, end && data.is_empty())?;
+        if data.is_empty() {
+            return Ok(());
+        }
     }
-    stream.reserve_capacity(1);
+}
+
+/// Waits until the peer's windows let some of it through. What is asked for is taken from others, but is used as soon as it is there.
+async fn room(stream: &mut SendStream<Bytes>, bytes: usize) -> Result<(), h2::Error> {
+    stream.reserve_capacity(bytes);
     while stream.capacity() == 0 {
         let more = poll_fn(|cx| gone(stream, cx).unwrap_or_else(|| stream.poll_capacity(cx).map(Ok)));
         if more.await?.transpose()?.is_none() {

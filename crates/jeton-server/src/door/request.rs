@@ -30,7 +30,7 @@ use super::{
     deadline,
     ending::ending,
     incoming::{Incoming, Read, Reading},
-    meter::Meter,
+    meter::{CANCEL_WINDOW, Meter},
     outgoing,
     spans::call_ended,
     standing::Standing,
@@ -92,8 +92,7 @@ impl Shared {
         let caller = known.map(|Authenticated { principal, until }| {
             Arc::new(Caller { principal, peer: peer.clone(), until })
         });
-        let settings = &common.settings;
-        let meter = Meter::new(settings.max_cancelled_requests, settings.max_idle_bytes_per_second);
+        let meter = Meter::new(&common.settings);
         Self { peer, caller, standing: Standing::default(), meter, common }
     }
 
@@ -121,7 +120,7 @@ pub(crate) fn take(
     moment: &mut Moment,
     cx: &mut Context<'_>,
 ) -> Option<impl Future<Output = ()> + Send + use<>> {
-    shared.meter.request(header_bytes(&request));
+    shared.meter.request();
     let named = shared.named(&request, moment);
     // One reading for all requests of a turn.
     let timed = shared.common.calls.as_ref().map(|calls| (calls, moment.began()));
@@ -154,7 +153,8 @@ pub(crate) fn take(
     let timed = timed.map(|(calls, began)| Timed::new(calls.of(head.uri.path()), began, span));
     let asker = named.kept();
     shared.common.counters.streams.fetch_add(1, Relaxed);
-    let exchange = Exchange { shared: Arc::clone(shared), asker, short, unread, answered: false, timed };
+    let (shared, began) = (Arc::clone(shared), Instant::now());
+    let exchange = Exchange { shared, asker, short, unread, began, answered: false, timed };
     Some(exchange.run(Request::from_parts(head, reading), respond))
 }
 
@@ -166,12 +166,7 @@ fn takes_short_way<B>(request: &Request<B>, shortcut: &dyn Shortcut) -> bool {
         && request.headers().get(CONTENT_TYPE).is_some_and(grpc)
 }
 
-fn header_bytes<B>(request: &Request<B>) -> u64 {
-    let named = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
-    (named.sum::<usize>() + request.uri().path().len()) as u64
-}
-
-/// A request under way. Dropped before there was an answer: its peer cancelled it.
+/// A request under way. Dropped before its answer began: its peer cancelled it.
 struct Exchange {
     shared: Arc<Shared>,
     asker: Asker,
@@ -179,6 +174,8 @@ struct Exchange {
     short: bool,
     /// Whether the message of the short way is not all here.
     unread: bool,
+    began: Instant,
+    /// Whether its answer has begun.
     answered: bool,
     timed: Option<Timed>,
 }
@@ -196,6 +193,14 @@ impl Shared {
     fn cancelled(&self) {
         self.meter.cancel();
         self.common.counters.cancelled.fetch_add(1, Relaxed);
+    }
+
+    /// The peer left in the middle of an answer. For a stream that has lasted this is how it ends; of those there are no more in the time in
+    /// which cancelling is counted than streams at once. Whoever leaves earlier had the work done for nothing.
+    fn left(&self, began: Instant) {
+        if began.elapsed() < CANCEL_WINDOW {
+            self.cancelled();
+        }
     }
 }
 
@@ -240,7 +245,10 @@ impl Exchange {
         match (sent, &mut self.timed) {
             (Ok(code), Some(timed)) => timed.code = code,
             (Ok(_), None) => {}
-            (Err(error), _) => tracing::debug!(%error, "an answer did not reach its caller"),
+            (Err(error), _) => {
+                tracing::debug!(%error, "an answer did not reach its caller");
+                self.shared.left(self.began);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
 use tonic::{body::Body, server::NamedService, service::Routes};
 
 use super::*;
-use crate::door::{ClientCertificates, Drain, Peer, Protocol, request::Common};
+use crate::door::{ClientCertificates, Drain, Peer, Protocol, meter::CANCEL_WINDOW, request::Common};
 use crate::seldom::Seldom;
 
 /// Answers at once; a stream says nothing and does not end.
@@ -241,4 +241,22 @@ async fn a_stream_ends_with_the_token_by_which_it_was_asked_for_and_the_connecti
     // The certificate does not stand in for a token that has run out.
     assert_eq!(status(&caller.ask("call", Some("known")).await.unwrap()), "16");
     assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_have_lasted_are_stopped_at_will_and_short_ones_are_counted() {
+    let settings = DoorSettings::default();
+    let most = settings.max_cancelled_requests.min(settings.max_concurrent_streams);
+    let mut caller = Caller::until(Some(START + Duration::from_secs(3_600)), None).await;
+    for lasting in [CANCEL_WINDOW, Duration::ZERO] {
+        let mut streams = vec![];
+        for _ in 0..most {
+            streams.push(caller.ask("stream", None).await.unwrap());
+        }
+        caller.clock.advance(lasting).await;
+        drop(streams);
+        assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0", "after {lasting:?}");
+    }
+    drop(caller.ask("stream", None).await.unwrap());
+    timeout(LAST_BYTES, caller.served).await.expect("that was one too many").unwrap();
 }
