@@ -1,6 +1,7 @@
 //! Accepting connections: bounded, authenticated once, aged, drained in time.
 
 mod accept;
+mod answer;
 mod authority;
 mod caller;
 mod calls;
@@ -28,6 +29,7 @@ mod turn;
 mod unix;
 
 pub use accept::{Door, DoorStats, Protocol, serve};
+pub use answer::Answer;
 pub use caller::AuthenticationFailure;
 pub use calls::{Calls, CallsEnded, RequestKind};
 pub use certificates::{Certificates, TlsSettings, TrustSettings};

@@ -10,7 +10,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use jeton_access::{Authenticated, BearerTokens};
@@ -23,7 +22,7 @@ use tokio::{
 use tonic::{Code, body::Body, service::Routes};
 
 use super::{
-    Caller, Calls, DoorSettings, Drain, Moment, Peer, Protocol,
+    Answer, Caller, Calls, DoorSettings, Drain, Moment, Peer, Protocol,
     accept::Counters,
     caller::{Asker, Named},
     calls::{CallsOf, Timed},
@@ -43,7 +42,7 @@ pub trait Shortcut: Send + Sync + 'static {
     fn path(&self) -> &'static str;
 
     /// The answer to a request's body (a gRPC message with its prefix), framed likewise; none: it has to go the long way.
-    fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Bytes>;
+    fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Answer>;
 
     /// So many were answered, before and past their refresh; told now and then, where calls are counted.
     fn answered(&self, fresh: u64, stale: u64);
@@ -102,7 +101,7 @@ impl Shared {
         message: &[u8],
         moment: &mut Moment,
         span: &Span,
-    ) -> Option<Bytes> {
+    ) -> Option<Answer> {
         let fresh = moment.fresh();
         let answer = self.common.shortcut.as_ref()?.answer(caller, message, moment)?;
         if span.is_recording() {
@@ -116,7 +115,7 @@ impl Shared {
 pub(crate) fn take(
     shared: &Arc<Shared>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Answer>,
     moment: &mut Moment,
     cx: &mut Context<'_>,
 ) -> Option<impl Future<Output = ()> + Send + use<>> {
@@ -214,7 +213,7 @@ impl Common {
 /// What comes of a request on the way.
 enum Outcome {
     /// The short way's bytes.
-    Short(Bytes),
+    Short(Answer),
     /// Anything else.
     Response(Response<Body>),
     /// Nobody is there to hear it.
@@ -223,7 +222,7 @@ enum Outcome {
 
 impl Exchange {
     /// Everything that takes more than one poll.
-    async fn run(mut self, request: Request<Reading>, mut respond: SendResponse<Bytes>) {
+    async fn run(mut self, request: Request<Reading>, mut respond: SendResponse<Answer>) {
         let known = match &self.asker {
             Asker::Known(caller) => Some(&caller.principal),
             Asker::Unverified | Asker::Nobody(_) => None,

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     correlation,
-    door::{Caller, deadline},
+    door::{Answer, Caller, deadline},
     seldom::Seldom,
 };
 
@@ -70,13 +70,9 @@ fn sha256(token: &Token) -> Digest {
     digest(&SHA256, token.issued.access_token.expose_secret().as_bytes())
 }
 
-/// The same for the token when it is stale: the state is the last field, and one byte.
-pub(super) fn stale(fresh: &Bytes) -> Bytes {
-    let mut framed = fresh.to_vec();
-    if let Some(state) = framed.last_mut() {
-        *state = v1::TokenState::Stale as u8;
-    }
-    framed.into()
+/// The same bytes for the token when it is stale: the state is the last field, and one byte.
+pub(super) fn stale(fresh: &Bytes) -> Answer {
+    Answer::ending(fresh.clone(), v1::TokenState::Stale as u8)
 }
 
 /// A token lives as long as its authority says: one that a role assignment does not let out is not handed out at all.
