@@ -145,7 +145,7 @@ pub const REASONS: &[(Reason, &str, Code, bool, &str)] = &[
         "REQUEST_TOO_LARGE",
         Code::InvalidArgument,
         false,
-        "Send at most 64 KiB, in a batch 512 KiB.",
+        "Send at most 64 KiB, in a batch and on the admin plane 512 KiB. An entry of a batch whose answer is full: ask for it in another call.",
     ),
     (
         Reason::Unauthenticated,
@@ -324,8 +324,26 @@ impl Failure {
     pub(crate) fn too_large(what: impl std::fmt::Display) -> Self {
         Self::new(
             Reason::RequestTooLarge,
-            format!("{what}; a request has at most 64 KiB, a batch 512 KiB: ask for less at once"),
+            format!(
+                "{what}; a request has at most 64 KiB, a batch or a request of the admin plane 512 KiB, and a batch's answer 1 MiB: ask for less at once"
+            ),
         )
+    }
+
+    /// The library's words for a message that it does not take; none: that is not what it says.
+    pub(crate) fn of_message(status: &Status) -> Option<Self> {
+        let message = status.message();
+        match status.code() {
+            Code::OutOfRange | Code::ResourceExhausted => Some(Self::too_large(message)),
+            Code::Internal if message.contains("decode") => {
+                let text = format!("the message cannot be read: {message}");
+                Some(Self::new(Reason::MalformedRequest, text))
+            }
+            Code::Internal if NOT_FRAMED.iter().any(|words| message.contains(words)) => {
+                Some(Self::new(Reason::MalformedFraming, message))
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn with(mut self, key: &str, value: impl Into<String>) -> Self {
@@ -412,15 +430,10 @@ pub fn complete(response: Response<Body>) -> Response<Body> {
         Code::Unauthenticated => Failure::new(Reason::Unauthenticated, message),
         // The doors' word for a token that cannot be judged now; services bring their own details.
         Code::Unavailable => Failure::new(Reason::AuthenticationUnavailable, message),
-        // The library's own words for a message over the limit.
-        Code::OutOfRange | Code::ResourceExhausted => Failure::too_large(message),
-        Code::Internal if message.contains("decode") => {
-            Failure::new(Reason::MalformedRequest, format!("the message cannot be read: {message}"))
+        _ => {
+            let of_message = Failure::of_message(&status);
+            of_message.unwrap_or_else(|| Failure::new(Reason::Internal, message))
         }
-        Code::Internal if NOT_FRAMED.iter().any(|words| message.contains(words)) => {
-            Failure::new(Reason::MalformedFraming, message)
-        }
-        _ => Failure::new(Reason::Internal, message),
     };
     let mut completed = Status::from(failure).into_http();
     if let Some(accepted) = accepted {

@@ -5,10 +5,13 @@
 
 mod ageing;
 mod alone;
+mod bodies;
+mod cancels;
 mod descriptors;
 mod drain;
 mod floods;
 mod frames;
+mod hpack;
 mod http1;
 mod limits;
 mod listeners;

@@ -4,6 +4,7 @@ use std::{
     task::{Context, Poll as Polled},
 };
 
+use bytes::Bytes;
 use h2::{RecvStream, client::SendRequest};
 use http::{Request, Response};
 use jeton_access::{Authenticated, BearerTokens, Rejected};
@@ -13,7 +14,9 @@ use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
 use tonic::{body::Body, server::NamedService, service::Routes};
 
 use super::*;
-use crate::door::{ClientCertificates, Drain, Peer, Protocol, request::Common};
+use crate::door::{
+    ClientCertificates, Drain, Moment, Peer, Protocol, Shortcut, meter::CANCEL_WINDOW, request::Common,
+};
 use crate::seldom::Seldom;
 
 /// Answers at once; a stream says nothing and does not end.
@@ -241,4 +244,62 @@ async fn a_stream_ends_with_the_token_by_which_it_was_asked_for_and_the_connecti
     // The certificate does not stand in for a token that has run out.
     assert_eq!(status(&caller.ask("call", Some("known")).await.unwrap()), "16");
     assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_have_lasted_are_stopped_at_will_and_short_ones_are_counted() {
+    let settings = DoorSettings::default();
+    let most = settings.max_cancelled_requests.min(settings.max_concurrent_streams);
+    let mut caller = Caller::until(Some(START + Duration::from_secs(3_600)), None).await;
+    for lasting in [CANCEL_WINDOW, Duration::ZERO] {
+        let mut streams = vec![];
+        for _ in 0..most {
+            streams.push(caller.ask("stream", None).await.unwrap());
+        }
+        caller.clock.advance(lasting).await;
+        drop(streams);
+        assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0", "after {lasting:?}");
+    }
+    drop(caller.ask("stream", None).await.unwrap());
+    timeout(LAST_BYTES, caller.served).await.expect("that was one too many").unwrap();
+}
+
+/// Knows the answer to everything that is asked there, and its last byte otherwise than others.
+struct Short;
+
+impl Shortcut for Short {
+    fn path(&self) -> &'static str {
+        "/test.Service/short"
+    }
+
+    fn answer(&self, _: &crate::door::Caller, _: &[u8], _: &mut Moment) -> Option<Answer> {
+        Some(Answer::ending(Bytes::from_static(&[7; 1_000]), 8))
+    }
+
+    fn answered(&self, _: u64, _: u64) {}
+}
+
+#[tokio::test]
+async fn an_answer_with_another_last_byte_arrives_whole_through_any_window() {
+    for window in [1, 2, 333, 999, 1_000, 65_535] {
+        let mut common = Arc::into_inner(common(Arc::new(SystemClock), None)).unwrap();
+        common.shortcut = Some(Arc::new(Short));
+        let shared = Arc::new(Shared::new(Arc::new(common), from(), Some(Principal::loopback_dev()), None));
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(serve(near, shared, Instant::now(), None));
+        let mut client = h2::client::Builder::new();
+        client.initial_window_size(window);
+        let (mut send, connection) = client.handshake::<_, Bytes>(far).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://localhost/test.Service/short");
+        let request = request.header("content-type", "application/grpc").body(()).unwrap();
+        let mut answer = send.send_request(request, true).unwrap().0.await.unwrap().into_body();
+        let mut whole = vec![];
+        while let Some(data) = answer.data().await {
+            let data = data.unwrap();
+            answer.flow_control().release_capacity(data.len()).unwrap();
+            whole.extend_from_slice(&data);
+        }
+        assert!(whole[..999] == [7; 999] && whole[999..] == [8], "window {window}");
+    }
 }
