@@ -54,7 +54,9 @@ async fn lives_its_age(way: Way) {
         Way::Long => call(stream, "20"),
         Way::Short => way.call(stream),
     };
-    let peers: Vec<_> = (0..20).map(|_| spawn_blocking(move || lives(door.address, ask))).collect();
+    let peers: Vec<_> = (0..20)
+        .map(|_| spawn_blocking(move || lives(Raw::with_wide_windows(door.address).unwrap(), ask)))
+        .collect();
     let mut lives = vec![];
     for peer in peers {
         lives.push(peer.await.unwrap());

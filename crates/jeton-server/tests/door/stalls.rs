@@ -33,7 +33,7 @@ pub(crate) fn without_a_window(address: SocketAddr, ask: impl Fn(u32) -> Vec<u8>
 
 /// Opens its windows for more than any socket holds, and reads nothing of it.
 pub(crate) fn that_never_reads(address: SocketAddr, way: Way) -> Raw {
-    let mut raw = Raw::with_wide_windows(address);
+    let mut raw = Raw::with_wide_windows(address).unwrap();
     let calls: Vec<u8> = streams().take(MAX_STREAMS as usize).flat_map(|s| way.large(s)).collect();
     raw.send(&calls).unwrap();
     raw
@@ -109,7 +109,7 @@ fn taken_late(mut raw: Raw) -> BTreeMap<u32, (Vec<u8>, bool)> {
                 let all: usize = taken.values().map(|(message, _)| message.len()).sum();
                 if all == (MAX_STREAMS * A_LITTLE) as usize {
                     raw.send(&settings(&[(INITIAL_WINDOW_SIZE, 1 << 16)])).unwrap();
-                    raw.widen(0, 1 << 20);
+                    raw.widen(0, 1 << 20).unwrap();
                 }
             }
             HEADERS => {

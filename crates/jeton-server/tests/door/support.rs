@@ -28,18 +28,12 @@ use jeton_server::door::{
 use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinHandle, time::timeout};
 use tonic::{Status, body::Body, server::NamedService, service::Routes};
 
-pub(crate) use crate::frames::PATIENCE;
+pub(crate) use crate::frames::{PATIENCE, strict};
 use crate::ways::{HIT, Hits};
 
 /// A message as long as a token's, and one that is far longer.
 pub(crate) const MESSAGE: &[u8] = &[7; 2_048];
 pub(crate) const LARGE: &[u8] = &[7; 256 * 1_024];
-
-/// Whether figures are judged that only hold on a machine with nothing else to do: `JETON_STRICT`, as `.ci/nightly` sets it. They are
-/// printed in any case.
-pub(crate) fn strict() -> bool {
-    std::env::var_os("JETON_STRICT").is_some()
-}
 
 /// Answers after as many milliseconds as the path says: `/test.Slow/250`. `message` in the path: with a message, and `large`
 /// with a long one; `endless`: with the headers, and then nothing. `caller` in the headers of an answer is who asked. What the short way
