@@ -79,7 +79,7 @@ async fn seen_of_a_drain(door: Open, way: Way) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn peers_hear_of_a_drain_before_what_is_under_way_answered_well() {
+async fn peers_hear_of_a_drain_before_what_is_under_way_is_answered() {
     for way in WAYS {
         let order = seen_of_a_drain(open(DoorSettings::default()).await, way).await;
         assert_eq!(

@@ -5,10 +5,11 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use bytes::Bytes;
 use h2::{SendStream, client::ResponseFuture};
 use jeton_server::door::DoorSettings;
+use tokio::time::timeout;
 
 use crate::{
     frames::framed,
-    support::{MESSAGE, Open, Peer, open, peer, request, until},
+    support::{MESSAGE, Open, PATIENCE, Peer, open, peer, request, until},
     ways::{MISS, Way},
 };
 
@@ -21,7 +22,7 @@ async fn begun(door: &Open, peer: &mut Peer, body: &[u8]) -> (ResponseFuture, Se
 }
 
 async fn message(answer: ResponseFuture) -> Vec<u8> {
-    let mut body = answer.await.unwrap().into_body();
+    let mut body = timeout(PATIENCE, answer).await.unwrap().unwrap().into_body();
     let mut message = vec![];
     while let Some(data) = body.data().await {
         let data = data.unwrap();
@@ -46,7 +47,7 @@ async fn asked_in_parts(door: &Open, body: &[u8], size: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_in_parts_answered_well_the_short_way_once_it_is_whole() {
+async fn a_message_in_parts_is_answered_the_short_way_once_it_is_whole() {
     let door = open(DoorSettings::default()).await;
     assert_eq!(asked_in_parts(&door, &framed(b"a token, please"), 1).await, MESSAGE);
     assert_eq!((door.hits.load(Relaxed), door.done.load(Relaxed)), (1, 0));
@@ -74,7 +75,8 @@ async fn a_message_whose_rest_does_not_come_ends_at_the_requests_deadline_and_th
     let door = open(DoorSettings { request_deadline_ms: 200, ..DoorSettings::default() }).await;
     let mut peer = peer(door.address).await;
     let (answer, _unfinished) = begun(&door, &mut peer, &framed(b"half")).await;
-    assert_eq!(answer.await.unwrap().headers()["grpc-status"], "4");
+    let answer = timeout(PATIENCE, answer).await.unwrap().unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "4");
     assert_eq!((door.stats)().late, 1);
     assert!(Way::Short.begin(&mut peer, 0).await.answered_well().await);
 }

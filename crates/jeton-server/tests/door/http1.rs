@@ -46,7 +46,7 @@ async fn a_connection_has_one_request_and_its_caller_is_whom_the_listener_is_for
 }
 
 #[tokio::test]
-async fn a_peer_that_has_said_everything_may_close_its_side_before_it_answered_well() {
+async fn a_peer_that_has_said_everything_may_close_its_side_before_it_is_answered() {
     let open = open(DoorSettings::default()).await;
     let mut stream = TcpStream::connect(open.address).await.unwrap();
     stream.write_all(b"GET /test.Slow/200 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
