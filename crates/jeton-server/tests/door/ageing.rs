@@ -1,28 +1,36 @@
 //! Connections that grow old.
 
 use std::{
-    net::SocketAddr,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use jeton_server::door::DoorSettings;
 use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
-    floods::streams,
-    frames::{GOAWAY, HEADERS, RST_STREAM, Raw, call},
+    frames::{Raw, lives, streams},
     support::{PATIENCE, open, peer, request},
+    ways::{WAYS, Way, call},
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_connection_is_asked_to_end_and_what_is_in_flight_finishes() {
-    let door =
-        open(DoorSettings { max_age_ms: 1_000, age_grace_ms: 10_000, ..DoorSettings::default() }).await;
-    let mut peer = peer(door.address).await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    // Under way when the age comes.
-    assert_eq!(peer.call(request("1000")).await.unwrap().status(), 200);
-    assert!(timeout(PATIENCE, peer.connection).await.unwrap().unwrap().is_ok(), "GOAWAY, and an orderly end");
+    let settings = DoorSettings { max_age_ms: 1_000, age_grace_ms: 10_000, ..DoorSettings::default() };
+    let door = open(settings).await;
+    join_all(WAYS.map(|way| {
+        let address = door.address;
+        async move {
+            let mut peer = peer(address).await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            // Under way when the age comes.
+            assert!(way.begin(&mut peer, 1_000).await.answered_well().await, "{way:?}");
+            let ended = timeout(PATIENCE, peer.connection).await.unwrap().unwrap();
+            assert!(ended.is_ok(), "{way:?}: GOAWAY, and an orderly end");
+        }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,63 +46,17 @@ async fn an_old_connection_whose_peer_holds_on_is_cut_after_its_grace() {
     );
 }
 
-/// What a peer saw that asked without a pause until its connection ended.
-struct Life {
-    asked_to_end: Duration,
-    ended: Duration,
-    /// The last stream that the door said it would answer.
-    last: u32,
-    answered: Vec<u32>,
-    failed: Vec<u32>,
-}
-
-fn lives(address: SocketAddr) -> Life {
-    let start = Instant::now();
-    let mut raw = Raw::connect(address, &[]);
-    let (mut streams, mut headers) = (streams(), loona_hpack::Decoder::new());
-    let mut life = Life {
-        asked_to_end: Duration::ZERO,
-        ended: Duration::ZERO,
-        last: 0,
-        answered: vec![],
-        failed: vec![],
-    };
-    raw.send(&call(streams.next().unwrap(), "20")).unwrap();
-    while let Ok(frame) = raw.next() {
-        raw.acknowledge(&frame).unwrap_or_default();
-        match frame.kind {
-            GOAWAY => {
-                life.last = frame.last_stream();
-                if life.asked_to_end.is_zero() {
-                    life.asked_to_end = start.elapsed();
-                }
-            }
-            HEADERS => {
-                let fields = headers.decode(&frame.payload).unwrap();
-                let well =
-                    fields.iter().any(|(name, value)| &name[..] == b"grpc-status" && &value[..] == b"0");
-                if well {
-                    life.answered.push(frame.stream)
-                } else {
-                    life.failed.push(frame.stream)
-                }
-                // One that has read no GOAWAY yet, or has not taken it in, goes on asking.
-                let _ = raw.send(&call(streams.next().unwrap(), "20"));
-            }
-            RST_STREAM => life.failed.push(frame.stream),
-            _ => {}
-        }
-    }
-    life.ended = start.elapsed();
-    life
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_are_asked_to_end_at_their_age_give_or_take_a_tenth_and_no_request_fails() {
+async fn lives_its_age(way: Way) {
     let age = Duration::from_secs(2);
     let settings = DoorSettings { max_age_ms: 2_000, age_grace_ms: 20_000, ..DoorSettings::default() };
     let door = open(settings).await;
-    let peers: Vec<_> = (0..20).map(|_| spawn_blocking(move || lives(door.address))).collect();
+    let ask = move |stream| match way {
+        Way::Long => call(stream, "20"),
+        Way::Short => way.call(stream),
+    };
+    let peers: Vec<_> = (0..20)
+        .map(|_| spawn_blocking(move || lives(Raw::with_wide_windows(door.address).unwrap(), ask)))
+        .collect();
     let mut lives = vec![];
     for peer in peers {
         lives.push(peer.await.unwrap());
@@ -118,6 +80,18 @@ async fn connections_are_asked_to_end_at_their_age_give_or_take_a_tenth_and_no_r
     let asked = || lives.iter().map(|life| life.asked_to_end);
     let spread = asked().max().unwrap() - asked().min().unwrap();
     assert!(spread > age.mul_f64(0.05), "they do not all end at once: {spread:?}");
+    let hits = if way == Way::Short { lives.iter().map(|life| life.answered.len()).sum() } else { 0 };
+    assert_eq!(door.hits.load(Relaxed) as usize, hits);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_asked_to_end_at_their_age_give_or_take_a_tenth_and_no_request_fails() {
+    lives_its_age(Way::Long).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_hits_are_asked_to_end_at_their_age_just_as_well_and_no_hit_fails() {
+    lives_its_age(Way::Short).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

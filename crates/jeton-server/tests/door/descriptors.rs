@@ -3,10 +3,7 @@
 use std::{
     fs::File,
     io::ErrorKind,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -19,12 +16,15 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     alone::alone,
-    support::{PATIENCE, closes, open, peer, request},
+    floods::{asks, percentile},
+    support::{PATIENCE, closes, open, peer, request, strict},
 };
 
 const SILENT: usize = 5_000;
 /// Of whatever else the process has open.
 const SPARE: usize = 500;
+/// How long a good caller is watched before they come.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// As the broker does at its start.
 fn raise_the_limit() -> usize {
@@ -41,33 +41,34 @@ fn five_thousand_silent_peers_are_closed_in_time_and_a_caller_is_served_meanwhil
         // What `dev` allows its one principal of TCP.
         let bounds = DoorSettings { max_connections_per_principal: 8_000, ..DoorSettings::default() };
         let door = open(DoorSettings { max_connections: 8_000, ..bounds }).await;
-        let (mut good, done) = (peer(door.address).await, Arc::new(AtomicBool::new(false)));
-        let stop = Arc::clone(&done);
-        let asking = tokio::spawn(async move {
-            let mut answers = 0_u32;
-            while !stop.load(Relaxed) {
-                assert_eq!(good.call(request("0")).await.unwrap().headers()["grpc-status"], "0");
-                answers += 1;
-            }
-            answers
-        });
+        let begun = Instant::now();
+        let quiet = asks(&door, || begun.elapsed() < QUIET).await;
         let (start, mut peers) = (Instant::now(), vec![]);
         for _ in 0..silent {
             peers.push(timeout(PATIENCE, TcpStream::connect(door.address)).await.unwrap().unwrap());
         }
-        let connected = start.elapsed();
-        let deadline =
-            Instant::now() + Duration::from_millis(DoorSettings::default().first_request_deadline_ms);
-        for peer in &mut peers {
-            assert!(closes(peer).await);
-        }
-        let late = Instant::now().saturating_duration_since(deadline);
-        done.store(true, Relaxed);
-        let answers = asking.await.unwrap();
+        let (connected, begun) = (start.elapsed(), Instant::now());
+        let deadline = begun + Duration::from_millis(DoorSettings::default().first_request_deadline_ms);
+        let done = AtomicBool::new(false);
+        let closing = async {
+            for peer in &mut peers {
+                assert!(closes(peer).await);
+            }
+            done.store(true, Relaxed);
+            Instant::now().saturating_duration_since(deadline)
+        };
+        let (loud, late) = tokio::join!(asks(&door, || !done.load(Relaxed)), closing);
+        let [before, beside] = [&quiet, &loud].map(|latencies| percentile(latencies, 99));
         println!(
-            "{silent} silent peers in {connected:?}: the last is closed {late:?} after its deadline; {answers} answers meanwhile"
+            "{silent} silent peers in {connected:?}: the last is closed {late:?} after its deadline; the good caller p99 {before:?} of {} quiet, {beside:?} of {} beside them",
+            quiet.len(),
+            loud.len(),
         );
-        assert!(answers > 0 && late < PATIENCE / 2, "{late:?}");
+        assert!(late < PATIENCE / 2, "{late:?}");
+        if strict() {
+            assert!(late < Duration::from_secs(1), "{late:?}");
+            assert!(beside <= 2 * before, "{beside:?} of {before:?}");
+        }
         assert_eq!(usize::try_from((door.stats)().silent).unwrap(), silent);
     });
 }
@@ -119,7 +120,8 @@ fn without_descriptors_the_door_waits_idly_and_goes_on_when_there_are_some() {
             "without descriptors: {:.1} % of a core; the next peer is served {served:?} after",
             share * 100.0
         );
-        assert!(share < 0.2, "{share} of a core to wait");
-        assert!(served < PATIENCE / 4, "{served:?}");
+        // Its own time on a processor: a busy machine does not add to it.
+        assert!(share <= 0.05, "{share} of a core to wait");
+        assert!(served < if strict() { Duration::from_secs(1) } else { PATIENCE / 4 }, "{served:?}");
     });
 }

@@ -17,25 +17,25 @@ use jeton_server::door::DoorSettings;
 use crate::{
     alone::{alone, resident_kb},
     frames::{
-        CONTINUATION, DATA, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, Raw, call, frame,
-        header_block, reset, settings,
+        CONTINUATION, DATA, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, Raw, frame,
+        header_block, reset, settings, streams,
     },
-    support::{Open, PATIENCE, open, peer, request},
+    support::{Open, PATIENCE, open, peer, request, strict},
+    ways::{Way, call},
 };
 
 /// How long a good caller is watched, without a flood and with one that begins anew whenever it is cut off.
 const WATCHED: Duration = Duration::from_secs(1);
 const MOST_GROWTH_KB: u64 = 32 * 1024;
 const MOST_SLOWER: u32 = 10;
+/// The promise, for a machine with nothing else to do: a peer that misuses its connection is closed in time, and the tail of others' calls
+/// stays.
+const CLOSED: Duration = Duration::from_secs(5);
+const STRICTLY_SLOWER: u32 = 3;
 /// What a machine that is busy with something else may take of its own accord.
 const NOT_JUDGED: Duration = Duration::from_millis(25);
 /// For floods that are a trickle where the door is slow itself: it can only count what it has read.
 const LOW: u64 = 65_536;
-
-/// Odd numbers, as clients use them.
-pub(crate) fn streams() -> impl Iterator<Item = u32> {
-    (1..1 << 30).step_by(2)
-}
 
 /// What a flood sends: once, and then again and again.
 struct Flood {
@@ -71,7 +71,7 @@ impl Flood {
 }
 
 /// Asks one after another until told to stop, or for as long; the latencies, sorted.
-async fn asks(door: &Open, on: impl Fn() -> bool) -> Vec<Duration> {
+pub(crate) async fn asks(door: &Open, on: impl Fn() -> bool) -> Vec<Duration> {
     let mut good = peer(door.address).await;
     let mut latencies = vec![];
     while on() {
@@ -83,7 +83,7 @@ async fn asks(door: &Open, on: impl Fn() -> bool) -> Vec<Duration> {
     latencies
 }
 
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() - 1) * percent / 100]
 }
 
@@ -120,6 +120,12 @@ pub(crate) async fn endures(
         percentile(&loud, 99),
         loud.len(),
     );
+    if strict() {
+        let longest = lasted.iter().max().unwrap();
+        assert!(*longest <= CLOSED, "{longest:?} until the door closes");
+        let (before, beside) = (percentile(&quiet, 99), percentile(&loud, 99));
+        assert!(beside <= before * STRICTLY_SLOWER, "{beside:?} of {before:?}");
+    }
     assert!(growth <= MOST_GROWTH_KB, "{growth} KiB more are resident");
     let (still, under) = (percentile(&quiet, 50), percentile(&loud, 50));
     assert!(
@@ -137,20 +143,42 @@ async fn is_cut_off_by(settings: DoorSettings, name: &str, flood: impl Fn() -> F
     endures(name, &door, move |address| flood().attack(address)).await;
 }
 
-fn cancelled(stream: u32) -> Vec<u8> {
-    [call(stream, "60000"), reset(stream)].concat()
+/// A request on a stream.
+type Ask = fn(u32) -> Vec<u8>;
+
+/// Requests that are reset, each after so long.
+async fn resets(name: &str, pause: Duration, ask: Ask) {
+    let parts = move || streams().map(move |stream| [ask(stream), reset(stream)].concat());
+    is_cut_off(name, move || Flood { pause, ..Flood::of(parts()) }).await;
+}
+
+const PACE: Duration = Duration::from_millis(10);
+
+/// Under way the long way; the short way, with half a message; and with all of it, so that the answer is there as soon as the reset.
+fn kinds() -> [(&'static str, Ask); 3] {
+    [
+        ("requests", |stream| Way::Long.begun(stream, 60_000)),
+        ("halves", |stream| Way::Short.begun(stream, 0)),
+        ("hits", |stream| Way::Short.call(stream)),
+    ]
 }
 
 #[test]
 fn requests_that_are_cancelled_at_once() {
-    alone(async { is_cut_off("reset burst", || Flood::of(streams().map(cancelled))).await });
+    alone(async {
+        for (kind, ask) in kinds() {
+            resets(&format!("reset burst, {kind}"), Duration::ZERO, ask).await;
+        }
+    });
 }
 
 #[test]
 fn requests_that_are_cancelled_at_a_steady_pace() {
-    let pause = Duration::from_millis(10);
-    alone(async move {
-        is_cut_off("paced resets", move || Flood { pause, ..Flood::of(streams().map(cancelled)) }).await;
+    alone(async {
+        // A hit is over when it is read: one that is reset costs as much as one that is not.
+        for (kind, ask) in &kinds()[..2] {
+            resets(&format!("paced resets, {kind}"), PACE, *ask).await;
+        }
     });
 }
 
@@ -163,7 +191,7 @@ fn requests_without_end_over_the_limit_of_streams() {
 fn headers_that_never_end() {
     alone(async {
         is_cut_off("continuation", || Flood {
-            opening: frame(HEADERS, 0, 1, &header_block("0")),
+            opening: frame(HEADERS, 0, 1, &header_block("/test.Slow/0")),
             ..repeated(&frame(CONTINUATION, 0, 1, b"\0\x01a\x01b"))
         })
         .await;
@@ -212,7 +240,7 @@ fn priorities() {
 fn empty_parts_of_a_body() {
     alone(async {
         is_cut_off("empty data", || Flood {
-            opening: frame(HEADERS, END_HEADERS, 1, &header_block("60000")),
+            opening: frame(HEADERS, END_HEADERS, 1, &header_block("/test.Slow/60000")),
             ..repeated(&frame(DATA, 0, 1, &[]))
         })
         .await;

@@ -1,11 +1,21 @@
 //! A peer that writes HTTP/2 by hand (RFC 9113), so that it can do what no library lets one do. It blocks: one thread for each.
+//!
+//! The tests of the real binary use it too.
 
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
 };
 
-use crate::support::PATIENCE;
+/// Long enough for a machine with much else to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether figures are judged that only hold on a machine with nothing else to do: `JETON_STRICT`, as `.ci/nightly` sets it. They are
+/// printed in any case.
+pub(crate) fn strict() -> bool {
+    std::env::var_os("JETON_STRICT").is_some()
+}
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
@@ -24,6 +34,8 @@ pub(crate) const END_HEADERS: u8 = 4;
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 pub(crate) const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 
+/// More than any socket holds.
+const WIDE: u32 = 1 << 30;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -42,14 +54,16 @@ pub(crate) fn settings(entries: &[(u16, u32)]) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &payload.collect::<Vec<u8>>())
 }
 
+/// Odd numbers, as clients use them.
+pub(crate) fn streams() -> impl Iterator<Item = u32> {
+    (1..1 << 30).step_by(2)
+}
+
 /// The headers of a call, nothing of them kept in HPACK's table (RFC 7541, 6.2.2).
 pub(crate) fn header_block(path: &str) -> Vec<u8> {
-    let path = format!("/test.Slow/{path}");
     // POST, http, and the indices of :path, :authority and content-type in the static table.
     let mut block = vec![0x83, 0x86];
-    for (name, value) in
-        [(&[0x04][..], path.as_str()), (&[0x01], "localhost"), (&[0x0f, 0x10], "application/grpc")]
-    {
+    for (name, value) in [(&[0x04][..], path), (&[0x01], "localhost"), (&[0x0f, 0x10], "application/grpc")] {
         block.extend_from_slice(name);
         block.push(u8::try_from(value.len()).unwrap());
         block.extend_from_slice(value.as_bytes());
@@ -57,8 +71,16 @@ pub(crate) fn header_block(path: &str) -> Vec<u8> {
     block
 }
 
-pub(crate) fn call(stream: u32, path: &str) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS | END_STREAM, stream, &header_block(path))
+/// A message as gRPC frames it.
+pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0], &length[..], message].concat()
+}
+
+/// A call with its message.
+pub(crate) fn ask(stream: u32, path: &str, message: &[u8]) -> Vec<u8> {
+    let head = frame(HEADERS, END_HEADERS, stream, &header_block(path));
+    [head, frame(DATA, END_STREAM, stream, &framed(message))].concat()
 }
 
 pub(crate) fn reset(stream: u32) -> Vec<u8> {
@@ -86,13 +108,37 @@ pub(crate) struct Raw(TcpStream);
 impl Raw {
     /// Has sent its preface and these settings.
     pub(crate) fn connect(address: SocketAddr, entries: &[(u16, u32)]) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self::try_connect(address, entries).unwrap()
+    }
+
+    /// The same where somebody may be there or not.
+    pub(crate) fn try_connect(address: SocketAddr, entries: &[(u16, u32)]) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let mut raw = Self(stream);
-        raw.send(&[PREFACE, &settings(entries)].concat()).unwrap();
-        raw
+        raw.send(&[PREFACE, &settings(entries)].concat())?;
+        Ok(raw)
+    }
+
+    /// Has opened its windows for more than any socket holds.
+    pub(crate) fn with_wide_windows(address: SocketAddr) -> io::Result<Self> {
+        let mut raw = Self::try_connect(address, &[(INITIAL_WINDOW_SIZE, WIDE)])?;
+        raw.widen(0, WIDE)?;
+        Ok(raw)
+    }
+
+    /// Opens a stream's window, or the connection's (0), by so much.
+    pub(crate) fn widen(&mut self, stream: u32, by: u32) -> io::Result<()> {
+        self.send(&frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes()))
+    }
+
+    /// Sends as much as there is room for where nobody reads it.
+    pub(crate) fn send_until_full(&mut self, parts: impl Iterator<Item = Vec<u8>>) {
+        self.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut parts = parts;
+        while parts.next().is_some_and(|part| self.send(&part).is_ok()) {}
     }
 
     /// The same connection, for reading beside the writing.
@@ -147,4 +193,65 @@ impl Raw {
             }
         }
     }
+}
+
+/// What a peer saw that asked without a pause until its connection ended.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) asked_to_end: Duration,
+    pub(crate) ended: Duration,
+    /// The last stream that the door said it would answer.
+    pub(crate) last: u32,
+    asked: u32,
+    pub(crate) answered: Vec<u32>,
+    pub(crate) failed: Vec<u32>,
+}
+
+impl Life {
+    /// What was asked up to the last stream that the door said it would answer, and was not answered.
+    pub(crate) fn lost(&self) -> Vec<u32> {
+        let taken = streams().take_while(|stream| *stream <= self.last.min(self.asked));
+        // In order, because one is asked after the other.
+        taken.filter(|stream| self.answered.binary_search(stream).is_err()).collect()
+    }
+}
+
+/// Asks, and asks again after each answer, until the connection ends.
+pub(crate) fn lives(mut raw: Raw, ask: impl Fn(u32) -> Vec<u8>) -> Life {
+    let start = Instant::now();
+    let mut headers = loona_hpack::Decoder::new();
+    let (asked_to_end, ended) = (Duration::ZERO, Duration::ZERO);
+    let mut life = Life { asked_to_end, ended, last: 0, asked: 1, answered: vec![], failed: vec![] };
+    // One that has read no GOAWAY yet, or has not taken it in, goes on asking; an error shows again where it reads.
+    let _ = raw.send(&ask(life.asked));
+    while let Ok(frame) = raw.next() {
+        raw.acknowledge(&frame).unwrap_or_default();
+        match frame.kind {
+            GOAWAY => {
+                life.last = frame.last_stream();
+                if life.asked_to_end.is_zero() {
+                    life.asked_to_end = start.elapsed();
+                }
+            }
+            HEADERS => {
+                let fields = headers.decode(&frame.payload).unwrap();
+                if frame.flags & END_STREAM == 0 {
+                    continue;
+                }
+                let well =
+                    fields.iter().any(|(name, value)| &name[..] == b"grpc-status" && &value[..] == b"0");
+                if well {
+                    life.answered.push(frame.stream)
+                } else {
+                    life.failed.push(frame.stream)
+                }
+                life.asked += 2;
+                let _ = raw.send(&ask(life.asked));
+            }
+            RST_STREAM => life.failed.push(frame.stream),
+            _ => {}
+        }
+    }
+    life.ended = start.elapsed();
+    life
 }

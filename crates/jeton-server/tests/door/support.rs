@@ -23,20 +23,21 @@ use jeton_access::BearerTokens;
 use jeton_core::{Clock, SystemClock};
 use jeton_server::door::{
     Authenticate, Caller, Calls, Door, DoorSettings, DoorStats, Drain, Listen, Listener, LoopbackDev,
-    Protocol, Tls, serve,
+    Protocol, Shortcut, Tls, serve,
 };
 use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinHandle, time::timeout};
 use tonic::{Status, body::Body, server::NamedService, service::Routes};
 
-/// Long enough for a machine with much else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use crate::frames::{PATIENCE, strict};
+use crate::ways::{HIT, Hits};
 
 /// A message as long as a token's, and one that is far longer.
-const MESSAGE: &[u8] = &[7; 2_048];
-const LARGE: &[u8] = &[7; 256 * 1_024];
+pub(crate) const MESSAGE: &[u8] = &[7; 2_048];
+pub(crate) const LARGE: &[u8] = &[7; 256 * 1_024];
 
 /// Answers after as many milliseconds as the path says: `/test.Slow/250`. `message` in the path: with a message, and `large`
-/// with a long one; `endless`: with the headers, and then nothing. `caller` in the headers of an answer is who asked.
+/// with a long one; `endless`: with the headers, and then nothing. `caller` in the headers of an answer is who asked. What the short way
+/// leaves to it is answered with the request's own body.
 #[derive(Clone, Default)]
 struct Slow(Arc<AtomicU32>);
 
@@ -54,6 +55,10 @@ impl tower::Service<Request<Body>> for Slow {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.uri().path() == HIT {
+            self.0.fetch_add(1, Relaxed);
+            return Box::pin(async { Ok(Response::new(request.into_body())) });
+        }
         let millis = request.uri().path().rsplit('/').next().and_then(|n| n.parse().ok()).unwrap_or(0);
         let [endless, message, large] =
             ["endless", "message", "large"].map(|word| request.uri().path().contains(word));
@@ -89,7 +94,10 @@ pub(crate) struct Open {
     pub(crate) drain: Drain,
     /// The accept loop.
     pub(crate) accepting: JoinHandle<()>,
+    /// Answered the long way.
     pub(crate) done: Arc<AtomicU32>,
+    /// Answered the short way.
+    pub(crate) hits: Arc<AtomicU32>,
     pub(crate) stats: Box<dyn Fn() -> DoorStats + Send + Sync>,
 }
 
@@ -135,6 +143,8 @@ pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Ca
     let slow = Slow::default();
     let done = Arc::clone(&slow.0);
     let routes = Routes::new(slow);
+    let hits = Arc::<Hits>::default();
+    let shortcut: Arc<dyn Shortcut> = Arc::clone(&hits) as _;
     let Callers { name, protocol, tls, authenticate, bearer, clock, calls } = callers;
     let streaming = |path: &str| path.ends_with("/stream");
     let (accepting, stats) = serve(
@@ -148,7 +158,7 @@ pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Ca
             bearer,
             clock,
             routes,
-            shortcut: None,
+            shortcut: Some(shortcut),
             calls,
             streaming,
             finishes,
@@ -156,7 +166,7 @@ pub(crate) async fn open_for(settings: DoorSettings, finishes: bool, callers: Ca
         },
         drain.clone(),
     );
-    Open { address, drain, accepting, done, stats: Box::new(stats) }
+    Open { address, drain, accepting, done, hits: Arc::clone(&hits.0), stats: Box::new(stats) }
 }
 
 pub(crate) struct Peer {

@@ -12,8 +12,12 @@ mod client;
 mod command_line;
 mod console;
 mod descriptors;
+mod drains;
 mod faults;
 mod flights;
+#[path = "../../../jeton-server/tests/door/frames.rs"]
+#[allow(dead_code, reason = "the door's own tests use the rest")]
+mod frames;
 mod kills;
 mod limits;
 mod logs;

@@ -194,27 +194,3 @@ fn an_ephemeral_broker_leaves_nothing_behind() {
     assert!(ends_in_time(&mut child).success());
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_drain_ends_in_time_though_a_peer_holds_a_watch() {
-    use jeton_proto::v1::{self, watch_tokens_request::Action};
-    let mut world = World::with(&["--set", "door.drain_deadline_ms=3000"], serde_json::json!({})).await;
-    let add = v1::WatchTokensAdd {
-        id: "a".into(),
-        request: Some(crate::support::request("identities/billing", crate::support::VAULT)),
-    };
-    let first = v1::WatchTokensRequest { action: Some(Action::Add(add)) };
-    let requests = tokio_stream::StreamExt::chain(tokio_stream::once(first), tokio_stream::pending());
-    let mut events = world.broker.tokens().await.watch_tokens(requests).await.unwrap().into_inner();
-    events.message().await.unwrap().unwrap();
-    let start = std::time::Instant::now();
-    let stopping = tokio::task::spawn_blocking(move || (world.broker.process.stop(), world));
-    let moving = events.message().await.unwrap().unwrap();
-    assert!(matches!(moving.event, Some(v1::watch_tokens_response::Event::Moving(_))), "{moving:?}");
-    let (status, _world) = stopping.await.unwrap();
-    assert!(
-        status.success() && start.elapsed() < std::time::Duration::from_secs(20),
-        "{:?}",
-        start.elapsed()
-    );
-}

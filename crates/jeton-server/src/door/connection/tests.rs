@@ -118,6 +118,35 @@ async fn a_peer_that_is_silent_and_answers_no_ping_is_let_go_and_one_that_answer
     assert!(timeout(10 * both, &mut there).await.is_err(), "it answers");
 }
 
+/// How long a connection lives whose peer does nothing, or holds on to a stream whatever it is told.
+async fn lived(holds: bool) -> Duration {
+    let (start, (near, far)) = (Instant::now(), duplex(64 * 1024));
+    let served = tokio::spawn(serve(near, shared(), start, None));
+    let (mut send, connection) = h2::client::handshake(far).await.unwrap();
+    let _connection = tokio::spawn(connection);
+    let path = if holds { "stream" } else { "call" };
+    let request = Request::post(format!("http://localhost/test.Service/{path}")).body(()).unwrap();
+    let _held = send.send_request(request, true).unwrap().0.await.unwrap();
+    served.await.unwrap();
+    start.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_at_half_an_hour_give_or_take_a_tenth_and_is_cut_half_a_minute_later() {
+    let (youngest, oldest) = (Duration::from_secs(27 * 60), Duration::from_secs(33 * 60));
+    let (grace, tick) = (Duration::from_secs(30), Duration::from_secs(1));
+    let mut ages = vec![];
+    for _ in 0..20 {
+        let age = lived(false).await;
+        assert!((youngest..oldest + tick).contains(&age), "{age:?}");
+        ages.push(age);
+        let held = lived(true).await;
+        assert!((youngest + grace..oldest + grace + tick).contains(&held), "{held:?}");
+    }
+    let spread = *ages.iter().max().unwrap() - *ages.iter().min().unwrap();
+    assert!(spread > (oldest - youngest) / 4, "they do not all end at once: {spread:?}");
+}
+
 /// A caller with a certificate, whose end the manual clock can reach, or with tokens.
 struct Caller {
     clock: ManualClock,
