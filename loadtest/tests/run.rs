@@ -179,6 +179,14 @@ fn numbers_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn a_client_certificate_is_of_no_use_without_tls_and_that_is_said() {
+    let more = ["--cert", "client.pem", "--key", "client.key"];
+    let outcome = load("run", "127.0.0.1:1", &["identities/a"], &more);
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(!outcome.status.success() && said.contains("--ca <FILE>"), "{said}");
+}
+
+#[test]
 fn load_goes_to_this_machine_alone() {
     let outcome = Command::new(PROGRAM)
         .args(["run", "--endpoint", "192.0.2.1:80", "--identity", "i", "--scope", "s"])
