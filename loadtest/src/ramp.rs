@@ -44,7 +44,7 @@ pub(crate) fn run(
         let run = RunArguments { rate: Some(rate), ..run.clone() };
         let report = crate::measure(&format!("{rate:.0}/s"), target, &run)?;
         let kept = report.throughput >= rate * ramp.kept / 100.0 && report.failed() == 0;
-        let answers = report.answered > 0;
+        let answers = report.throughput > 0.0;
         reports.push(report);
         search.found(rate, kept);
         if !answers {

@@ -271,7 +271,7 @@ pub(crate) mod tests {
 
     const TEN_SECONDS: Duration = Duration::from_secs(10);
 
-    fn plan(pace: Pace) -> Plan {
+    pub(crate) fn plan(pace: Pace) -> Plan {
         Plan {
             connections: 10,
             streams: 1,

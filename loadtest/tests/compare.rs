@@ -7,6 +7,7 @@ use std::{
     fs,
     net::TcpStream,
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -14,10 +15,13 @@ use std::{
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Measurements share two processors, and each is one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
 /// The measurements, and what was printed.
 fn compare(more: &[&str]) -> (Vec<Value>, String) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("c.json");
     let mut command = Command::new(PROGRAM);

@@ -96,12 +96,12 @@ fn a_server_is_found_by_its_address_and_said_to_be_at_its_limit() {
     let (server, folder) = (Baseline::start(&[]), tempfile::tempdir().unwrap());
     let json = folder.path().join("r.json");
     let run = |more: &[&str]| {
-        let much = ["--connections", "4", "-m", "100", "--json", json.to_str().unwrap()];
+        let much = ["--connections", "10", "-m", "200", "--json", json.to_str().unwrap()];
         let outcome = load("run", &server.address, &["identities/a"], &[&much[..], more].concat());
         (outcome.status.success(), String::from_utf8_lossy(&outcome.stderr).into_owned())
     };
     let at_limit = |report: &Value| ["server", "both"].iter().any(|who| report["saturated"] == *who);
-    // The server has one thread, which has 400 requests to answer at any time.
+    // The server has one thread, which has 2,000 requests to answer at any time.
     assert!(run(&[]).0);
     let report = &reports(&json)[0];
     assert!(at_limit(report) && report["server_cpu_per_request"].as_f64() > Some(1.0), "{report}");
@@ -117,7 +117,7 @@ fn a_server_is_found_by_its_address_and_said_to_be_at_its_limit() {
 fn a_generator_that_cannot_keep_a_rate_says_so_and_reads_answers_all_the_same() {
     let (server, folder) = (Baseline::start(&[]), tempfile::tempdir().unwrap());
     let json = folder.path().join("r.json");
-    let more = ["--connections", "1", "--rate", "1e6", "--seconds", "0.5", "--json", json.to_str().unwrap()];
+    let more = ["--connections", "1", "--rate", "1e7", "--seconds", "0.3", "--json", json.to_str().unwrap()];
     assert!(!load("run", &server.address, &["identities/a"], &more).status.success());
     let report = &reports(&json)[0];
     assert!(["generator", "both"].iter().any(|who| report["saturated"] == *who), "{report}");
@@ -176,6 +176,14 @@ fn numbers_that_make_no_sense_are_refused() {
         let outcome = load("run", &server.address, &["identities/a"], &wrong);
         assert!(!outcome.status.success() && outcome.stdout.is_empty(), "{wrong:?}");
     }
+}
+
+#[test]
+fn a_client_certificate_is_of_no_use_without_tls_and_that_is_said() {
+    let more = ["--cert", "client.pem", "--key", "client.key"];
+    let outcome = load("run", "127.0.0.1:1", &["identities/a"], &more);
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(!outcome.status.success() && said.contains("--ca <FILE>"), "{said}");
 }
 
 #[test]

@@ -98,3 +98,67 @@ impl<'a> Pacer<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use rand::{SeedableRng, distr::weighted::WeightedIndex, rngs::SmallRng};
+
+    use super::*;
+    use crate::{
+        record::Record,
+        report::tests::plan,
+        target::{Address, Ask, PATH, Target},
+        wire::Request,
+    };
+
+    /// How long a pacer looked at the clock, beside a connection that always has something to do, or nothing.
+    fn spun(works: bool) -> Duration {
+        let request = Request::new(false, "localhost", PATH, b"");
+        let target = Target {
+            address: Address::Tcp(String::new()),
+            tls: vec![],
+            asks: vec![Ask { identity: "identities/a".into(), client_id: None, request }],
+            mix: WeightedIndex::new([1.0]).unwrap(),
+            scopes: vec![],
+            pid: None,
+        };
+        let (plan, start) = (plan(Pace::Rate(1_000.0)), Instant::now());
+        let shared = Shared {
+            target: &target,
+            plan: &plan,
+            record: RefCell::new(Record::new()),
+            checker: RefCell::default(),
+            rng: RefCell::new(SmallRng::seed_from_u64(1)),
+            handed_out: Cell::new(false),
+            worked: Cell::new(false),
+            spun: Cell::default(),
+            begin: start,
+            end: start + Duration::from_millis(50),
+        };
+        let lanes = [Rc::default()];
+        let mut pacer = Pacer::new(&shared, &lanes, start, 0);
+        let pace = async {
+            pacer.run().await;
+            shared.handed_out.set(true);
+        };
+        let connection = async {
+            while !shared.handed_out.get() {
+                shared.worked.set(works || shared.worked.get());
+                tokio::task::yield_now().await;
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(futures_util::future::join(pace, connection));
+        assert!(!lanes[0].due.borrow().is_empty());
+        shared.spun.get()
+    }
+
+    #[test]
+    fn who_waits_for_the_next_moment_is_idle_unless_a_connection_works_meanwhile() {
+        assert_eq!(spun(true), Duration::ZERO);
+        // Where something else has the processor until the end, nobody looks at the clock.
+        assert!((0..20).any(|_| spun(false) > Duration::ZERO));
+    }
+}
