@@ -15,7 +15,7 @@ from conftest import BINARY, DEADLINE_S, ROOT, Process
 
 TOOLS = ROOT / "target" / "ci-tools" / "bin"
 CALLS, CONNECTIONS, AT_ONCE = 4_000, 40, 80
-PROBE_UNKNOWN_SERVICE = 3
+PROBE_RPC_FAILED = 3
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
@@ -72,7 +72,12 @@ def test_a_service_that_is_not_here_is_unknown_to_the_probe(broker):
     # Each plane has its own.
     for service in ["jeton.v1.IdentityService", "nobody"]:
         done = run("grpc-health-probe", "-addr", broker["grpc"], "-service", service)
-        assert done.returncode == PROBE_UNKNOWN_SERVICE and "code = NotFound" in done.stderr, done.stderr
+        assert done.returncode == PROBE_RPC_FAILED and "code = NotFound" in done.stderr, done.stderr
+
+
+def test_a_probe_that_compresses_is_refused(broker):
+    done = run("grpc-health-probe", "-addr", broker["grpc"], "-gzip")
+    assert done.returncode == PROBE_RPC_FAILED and "uncompressed" in done.stderr, done.stderr
 
 
 def under_way(broker):
