@@ -1,10 +1,14 @@
 //! Refreshes: everything is due at the same moment, and an authority that answers at once gets an assertion for each token. Beside it,
 //! signatures alone on as many threads.
-#![allow(clippy::expect_used, missing_docs, reason = "a benchmark")]
+#![allow(clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a benchmark")]
 
 use std::{
     hint::black_box,
-    sync::{Arc, Barrier},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -13,9 +17,7 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PSS_SHA256, RsaKeyPair},
 };
 use benches::{AtOnce, Before, Material, ShiftedClock, Signing, Size, TOKEN_BYTES, World};
-use criterion::{
-    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
-};
+use criterion::{Criterion, Throughput, criterion_group};
 use jeton_core::{Clock, KeyKind, SigningAlgorithm};
 use jeton_engine::EngineSettings;
 use jeton_keys::KeysSettings;
@@ -25,6 +27,8 @@ use tokio::runtime::Runtime;
 const LIFETIME: Duration = Duration::from_secs(3_600);
 const DUE: Duration = Duration::from_secs(2_400);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Of refreshes and of signatures alone, in turn; odd, for the median.
+const ROUNDS: usize = 9;
 
 fn size(slots: usize) -> Size {
     Size { slots, scopes: 1, token_bytes: TOKEN_BYTES, lifetime: LIFETIME }
@@ -37,22 +41,6 @@ fn settings() -> EngineSettings {
 
 fn refreshes(c: &mut Criterion) {
     unsigned(c);
-    let runtime = Runtime::new().expect("a runtime");
-    for (algorithm, kind, slots) in
-        [(SigningAlgorithm::Ps256, KeyKind::Rsa2048, 4_096), (SigningAlgorithm::Es256, KeyKind::P256, 16_384)]
-    {
-        let material = runtime.block_on(Material::generate(kind));
-        for threads in [1, 2] {
-            let name = format!("refresh/{}, signing threads: {threads}", algorithm.as_str());
-            let mut group = c.benchmark_group(name);
-            group.throughput(Throughput::Elements(1));
-            signed(&mut group, algorithm, &material, slots, threads);
-            group.bench_function("aws-lc-rs alone", |b| {
-                b.iter_custom(|count| alone(count, algorithm, &material, threads));
-            });
-            group.finish();
-        }
-    }
 }
 
 /// What the engine does for a refresh, without a signature.
@@ -72,7 +60,7 @@ fn unsigned(c: &mut Criterion) {
                 clock.forward(DUE);
                 while source.issued() < wanted {
                     assert!(start.elapsed() < PATIENCE, "{} of {wanted}", source.issued());
-                    std::thread::sleep(Duration::from_micros(200));
+                    thread::sleep(Duration::from_micros(200));
                 }
                 start.elapsed()
             })
@@ -81,31 +69,47 @@ fn unsigned(c: &mut Criterion) {
     group.finish();
 }
 
-fn signed(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    algorithm: SigningAlgorithm,
-    material: &Material,
-    slots: usize,
-    threads: usize,
-) {
+/// Refreshes and signatures alone, in turn, so that what else the machine does meets both. The keys of both are as many.
+fn beside_signatures(algorithm: SigningAlgorithm, kind: KeyKind, slots: usize, threads: usize) -> f64 {
     let (runtime, size) = (Runtime::new().expect("a runtime"), size(slots));
-    let clock = ShiftedClock::default();
+    let (clock, material) = (ShiftedClock::default(), runtime.block_on(Material::generate(kind)));
     let shared: Arc<dyn Clock> = Arc::new(clock.clone());
     let keys = KeysSettings { signing_threads: threads, max_queued: 100_000, ..KeysSettings::default() };
-    let signing = runtime.block_on(Signing::new(size, algorithm, material, keys, Arc::clone(&shared)));
+    let signing = runtime.block_on(Signing::new(size, algorithm, &material, keys, Arc::clone(&shared)));
     let source = Arc::new(signing.clone());
     let world = World::with(size, settings(), source, Before::default(), shared, &runtime);
     world.pin_all();
-    let round = || {
+    let refreshed = || {
         let ended = signing.round(slots);
         clock.forward(DUE);
         let took = ended.recv_timeout(PATIENCE).expect("every token is refreshed");
         quiet(&signing);
         took
     };
+    let alone = alone(algorithm, &material, slots);
+    let signed = || on_threads(threads, slots, &*alone);
     // The first signature of each key opens and parses it.
-    round();
-    group.bench_function("refresh engine", |b| b.iter_custom(|count| in_rounds(count, slots, round)));
+    let _ = (refreshed(), signed());
+    let rounds: [_; ROUNDS] = std::array::from_fn(|_| (refreshed().as_secs_f64(), signed().as_secs_f64()));
+    let each = |total: f64| total / slots as f64 * 1e6;
+    let (engine, alone) = (median(rounds.map(|(engine, _)| engine)), median(rounds.map(|(_, alone)| alone)));
+    let mut ratios = rounds.map(|(engine, alone)| alone / engine);
+    ratios.sort_by(f64::total_cmp);
+    let name = format!("refresh with {}, signing threads: {threads}", algorithm.as_str());
+    println!(
+        "{name:<44} {:>7.1} us, aws-lc-rs alone {:>6.1} us, its rate times {:.2} ({:.2} to {:.2})",
+        each(engine),
+        each(alone),
+        median(ratios),
+        ratios[0],
+        ratios[ROUNDS - 1],
+    );
+    median(ratios)
+}
+
+fn median(mut of: [f64; ROUNDS]) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[ROUNDS / 2]
 }
 
 /// The time of so many, of whole rounds.
@@ -120,46 +124,46 @@ fn quiet(signing: &Signing) {
     let deadline = Instant::now() + PATIENCE;
     while signing.keys.stats().coming > 0 {
         assert!(Instant::now() < deadline, "{:?}", signing.keys.stats());
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
-fn alone(count: u64, algorithm: SigningAlgorithm, material: &Material, threads: usize) -> Duration {
-    let rsa = || material.pkcs8().map(|der| RsaKeyPair::from_pkcs8(der).expect("a key")).collect::<Vec<_>>();
-    let ec = |der| EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).expect("a key");
+/// What signs with the `n`th of so many keys.
+fn alone(algorithm: SigningAlgorithm, material: &Material, keys: usize) -> Box<dyn Fn(usize) + Sync> {
     let (random, message) = (SystemRandom::new(), [7_u8; 600]);
-    let each = count.div_ceil(threads as u64) as usize;
-    let took = if algorithm == SigningAlgorithm::Es256 {
-        let keys: Vec<_> = material.pkcs8().map(ec).collect();
-        on_threads(threads, each, |n| {
-            black_box(keys[n % keys.len()].sign(&random, &message).expect("signed"));
-        })
-    } else {
-        let keys = rsa();
-        on_threads(threads, each, |n| {
-            let mut signature = vec![0; keys[0].public_modulus_len()];
-            keys[n % keys.len()].sign(&RSA_PSS_SHA256, &random, &message, &mut signature).expect("signed");
-            black_box(signature);
-        })
-    };
-    took.mul_f64(count as f64 / (each * threads) as f64)
+    let parsed = material.pkcs8().cycle().take(keys);
+    if algorithm == SigningAlgorithm::Es256 {
+        let ec = |der| EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).expect("a key");
+        let keys: Vec<_> = parsed.map(ec).collect();
+        return Box::new(move |n| {
+            black_box(keys[n].sign(&random, &message).expect("signed"));
+        });
+    }
+    let keys: Vec<_> = parsed.map(|der| RsaKeyPair::from_pkcs8(der).expect("a key")).collect();
+    Box::new(move |n| {
+        let mut signature = vec![0; keys[n].public_modulus_len()];
+        keys[n].sign(&RSA_PSS_SHA256, &random, &message, &mut signature).expect("signed");
+        black_box(signature);
+    })
 }
 
-/// From the moment at which all are ready: a new thread's first signature waits for the seed of its random generator.
-fn on_threads(threads: usize, each: usize, work: impl Fn(usize) + Sync) -> Duration {
-    let ready = Barrier::new(threads);
-    let run = |thread| {
-        // Each begins elsewhere: a key that two threads use at once makes them wait for each other.
-        let first = 5 * thread;
-        work(first);
+/// Each thread takes the next, from the moment at which all are ready: a new thread's first signature waits for the seed of its random
+/// generator.
+fn on_threads(threads: usize, all: usize, work: &(dyn Fn(usize) + Sync)) -> Duration {
+    let (ready, next) = (Barrier::new(threads), AtomicUsize::new(0));
+    let run = || {
+        work(0);
         ready.wait();
         let start = Instant::now();
-        (first..first + each).for_each(&work);
-        start.elapsed()
+        loop {
+            match next.fetch_add(1, Relaxed) {
+                n if n < all => work(n),
+                _ => return start.elapsed(),
+            }
+        }
     };
-    std::thread::scope(|scope| {
-        let run = &run;
-        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).max().unwrap_or_default()
     })
 }
@@ -169,4 +173,20 @@ criterion_group! {
     config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     targets = refreshes
 }
-criterion_main!(benches);
+
+fn main() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    // Whoever asks for other benchmarks by name, or for tests, does not want these.
+    let names: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = names.is_empty() || names.iter().any(|name| "refresh".contains(name.as_str()));
+    if !wanted || !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    for threads in [1, 2] {
+        beside_signatures(SigningAlgorithm::Ps256, KeyKind::Rsa2048, 4_096, threads);
+    }
+    for threads in [1, 2] {
+        beside_signatures(SigningAlgorithm::Es256, KeyKind::P256, 16_384, threads);
+    }
+}

@@ -19,9 +19,9 @@ use crate::Size;
 /// A token of the wanted length and life.
 pub fn token(key: &TokenKey, serial: u64, size: Size) -> IssuedToken {
     let mut token = issued(key, serial, size.lifetime);
-    let mut text = token.access_token.expose_secret().to_owned();
-    text.push_str(&"x".repeat(size.token_bytes.saturating_sub(text.len())));
-    token.access_token = text.into();
+    let mut text = token.access_token.expose_secret().as_bytes().to_vec();
+    text.resize(size.token_bytes.max(text.len()), b'x');
+    token.access_token = String::from_utf8(text).expect("it was text").into();
     token
 }
 

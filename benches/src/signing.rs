@@ -50,7 +50,7 @@ impl Material {
     }
 
     /// Each as PKCS#8.
-    pub fn pkcs8(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn pkcs8(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.0.iter().map(|(private, _)| private.expose_secret())
     }
 }

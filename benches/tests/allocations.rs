@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
-use benches::World;
+use benches::{AtOnce, Before, DAY, ShiftedClock, Size, TOKEN_BYTES, World};
+use bytes::Buf;
 use http::HeaderMap;
+use jeton_engine::EngineSettings;
+use jeton_proto::v1::TokenState;
 use jeton_server::door::{Caller, Moment, Peer, Shortcut};
 use jeton_trace::{Sampler, Tracer};
 
@@ -14,7 +17,10 @@ static COUNTING: dhat::Alloc = dhat::Alloc;
 #[test]
 fn a_hit_allocates_nothing() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let world = World::new(1_000, &runtime);
+    let clock = ShiftedClock::default();
+    let size = Size { slots: 1_000, scopes: 1_000, token_bytes: TOKEN_BYTES, lifetime: DAY };
+    let (source, shown) = (Arc::new(AtOnce::new(size)), Arc::new(clock.clone()));
+    let world = World::with(size, EngineSettings::default(), source, Before::default(), shown, &runtime);
     // Its tick and its writer would be counted too.
     drop(runtime);
     let remote = ([127, 0, 0, 1], 1).into();
@@ -30,20 +36,27 @@ fn a_hit_allocates_nothing() {
     unsampled
         .insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00".parse().unwrap());
     let headers = [unsampled, HeaderMap::new()];
-    let everything = || {
+    let everything = |state: TokenState| {
         for (n, body) in bodies.iter().enumerate() {
             assert!(world.hit(n, world.clock.now()) > 0);
             let span = tracer.request(&headers[n % 2], || panic!("its name is of no use"));
             assert!(!span.is_recording() && !jeton_trace::current().is_recording());
-            assert!(world.shortcut.answer(&caller, body, &mut Moment::default()).is_some());
+            let mut answer = world.shortcut.answer(&caller, body, &mut Moment::default()).unwrap();
+            answer.advance(answer.remaining() - 1);
+            assert_eq!(answer.chunk(), [state as u8]);
         }
     };
     let _profiler = dhat::Profiler::builder().testing().build();
     // What is asked for the first time is decided and remembered.
-    everything();
+    everything(TokenState::Fresh);
     let first = dhat::HeapStats::get();
     assert!(first.total_blocks > 0, "the allocator counts");
-    everything();
+    everything(TokenState::Fresh);
     let second = dhat::HeapStats::get();
     assert_eq!(second.total_blocks - first.total_blocks, 0, "blocks for 2000 hits");
+    // As when no authority answers: past the refresh of all, and nobody refreshes.
+    clock.forward(DAY / 10 * 7);
+    everything(TokenState::Stale);
+    let third = dhat::HeapStats::get();
+    assert_eq!(third.total_blocks - second.total_blocks, 0, "blocks for 2000 hits of stale tokens");
 }

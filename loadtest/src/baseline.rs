@@ -108,10 +108,11 @@ fn check(mut request: Request<()>) -> Result<Request<()>, Status> {
 /// Serves until killed; prints the address first.
 pub(crate) fn run(arguments: &BaselineArguments) -> anyhow::Result<()> {
     let tokens = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(3_600)).build();
-    for identity in &arguments.identity {
+    for (number, identity) in arguments.identity.iter().enumerate() {
         for scope in &arguments.scope {
             let token = v1::Token {
-                access_token: "x".repeat(arguments.token_bytes),
+                // No two identities have the same token.
+                access_token: format!("{number:x>width$}", width = arguments.token_bytes),
                 token_type: "Bearer".into(),
                 identity: identity.clone(),
                 client_id: "baseline".into(),

@@ -19,9 +19,9 @@ use servers::Server;
 
 use crate::{
     RunArguments,
+    check::token_bytes,
     drive::{self, Pace},
     report::Report,
-    target::token_bytes,
 };
 
 /// `loadtest compare`

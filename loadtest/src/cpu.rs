@@ -1,6 +1,6 @@
 //! Processors: who uses how much, and who runs where.
 
-use std::{fs, time::Duration};
+use std::{collections::HashMap, fs, iter::Sum, time::Duration};
 
 use anyhow::Context;
 use rustix::{
@@ -26,7 +26,12 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// What came since; a thread that ended meanwhile took its part along.
+    /// They had something to do.
+    pub(crate) fn active(self) -> Duration {
+        self.ran + self.waited
+    }
+
+    /// What came since.
     pub(crate) fn since(self, before: Self) -> Self {
         Self { ran: self.ran.saturating_sub(before.ran), waited: self.waited.saturating_sub(before.waited) }
     }
@@ -46,15 +51,58 @@ impl std::ops::Add for Share {
     }
 }
 
-/// A process's share, of all threads that it has now.
-pub(crate) fn used(process: u32) -> anyhow::Result<Share> {
-    let folder = format!("/proc/{process}/task");
-    let mut all = Share::default();
-    for thread in fs::read_dir(&folder).with_context(|| folder.clone())? {
-        let path = thread?.path().join("schedstat");
-        all = all + fs::read_to_string(&path).ok().and_then(|text| Share::read(&text)).unwrap_or_default();
+impl Sum for Share {
+    fn sum<I: Iterator<Item = Self>>(shares: I) -> Self {
+        shares.fold(Self::default(), |all, share| all + share)
     }
-    Ok(all)
+}
+
+/// The shares of a process's threads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Threads(HashMap<u32, Share>);
+
+impl Threads {
+    /// What came since; a thread that ended meanwhile took its part along.
+    pub(crate) fn since(mut self, before: &Self) -> Self {
+        for (thread, share) in &mut self.0 {
+            *share = share.since(before.0.get(thread).copied().unwrap_or_default());
+        }
+        self
+    }
+
+    /// Of all together.
+    pub(crate) fn total(&self) -> Share {
+        self.0.values().copied().sum()
+    }
+
+    /// Of the one that had the most to do.
+    pub(crate) fn busiest(&self) -> Share {
+        self.0.values().copied().max_by_key(|share| share.active()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<Share> for Threads {
+    fn from_iter<I: IntoIterator<Item = Share>>(shares: I) -> Self {
+        Self((0..).zip(shares).collect())
+    }
+}
+
+/// What the threads had that a process has now.
+pub(crate) fn used(process: u32) -> anyhow::Result<Threads> {
+    let folder = format!("/proc/{process}/task");
+    let mut all = HashMap::new();
+    for thread in fs::read_dir(&folder).with_context(|| folder.clone())? {
+        let thread = thread?;
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok();
+        if let (Some(share), Some(id)) = (
+            text.and_then(|text| Share::read(&text)),
+            thread.file_name().to_str().and_then(|name| name.parse().ok()),
+        ) {
+            all.insert(id, share);
+        }
+    }
+    Ok(Threads(all))
 }
 
 /// The calling thread's share; nothing where the kernel does not tell.
@@ -107,7 +155,17 @@ mod tests {
         assert_eq!(Share::read("7 5 3\n"), Some(share(7, 5)));
         assert_eq!(Share::read("7"), None);
         assert_eq!(share(9, 4).since(share(7, 5)), share(2, 0));
-        assert!(used(std::process::id()).unwrap().ran > Duration::ZERO);
+        assert!(used(std::process::id()).unwrap().total().ran > Duration::ZERO);
+    }
+
+    #[test]
+    fn threads_are_compared_each_with_itself() {
+        let share = |ran| Share { ran: Duration::from_secs(ran), waited: Duration::from_secs(1) };
+        let before = Threads(HashMap::from([(1, share(100)), (2, share(3)), (3, share(9))]));
+        let after = Threads(HashMap::from([(1, share(101)), (2, share(7)), (4, share(2))]));
+        let since = after.since(&before);
+        assert_eq!(since.total(), Share { ran: Duration::from_secs(7), waited: Duration::from_secs(1) });
+        assert_eq!(since.busiest(), Share { ran: Duration::from_secs(4), waited: Duration::ZERO });
     }
 
     #[test]

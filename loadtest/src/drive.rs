@@ -25,9 +25,10 @@ use rand::{SeedableRng, rngs::SmallRng};
 use tokio::task::LocalSet;
 
 use crate::{
+    check::Checker,
     cpu,
-    record::Record,
-    target::{Checker, Target},
+    record::{Record, ThreadUse},
+    target::Target,
 };
 
 /// How long the last answers are waited for.
@@ -153,6 +154,10 @@ struct Shared<'a> {
     rng: RefCell<SmallRng>,
     /// Everything that is due by the pace was handed out; a generator that is late does so after the end.
     handed_out: Cell<bool>,
+    /// A connection sent or received something; who looks at the clock meanwhile is not idle.
+    worked: Cell<bool>,
+    /// How long the pace was kept by looking at the clock, so far.
+    spun: Cell<Duration>,
     /// The measurement's begin and end.
     begin: Instant,
     end: Instant,
@@ -183,6 +188,8 @@ async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connect
         checker: RefCell::default(),
         rng: RefCell::new(SmallRng::seed_from_u64(plan.seed.wrapping_add(index as u64))),
         handed_out: Cell::new(false),
+        worked: Cell::new(false),
+        spun: Cell::default(),
         begin: start + plan.warmup,
         end: start + plan.warmup + plan.duration,
     };
@@ -195,7 +202,7 @@ async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connect
             Connection::new(&shared, index + n * plan.threads, connected, Rc::clone(lane))
         })
         .collect();
-    let mut share = cpu::Share::default();
+    let mut generator = ThreadUse::default();
     let mut pacer = Pacer::new(&shared, &lanes, start, index);
     // Those that have nothing under way notice the end.
     let wake = || lanes.iter().filter_map(|lane| lane.waker.borrow_mut().take()).for_each(Waker::wake);
@@ -206,12 +213,16 @@ async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connect
     };
     let watch = async {
         tokio::time::sleep_until(shared.begin.into()).await;
-        share = cpu::used_by_this_thread();
+        let before = (Instant::now(), cpu::used_by_this_thread(), shared.spun.get());
         if index == 0 {
             plan.stage.begin();
         }
         tokio::time::sleep_until(shared.end.into()).await;
-        share = cpu::used_by_this_thread().since(share);
+        generator = ThreadUse {
+            watched: before.0.elapsed(),
+            share: cpu::used_by_this_thread().since(before.1),
+            spun: shared.spun.get() - before.2,
+        };
         wake();
     };
     let mut in_time = true;
@@ -227,7 +238,7 @@ async fn work(target: &Target, plan: &Plan, index: usize, connected: Vec<Connect
     }
     drop(connections);
     let mut record = shared.record.into_inner();
-    (record.elapsed, record.generator) = (plan.duration, share);
+    (record.elapsed, record.generator) = (plan.duration, generator);
     record.token_bytes = shared.checker.into_inner().token_bytes();
     record
 }

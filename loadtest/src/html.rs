@@ -115,3 +115,45 @@ fn plot(
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{drive::Pace, record::Record, report::tests::report};
+
+    /// Where the points of a plot lie; heights count from the top.
+    fn points(page: &str, title: &str) -> Vec<(f64, f64)> {
+        let plot = page.split("<h2>").find(|part| part.starts_with(title)).unwrap();
+        let line = plot.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
+        let point = |text: &str| text.split_once(',').map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()));
+        line.split(' ').map(|text| point(text).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_plot_shows_what_its_title_says() {
+        let mut record = Record::new();
+        // Each second more answers, a longer median and a shorter tail; errors in the second one.
+        for (second, count, median, tail) in [(0, 100, 10, 9_000), (1, 200, 200, 800), (2, 300, 400, 500)] {
+            let at = Duration::from_secs(second);
+            (0..count).for_each(|_| record.answer(at, Duration::from_micros(median)));
+            (0..count / 20).for_each(|_| record.answer(at, Duration::from_micros(tail)));
+        }
+        (0..7).for_each(|_| record.error(Duration::from_secs(1), "grpc-status 8".into()));
+        let page = page("t", &[], &[report(Pace::Closed, record, None)]);
+        let heights = |title| {
+            let [first, second, third] = points(&page, title)[..] else { panic!("{title}: {page}") };
+            assert!(first.0 < second.0 && second.0 < third.0, "a second after the other: {page}");
+            [first.1, second.1, third.1]
+        };
+        let rises = |[a, b, c]: [f64; 3]| a > b && b > c;
+        assert!(rises(heights("Answers a second")) && rises(heights("Median, second by second")));
+        let [a, b, c] = heights("99th percentile, second by second");
+        assert!(a < b && b < c);
+        let [none, seven, none_again] = heights("Errors a second");
+        assert!(seven < none && none - none_again == 0.0);
+        let percentiles = points(&page, "Latency percentiles");
+        assert!(percentiles.len() == 5 && percentiles.is_sorted_by(|a, b| a.0 < b.0 && a.1 >= b.1), "{page}");
+    }
+}

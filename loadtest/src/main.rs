@@ -2,10 +2,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod baseline;
+mod check;
 mod compare;
 mod cpu;
 mod drive;
 mod html;
+mod listener;
 mod ramp;
 mod record;
 mod report;
@@ -218,7 +220,7 @@ fn measure(name: &str, target: &Target, run: &RunArguments) -> anyhow::Result<Re
         let server = watching.join().expect("the watching thread does not panic");
         Ok((record?, server))
     })?;
-    Ok(Report::new(name, &plan, &record, server))
+    Ok(Report::new(name, &plan, &record, server.as_ref()))
 }
 
 /// Shows progress, and looks at the server's processor time at both ends of the measurement.
@@ -228,7 +230,8 @@ fn watch(name: &str, target: &Target, plan: &Plan, quiet: bool) -> Option<Server
         bar.set_style(style);
     }
     bar.set_message(format!("{name}: connecting, warming up"));
-    let before = plan.stage.begun().then(|| target.pid.and_then(|pid| cpu::used(pid).ok())).flatten();
+    let look = || target.pid.and_then(|pid| cpu::used(pid).ok());
+    let before = plan.stage.begun().then(look).flatten();
     let start = Instant::now();
     let mut answered = plan.progress.load(Relaxed);
     while start.elapsed() < plan.duration && !plan.stage.finished() {
@@ -238,11 +241,12 @@ fn watch(name: &str, target: &Target, plan: &Plan, quiet: bool) -> Option<Server
         bar.set_message(format!("{name}: {}/s", now - answered));
         answered = now;
     }
-    let after = target.pid.and_then(|pid| cpu::used(pid).ok());
+    let (after, watched) = (look(), start.elapsed());
     bar.finish_and_clear();
     let pid = target.pid?;
     Some(ServerUse {
-        share: after?.since(before?),
+        watched,
+        threads: after?.since(&before?),
         cores: cpu::allowed(pid).unwrap_or(1),
         resident: cpu::resident(pid),
     })

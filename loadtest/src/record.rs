@@ -19,16 +19,29 @@ pub(crate) struct Record {
     pub(crate) lag: Histogram<u64>,
     /// For each second of the measurement.
     pub(crate) seconds: Vec<Second>,
+    /// Right answers that came during the measurement, whenever they were due: what the server keeps up.
+    pub(crate) came: u64,
     /// Errors by what they were.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Connections that the server ended in order (GOAWAY), and that were made again.
     pub(crate) reconnected: u64,
     /// Wall time of the measurement.
     pub(crate) elapsed: Duration,
-    /// What the generator's threads had of processors.
-    pub(crate) generator: Share,
+    /// What the generator's threads did.
+    pub(crate) generator: ThreadUse,
     /// Bytes of the largest token.
     pub(crate) token_bytes: usize,
+}
+
+/// What threads of the generator did, added up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ThreadUse {
+    /// What they had of processors.
+    pub(crate) share: Share,
+    /// How long they looked at the clock until a request was due, with nothing else to do.
+    pub(crate) spun: Duration,
+    /// How long each was watched.
+    pub(crate) watched: Duration,
 }
 
 /// One second.
@@ -64,10 +77,11 @@ impl Record {
             latency: histogram(3),
             lag: histogram(2),
             seconds: vec![],
+            came: 0,
             errors: BTreeMap::new(),
             reconnected: 0,
             elapsed: Duration::ZERO,
-            generator: Share::default(),
+            generator: ThreadUse::default(),
             token_bytes: 0,
         }
     }
@@ -106,9 +120,12 @@ impl Record {
         for (what, count) in &other.errors {
             *self.errors.entry(what.clone()).or_default() += count;
         }
+        self.came += other.came;
         self.reconnected += other.reconnected;
         self.elapsed = self.elapsed.max(other.elapsed);
-        self.generator = self.generator + other.generator;
+        self.generator.share = self.generator.share + other.generator.share;
+        self.generator.spun += other.generator.spun;
+        self.generator.watched += other.generator.watched;
         self.token_bytes = self.token_bytes.max(other.token_bytes);
     }
 

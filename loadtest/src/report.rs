@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, fmt::Write, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cpu::Share,
+    cpu::Threads,
     drive::{Pace, Plan},
-    record::{Latency, Record},
+    record::{Latency, Record, Second, ThreadUse},
 };
 
-/// A generator that is later than this at its 99th percentile does not keep the rate.
+/// A generator that sends later than this at its 99th percentile adds to the latencies.
 const LATE_MICROS: f64 = 1_000.0;
 /// A processor that is busier than this is what limits.
 const BUSY: f64 = 0.93;
@@ -32,9 +32,9 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     /// Bytes of the largest access token.
     pub(crate) token_bytes: usize,
-    /// Right answers.
+    /// Right answers to what was due in this time, also those that came a little after it.
     pub(crate) answered: u64,
-    /// Right answers a second.
+    /// Right answers a second that came in this time.
     pub(crate) throughput: f64,
     /// What went wrong, and how often.
     pub(crate) errors: BTreeMap<String, u64>,
@@ -52,11 +52,12 @@ pub(crate) struct Report {
     pub(crate) server_waited: Option<f64>,
     /// The server's resident memory in bytes.
     pub(crate) server_resident: Option<u64>,
-    /// How busy the generator's processors were, from 0 to 1.
+    /// How busy the generator's processors were, from 0 to 1. Looking at the clock until a request is due does not count.
     pub(crate) generator_busy: f64,
     /// For which part it could have run and did not, because others had its processors.
     pub(crate) generator_waited: f64,
-    /// Who was at the limit: who ran or waited for a processor nearly all of the time.
+    /// Who was at the limit: who had something to do nearly all of the time, and ran or waited for a processor. Of a server, all
+    /// processors that it may use, or one of its threads.
     pub(crate) saturated: Saturated,
     /// Second by second.
     pub(crate) timeline: Vec<Point>,
@@ -92,10 +93,12 @@ pub(crate) struct Point {
 }
 
 /// What the server used meanwhile.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ServerUse {
-    /// Of processors.
-    pub(crate) share: Share,
+    /// Of processors, by each of its threads.
+    pub(crate) threads: Threads,
+    /// In this time.
+    pub(crate) watched: Duration,
     /// Processors that it may use.
     pub(crate) cores: usize,
     /// Bytes.
@@ -104,35 +107,19 @@ pub(crate) struct ServerUse {
 
 impl Report {
     /// Puts together what was recorded.
-    pub(crate) fn new(name: &str, plan: &Plan, record: &Record, server: Option<ServerUse>) -> Self {
+    pub(crate) fn new(name: &str, plan: &Plan, record: &Record, server: Option<&ServerUse>) -> Self {
         let seconds = record.elapsed.as_secs_f64();
         let answered = record.latency.len();
-        let all = answered + record.failed();
         let rate = match plan.pace {
             Pace::Closed => None,
             Pace::Rate(rate) => Some(rate),
         };
         let lag = rate.map(|_| Latency::of(&record.lag).p99);
-        let of_server = |part: fn(Share) -> Duration| {
-            server.map(|s| part(s.share).as_secs_f64() / seconds / s.cores.max(1) as f64)
-        };
-        let (server_busy, server_waited) = (of_server(|s| s.ran), of_server(|s| s.waited));
-        let [generator_busy, generator_waited] = [record.generator.ran, record.generator.waited]
-            .map(|part| part.as_secs_f64() / seconds / plan.threads as f64);
-        // At a constant rate the generator looks at the clock without a pause: being busy says nothing, being late does.
-        let generator = lag.map_or(is_busy(generator_busy + generator_waited), |lag| lag > LATE_MICROS);
-        let saturated =
-            Saturated::of(server_busy.zip(server_waited).map(|(ran, waited)| ran + waited), generator);
-        let timeline = record.seconds.iter().map(|second| {
-            let latency = Latency::of(&second.latency);
-            Point {
-                answered: second.latency.len(),
-                errors: second.errors,
-                p50: latency.p50,
-                p99: latency.p99,
-                max: latency.max,
-            }
-        });
+        // A thread that looks at the clock is not at its limit, and whoever keeps it from that takes nothing from it: a generator may be late
+        // because others, such as the server, have its processors, and could put on more load all the same.
+        let ThreadUse { share, spun, watched } = record.generator;
+        let worked = |time: Duration| part(time.saturating_sub(spun), watched);
+        let requests = (record.came + record.failed()).max(1) as f64 / seconds;
         Self {
             name: name.into(),
             connections: plan.connections,
@@ -141,19 +128,19 @@ impl Report {
             seconds,
             token_bytes: record.token_bytes,
             answered,
-            throughput: answered as f64 / seconds,
+            throughput: record.came as f64 / seconds,
             errors: record.errors.clone(),
             reconnected: record.reconnected,
             latency: Latency::of(&record.latency),
             generator_lag_p99: lag,
-            server_cpu_per_request: server.map(|s| s.share.ran.as_secs_f64() * 1e6 / all.max(1) as f64),
-            server_busy,
-            server_waited,
+            server_cpu_per_request: server.map(|s| part(s.threads.total().ran, s.watched) * 1e6 / requests),
+            server_busy: server.map(|s| s.part(s.threads.total().ran)),
+            server_waited: server.map(|s| s.part(s.threads.total().waited)),
             server_resident: server.and_then(|s| s.resident),
-            generator_busy,
-            generator_waited,
-            saturated,
-            timeline: timeline.collect(),
+            generator_busy: worked(share.ran),
+            generator_waited: part(share.waited, watched),
+            saturated: Saturated::of(server.map(ServerUse::limit), worked(share.active())),
+            timeline: record.seconds.iter().map(Point::of).collect(),
         }
     }
 
@@ -163,9 +150,27 @@ impl Report {
     }
 }
 
-/// Whether a processor that is so busy, from 0 to 1, is what limits.
-pub(crate) fn is_busy(part: f64) -> bool {
-    part > BUSY
+impl Point {
+    fn of(second: &Second) -> Self {
+        let Latency { p50, p99, max, .. } = Latency::of(&second.latency);
+        Self { answered: second.latency.len(), errors: second.errors, p50, p99, max }
+    }
+}
+
+impl ServerUse {
+    /// How near to its limit it was, from 0 to 1: by all of its processors, or by the thread that had the most to do.
+    fn limit(&self) -> f64 {
+        self.part(self.threads.total().active()).max(part(self.threads.busiest().active(), self.watched))
+    }
+
+    /// Which part of the time of all of its processors that is.
+    fn part(&self, time: Duration) -> f64 {
+        part(time, self.watched) / self.cores.max(1) as f64
+    }
+}
+
+fn part(time: Duration, of: Duration) -> f64 {
+    if of.is_zero() { 0.0 } else { time.as_secs_f64() / of.as_secs_f64() }
 }
 
 /// A line for each measurement.
@@ -214,6 +219,12 @@ pub(crate) fn table(reports: &[Report]) -> String {
                 generator * 100.0
             );
         }
+        if let Some(lag) = r.generator_lag_p99.filter(|lag| *lag > LATE_MICROS) {
+            let _ = writeln!(
+                out,
+                "  the generator sent late, by {lag:.0} us at the 99th percentile: latencies have that in them"
+            );
+        }
         if r.reconnected > 0 {
             let _ =
                 writeln!(out, "  {} connections ended by the server (GOAWAY) and made again", r.reconnected);
@@ -227,9 +238,10 @@ fn micros(value: f64) -> String {
 }
 
 impl Saturated {
-    /// By how busy the server was, if that is known, and whether the generator was at its limit.
-    pub(crate) fn of(server_busy: Option<f64>, generator: bool) -> Self {
-        match (server_busy.map(is_busy), generator) {
+    /// By how near both were to their limits, from 0 to 1, as far as that is known.
+    pub(crate) fn of(server: Option<f64>, generator: f64) -> Self {
+        let is_busy = |part| part > BUSY;
+        match (server.map(is_busy), is_busy(generator)) {
             (Some(true), true) => Self::Both,
             (Some(true), false) => Self::Server,
             (_, true) => Self::Generator,
@@ -251,15 +263,106 @@ impl Saturated {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::cpu::Share;
+
+    const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+    fn plan(pace: Pace) -> Plan {
+        Plan {
+            connections: 10,
+            streams: 1,
+            pace,
+            threads: 1,
+            cores: vec![],
+            warmup: Duration::ZERO,
+            duration: TEN_SECONDS,
+            seed: 1,
+            progress: Arc::default(),
+            stage: Arc::default(),
+        }
+    }
+
+    pub(crate) fn report(pace: Pace, record: Record, server: Option<&ServerUse>) -> Report {
+        let record = Record { elapsed: TEN_SECONDS, ..record };
+        Report::new("r", &plan(pace), &record, server)
+    }
+
+    fn share(ran: f64, waited: f64) -> Share {
+        Share { ran: Duration::from_secs_f64(ran), waited: Duration::from_secs_f64(waited) }
+    }
+
+    /// Of one thread.
+    fn generator(ran: f64, waited: f64, spun: f64) -> ThreadUse {
+        let spun = Duration::from_secs_f64(spun);
+        ThreadUse { share: share(ran, waited), spun, watched: TEN_SECONDS }
+    }
+
+    fn server(threads: &[f64], cores: usize) -> ServerUse {
+        let threads = threads.iter().map(|ran| share(*ran, 0.0)).collect();
+        ServerUse { threads, watched: TEN_SECONDS, cores, resident: None }
+    }
 
     #[test]
     fn who_was_at_the_limit_is_never_said_of_a_server_that_nobody_watched() {
-        assert_eq!(Saturated::of(Some(0.99), false), Saturated::Server);
-        assert_eq!(Saturated::of(Some(0.99), true), Saturated::Both);
-        assert_eq!(Saturated::of(Some(0.5), false), Saturated::Neither);
-        assert_eq!(Saturated::of(None, true), Saturated::Generator);
-        assert_eq!(Saturated::of(None, false), Saturated::NotGenerator);
+        assert_eq!(Saturated::of(Some(0.99), 0.5), Saturated::Server);
+        assert_eq!(Saturated::of(Some(0.99), 0.99), Saturated::Both);
+        assert_eq!(Saturated::of(Some(0.5), 0.5), Saturated::Neither);
+        assert_eq!(Saturated::of(None, 0.99), Saturated::Generator);
+        assert_eq!(Saturated::of(None, 0.5), Saturated::NotGenerator);
+    }
+
+    #[test]
+    fn a_generator_that_is_late_is_at_its_limit_only_if_it_had_something_to_do_all_the_time() {
+        let said = |spun: f64| {
+            let mut record = Record::new();
+            record.lag.record_n(200_000_000, 100).unwrap();
+            // Others had its processor for most of the time.
+            record.generator = generator(2.1, 7.8, spun);
+            let report = report(Pace::Rate(1_000.0), record, Some(&server(&[10.0, 9.9], 2)));
+            assert!(report.generator_lag_p99.unwrap() > 150_000.0, "{report:?}");
+            let table = table(std::slice::from_ref(&report));
+            assert!(
+                table.contains("the generator sent late") && table.contains("the generator 78 %"),
+                "{table}"
+            );
+            report.saturated
+        };
+        assert_eq!(said(6.0), Saturated::Server, "it looked at the clock: it could have put on more load");
+        assert_eq!(said(0.2), Saturated::Both);
+    }
+
+    #[test]
+    fn a_generator_in_a_closed_loop_is_at_its_limit_if_its_threads_never_slept() {
+        let said = |ran, waited| {
+            report(Pace::Closed, Record { generator: generator(ran, waited, 0.0), ..Record::new() }, None)
+                .saturated
+        };
+        assert_eq!(said(5.0, 4.9), Saturated::Generator);
+        assert_eq!(said(5.0, 1.0), Saturated::NotGenerator);
+    }
+
+    #[test]
+    fn a_server_is_at_its_limit_by_all_of_its_processors_or_by_one_of_its_threads() {
+        let said = |threads: &[f64], cores| {
+            report(Pace::Closed, Record::new(), Some(&server(threads, cores))).saturated
+        };
+        assert_eq!(said(&[6.4, 6.4, 6.4], 2), Saturated::Server);
+        assert_eq!(said(&[9.9, 0.1], 2), Saturated::Server, "its one worker has no more to give");
+        assert_eq!(said(&[6.4, 6.4], 2), Saturated::Neither);
+    }
+
+    #[test]
+    fn answers_that_come_after_the_end_are_no_throughput() {
+        let mut record = Record::new();
+        for n in 0..100 {
+            record.answer(Duration::from_millis(120 * n), Duration::from_secs(2));
+        }
+        record.came = 84;
+        let report = report(Pace::Rate(10.0), record, None);
+        assert_eq!((report.answered, report.throughput), (100, 8.4));
     }
 }

@@ -3,13 +3,12 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jeton_proto::v1;
 use prost::Message;
 use rand::{Rng, distr::weighted::WeightedIndex, prelude::Distribution};
 use serde::Deserialize;
 
-use crate::wire::Request;
+use crate::{cpu, listener, wire::Request};
 
 /// The call that is measured.
 pub(crate) const PATH: &str = "/jeton.v1.TokenService/GetToken";
@@ -33,7 +32,7 @@ pub(crate) struct TargetArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// A client certificate (PEM) for TLS; repeat it, with --key, for several callers
-    #[arg(long, value_name = "FILE", requires = "key")]
+    #[arg(long, value_name = "FILE", requires_all = ["key", "ca"])]
     pub(crate) cert: Vec<PathBuf>,
     /// The key (PEM) of the client certificate at the same place
     #[arg(long, value_name = "FILE", requires = "cert")]
@@ -50,6 +49,10 @@ pub(crate) struct TargetArguments {
     /// How unevenly identities are asked for: the exponent of a Zipf distribution; 0: evenly
     #[arg(long, default_value_t = 1.0)]
     pub(crate) skew: f64,
+    /// The server's process, to tell whether it was at its limit. Default: the one that endpoints.json names, or that listens at the
+    /// address, if exactly one does and this user may look into it
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<u32>,
 }
 
 /// Where to connect.
@@ -127,6 +130,7 @@ impl TargetArguments {
             scope: vec![],
             all_scopes: false,
             skew: 1.0,
+            server_pid: None,
         }
     }
 
@@ -152,7 +156,16 @@ impl TargetArguments {
         ensure!(self.skew.is_finite() && self.skew >= 0.0, "--skew must be a number from 0");
         let weights = (1..=asks.len()).map(|rank| (rank as f64).powf(-self.skew));
         let mix = WeightedIndex::new(weights).context("--skew")?;
-        let pid = known.as_ref().filter(|_| self.endpoint.is_none() && self.socket.is_none()).map(|k| k.pid);
+        let announced =
+            known.filter(|_| self.endpoint.is_none() && self.socket.is_none()).map(|known| known.pid);
+        let pid = match (self.server_pid, announced) {
+            (Some(pid), _) => {
+                cpu::used(pid).with_context(|| format!("--server-pid {pid}: there is no such process"))?;
+                Some(pid)
+            }
+            (None, Some(pid)) => Some(pid),
+            (None, None) => listener::process(&address),
+        };
         Ok(Target { address, tls: self.tls()?, asks, mix, scopes, pid })
     }
 
@@ -263,81 +276,5 @@ impl Target {
     /// What to ask next.
     pub(crate) fn draw(&self, rng: &mut impl Rng) -> usize {
         self.mix.sample(rng)
-    }
-}
-
-/// Checks answers: each must be of the identity that was asked for.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Checker {
-    /// For each ask the last answer that was looked at in full.
-    known: Vec<Vec<u8>>,
-}
-
-impl Checker {
-    /// Whether a GetTokenResponse is right for this ask. One that has the same bytes as the last right one is.
-    pub(crate) fn right(&mut self, index: usize, ask: &Ask, message: &[u8]) -> bool {
-        if self.known.len() <= index {
-            self.known.resize_with(index + 1, Vec::new);
-        }
-        if self.known[index] == message {
-            return true;
-        }
-        let right = of_identity(ask, message);
-        if right {
-            self.known[index] = message.to_vec();
-        }
-        right
-    }
-
-    /// The size of the largest access token that was seen, in bytes.
-    pub(crate) fn token_bytes(&self) -> usize {
-        self.known.iter().map(|message| token_bytes(message)).max().unwrap_or(0)
-    }
-}
-
-/// The size of the access token in a GetTokenResponse, in bytes; 0 if there is none.
-pub(crate) fn token_bytes(message: &[u8]) -> usize {
-    let response = v1::GetTokenResponse::decode(message).ok();
-    response.and_then(|response| response.token).map_or(0, |token| token.access_token.len())
-}
-
-/// The message names the identity, and a JWT in it names the identity's client.
-fn of_identity(ask: &Ask, message: &[u8]) -> bool {
-    let Some(token) = v1::GetTokenResponse::decode(message).ok().and_then(|response| response.token) else {
-        return false;
-    };
-    if token.identity != ask.identity || token.access_token.is_empty() {
-        return false;
-    }
-    let Some(wanted) = &ask.client_id else { return true };
-    let claims = token.access_token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    let Some(claims) = claims.and_then(|c| serde_json::from_slice::<serde_json::Value>(&c).ok()) else {
-        // An opaque token says nothing of itself.
-        return token.client_id == *wanted;
-    };
-    let named = ["azp", "appid", "client_id"].iter().find_map(|name| claims.get(name)?.as_str());
-    named == Some(wanted.as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(identity: &str, claims: &str) -> Vec<u8> {
-        let access_token = format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims));
-        let token = v1::Token { access_token, identity: identity.into(), ..Default::default() };
-        v1::GetTokenResponse { token: Some(token), state: 1 }.encode_to_vec()
-    }
-
-    #[test]
-    fn an_answer_for_another_identity_or_another_client_is_wrong() {
-        let request = Request::new(false, "localhost", PATH, b"");
-        let ask = Ask { identity: "identities/a".into(), client_id: Some("c1".into()), request };
-        let mut checker = Checker::default();
-        let good = message("identities/a", r#"{"azp":"c1"}"#);
-        assert!(checker.right(3, &ask, &good) && checker.right(3, &ask, &good));
-        assert!(!checker.right(3, &ask, &message("identities/b", r#"{"azp":"c1"}"#)));
-        assert!(!checker.right(3, &ask, &message("identities/a", r#"{"azp":"c2"}"#)));
-        assert!(!checker.right(3, &ask, b""));
     }
 }

@@ -1,10 +1,12 @@
 //! One issuance under way for one slot: a task of its own, so that no caller that goes away takes it along.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use jeton_core::{
     IssuedToken, Now, Principal, Priority, RefreshOutcome, RefreshPlan, Token, refresh::refresh_after,
 };
@@ -195,19 +197,15 @@ impl Shared {
         wish: &Wish,
     ) -> Option<Result<Arc<Cached>, TokenError>> {
         let asked = Asked { revocations: slot.state().revocations, started: self.clock.now() };
-        // A task of its own: a panic in a source must not leave callers waiting.
-        let call = tokio::spawn(jeton_trace::current().within(self.source.issue(slot.key.clone())));
-        let abort = call.abort_handle();
+        // A panic in a source must not leave callers waiting.
+        let call = AssertUnwindSafe(async { self.source.issue(slot.key.clone()).await }).catch_unwind();
         let answer = match tokio::time::timeout(FLIGHT_TIMEOUT, call).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(panicked)) => {
-                tracing::error!(error = %panicked, "a token request died: report it with this line");
+            Ok(Err(_)) => {
+                tracing::error!("a token request died: report it with this line");
                 Err(died())
             }
-            Err(_) => {
-                abort.abort();
-                Err(own(IssueErrorClass::Transient, "the authority did not answer within 35 s"))
-            }
+            Err(_) => Err(own(IssueErrorClass::Transient, "the authority did not answer within 35 s")),
         };
         let now = self.clock.now();
         let throttled = answer.as_ref().err().is_some_and(|e| e.class == IssueErrorClass::Throttled);

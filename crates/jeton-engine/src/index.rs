@@ -155,16 +155,20 @@ impl Index {
     /// Weighs a slot anew after its token changed, and drops what no longer fits.
     pub(crate) fn weigh(&self, slot: &Arc<Slot>, now: Now) {
         let next = slot.bytes().max(self.least_weight);
-        {
+        let before = {
             let state = slot.state();
             if state.gone {
                 return;
             }
             let before = slot.weight.swap(next, Relaxed);
             self.change(&slot.owner, before, next);
-        }
+            before
+        };
         self.recency.insert(slot.key.clone(), u32::try_from(next).unwrap_or(u32::MAX));
-        self.make_fit(now);
+        // A refresh mostly brings a token of the same length, and pushes out nobody.
+        if next > before {
+            self.make_fit(now);
+        }
     }
 
     /// Takes a slot out, if it is still the one under its key.

@@ -59,11 +59,14 @@ pub struct Script {
     pub lifetime: Duration,
     /// The error in place of a token.
     pub failure: Option<IssueError>,
+    /// Whether the source panics in place of an answer.
+    pub dies: bool,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        Self { latency: Duration::from_millis(5), lifetime: Duration::from_secs(3600), failure: None }
+        let (latency, lifetime) = (Duration::from_millis(5), Duration::from_secs(3600));
+        Self { latency, lifetime, failure: None, dies: false }
     }
 }
 
@@ -172,6 +175,7 @@ impl TokenSource for ScriptedSource {
         Box::pin(async move {
             tokio::time::sleep(script.latency).await;
             drop(landing);
+            assert!(!script.dies, "the script says so");
             match script.failure {
                 Some(error) => Err(error),
                 None => Ok(issued(&key, serial, script.lifetime)),

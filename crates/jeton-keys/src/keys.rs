@@ -176,44 +176,81 @@ impl Keys {
         Ok(key)
     }
 
-    async fn sign(&self, request: AssertionRequest, urgency: Urgency) -> Result<Assertion, AssertionError> {
-        let key = self.key(request.owner, request.credential, urgency).await?;
-        let now = self.0.clock.now().wall;
+    async fn sign(
+        &self,
+        key: Arc<ParsedKey>,
+        request: AssertionRequest,
+    ) -> Result<Assertion, AssertionError> {
         let (credential, algorithm) = (request.credential, request.profile.algorithm.as_str());
-        let began = Instant::now();
-        let signed = run(&self.0.signers, urgency, move || assertion::assertion(&key, &request, now)).await;
-        self.0.signing.record(began.elapsed());
-        let assertion = signed.ok_or(AssertionError::Busy)?;
-        let assertion = assertion.ok_or(AssertionError::Algorithm { credential, algorithm })?;
-        self.0.numbers.signed.fetch_add(1, Relaxed);
-        Ok(assertion)
+        let (keys, began) = (self.clone(), Instant::now());
+        let job = move || keys.signed(&key, &request, began);
+        let assertion = run(&self.0.signers, Urgency::Now, job).await.ok_or(AssertionError::Busy)?;
+        assertion.ok_or(AssertionError::Algorithm { credential, algorithm })
     }
 
-    fn sign_ahead(&self, request: AssertionRequest, up_to: usize) {
+    /// On a thread that signs. None: the key cannot make this algorithm.
+    fn signed(&self, key: &ParsedKey, request: &AssertionRequest, began: Instant) -> Option<Assertion> {
+        let signed = assertion::assertion(key, request, self.0.clock.now().wall);
+        self.0.signing.record(began.elapsed());
+        self.0.numbers.signed.fetch_add(u64::from(signed.is_some()), Relaxed);
+        signed
+    }
+
+    /// A place in the pool for one more assertion, if its credential has fewer than that.
+    fn reserve(&self, request: &AssertionRequest, up_to: usize) -> Option<Reserved> {
         let (most, now) = (self.0.settings.max_presigned, self.0.clock.now().wall);
-        if !self.0.pool.reserve(&request, up_to, most, now) {
-            return;
+        let reserved = self.0.pool.reserve(request, up_to, most, now);
+        reserved.then(|| Reserved { keys: self.clone(), request: request.clone(), filled: false })
+    }
+
+    /// Signs when no one else wants the processor.
+    fn sign_ahead(&self, key: Arc<ParsedKey>, reserved: Reserved) {
+        let began = Instant::now();
+        // A full line has room for what somebody waits for, and drops this.
+        self.0.signers.submit(Urgency::Ahead, move || reserved.fill(&key, began));
+    }
+}
+
+/// A place in the pool; given back on drop where no assertion came.
+struct Reserved {
+    keys: Keys,
+    request: AssertionRequest,
+    filled: bool,
+}
+
+impl Reserved {
+    fn fill(mut self, key: &ParsedKey, began: Instant) {
+        if let Some(assertion) = self.keys.signed(key, &self.request, began) {
+            self.filled = true;
+            self.keys.0.pool.put(&self.request, assertion);
         }
-        let keys = self.clone();
-        // Bounded by the pool: no more are under way than have a place in it.
-        self.0.runtime.spawn(async move {
-            match keys.sign(request.clone(), Urgency::Ahead).await {
-                Ok(assertion) => keys.0.pool.put(&request, assertion),
-                Err(error) => {
-                    keys.0.pool.failed(&request);
-                    tracing::debug!(credential = %request.credential, %error, "no assertion was signed ahead");
-                }
-            }
-        });
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.keys.0.pool.failed(&self.request);
+        }
     }
 }
 
 impl Assertions for Keys {
     fn prepare(&self, request: &AssertionRequest, ahead: Duration) {
         let now = self.0.clock.now().wall;
-        if sendable(assertion::expires_at(request, now), request, now + ahead) {
-            self.sign_ahead(request.clone(), MOST_PER_CREDENTIAL);
+        if !sendable(assertion::expires_at(request, now), request, now + ahead) {
+            return;
         }
+        let Some(reserved) = self.reserve(request, MOST_PER_CREDENTIAL) else { return };
+        let keys = self.clone();
+        // Bounded by the pool: no more are under way than have a place in it.
+        self.0.runtime.spawn(async move {
+            let (owner, credential) = (reserved.request.owner, reserved.request.credential);
+            match keys.key(owner, credential, Urgency::Ahead).await {
+                Ok(key) => keys.sign_ahead(key, reserved),
+                Err(error) => tracing::debug!(%credential, %error, "no assertion is signed ahead"),
+            }
+        });
     }
 
     fn take(&self, request: AssertionRequest) -> BoxFuture<'_, Result<Assertion, AssertionError>> {
@@ -224,12 +261,15 @@ impl Assertions for Keys {
                 return Ok(assertion);
             }
             let discards = self.0.discards.load(SeqCst);
-            let assertion = self.sign(request.clone(), Urgency::Now).await?;
+            let key = self.key(request.owner, request.credential, Urgency::Now).await?;
+            let assertion = self.sign(Arc::clone(&key), request.clone()).await?;
             self.0.numbers.while_waited.fetch_add(1, Relaxed);
             jeton_trace::current().text("jeton.assertion.source", "signed");
             // A key that missed has one in reserve from now on.
-            if self.0.discards.load(SeqCst) == discards {
-                self.sign_ahead(request, RESERVE);
+            if self.0.discards.load(SeqCst) == discards
+                && let Some(reserved) = self.reserve(&request, RESERVE)
+            {
+                self.sign_ahead(key, reserved);
             }
             Ok(assertion)
         })

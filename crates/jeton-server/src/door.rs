@@ -1,6 +1,7 @@
 //! Accepting connections: bounded, authenticated once, aged, drained in time.
 
 mod accept;
+mod answer;
 mod authority;
 mod caller;
 mod calls;
@@ -18,6 +19,7 @@ mod outgoing;
 mod peer;
 mod places;
 mod process;
+mod received;
 mod request;
 mod settings;
 mod spans;
@@ -27,6 +29,7 @@ mod turn;
 mod unix;
 
 pub use accept::{Door, DoorStats, Protocol, serve};
+pub use answer::Answer;
 pub use caller::AuthenticationFailure;
 pub use calls::{Calls, CallsEnded, RequestKind};
 pub use certificates::{Certificates, TlsSettings, TrustSettings};

@@ -62,6 +62,8 @@ mod administration;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod tests;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     cpu,
     record::Latency,
-    report::{Report, Saturated, is_busy},
+    report::{Report, Saturated},
     target::{Address, PATH},
 };
 
@@ -86,7 +86,7 @@ struct Look {
 impl Look {
     fn at(server: u32, client: u32) -> anyhow::Result<Self> {
         // When h2load says that it is over, its thread may be gone.
-        let (share, client) = (cpu::used(server)?, cpu::used_by_all(client)?);
+        let (share, client) = (cpu::used(server)?.total(), cpu::used_by_all(client)?);
         Ok(Self { at: Instant::now(), server: cpu::used_by_all(server)?, share, client })
     }
 }
@@ -147,7 +147,7 @@ fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<
         generator_busy,
         // Its thread is gone before anybody could ask.
         generator_waited: 0.0,
-        saturated: Saturated::of(Some(server_busy + server_waited), is_busy(generator_busy)),
+        saturated: Saturated::of(Some(server_busy + server_waited), generator_busy),
         timeline: vec![],
     })
 }

@@ -11,7 +11,8 @@ use tokio::{
 
 use super::Plan;
 use crate::{
-    target::{Address, Checker, Target},
+    check::Checker,
+    target::{Address, Target},
     wire::{Client, Outcome, Request},
 };
 
@@ -19,6 +20,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections that are made at once; a listener keeps no more waiting than it is told to.
 const AT_ONCE: usize = 32;
+/// What to do where a server ends a connection that TLS secured, or would not.
+const CLIENT_CERTIFICATE: &str =
+    "if the server wants a client certificate, give one that it trusts: --cert and --key";
 
 pub(super) trait Io: AsyncRead + AsyncWrite {}
 impl<T: AsyncRead + AsyncWrite> Io for T {}
@@ -46,8 +50,12 @@ pub(super) async fn connect_all(
 pub(super) async fn connect(target: &Target, caller: usize) -> anyhow::Result<Connected> {
     let connecting = async {
         let socket = open(target, caller).await?;
-        let hint =
-            if target.tls.is_empty() { "if the server speaks TLS here, give --ca" } else { "after TLS" };
+        // With TLS 1.3 a client's handshake is over before the server looked at its certificate.
+        let hint = if target.tls.is_empty() {
+            "if the server speaks TLS here, give --ca"
+        } else {
+            CLIENT_CERTIFICATE
+        };
         let first = &target.asks[caller % target.asks.len()].request;
         begin(socket, first).await.map_err(|error| anyhow!("no HTTP/2 from the server: {error} ({hint})"))
     };
@@ -107,9 +115,7 @@ fn advised(error: io::Error) -> anyhow::Error {
         Some(rustls::Error::InvalidCertificate(_)) => {
             "--ca must hold the certificate of the authority that signed the server's"
         }
-        Some(rustls::Error::AlertReceived(_)) => {
-            "if the server wants a client certificate, give --cert and --key"
-        }
+        Some(rustls::Error::AlertReceived(_)) => CLIENT_CERTIFICATE,
         _ => "if the server does not speak TLS here, leave --ca away",
     };
     anyhow!("TLS: {error} ({hint})")
@@ -122,7 +128,11 @@ pub(crate) fn one_answer(target: &Target) -> anyhow::Result<Vec<u8>> {
         async { tokio::time::timeout(PATIENCE, ask(target)).await.context("no answer within 10 s")? };
     let answer = runtime.block_on(asking)?;
     let first = target.asks.first().context("nothing to ask")?;
-    ensure!(Checker::default().right(0, first, &answer), "the answer is no token of {}", first.identity);
+    ensure!(
+        Checker::default().right(&target.asks, 0, &answer),
+        "the answer is no token of {}",
+        first.identity
+    );
     Ok(answer)
 }
 

@@ -15,7 +15,11 @@ use super::{
     Intent, Lane, Pace, Shared,
     connect::{Connected, Socket, connect},
 };
-use crate::wire::{Client, Outcome};
+use crate::{
+    check::Checker,
+    target::Ask,
+    wire::{Client, Outcome},
+};
 
 /// A connection that the server ends sooner than this has not aged.
 const SHORTEST_LIFE: Duration = Duration::from_millis(100);
@@ -159,13 +163,17 @@ impl<'a> Connection<'a> {
             self.free.pop();
             self.under_way[tag] = Some(next);
             self.client.send(request, tag as u64);
+            self.shared.worked.set(true);
         }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.sent < self.client.out.len() {
             match self.socket.as_mut().poll_write(cx, &self.client.out[self.sent..]) {
-                Poll::Ready(count) => self.sent += count?,
+                Poll::Ready(count) => {
+                    self.sent += count?;
+                    self.shared.worked.set(true);
+                }
                 Poll::Pending => return Ok(()),
             }
         }
@@ -193,6 +201,7 @@ impl<'a> Connection<'a> {
         if buffer.filled().is_empty() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server"));
         }
+        self.shared.worked.set(true);
         let (shared, under_way, free) = (self.shared, &mut self.under_way, &mut self.free);
         let (lane, answered) = (&self.lane, &mut self.answered);
         let now = Instant::now();
@@ -209,24 +218,37 @@ impl<'a> Connection<'a> {
             }
             *answered = true;
             shared.plan.progress.fetch_add(1, Relaxed);
-            if intent.at < shared.begin || intent.at >= shared.end {
+            let measured = shared.begin..shared.end;
+            let (due, came) = (measured.contains(&intent.at), measured.contains(&now));
+            if !due && !came {
                 return;
             }
             let at = now.saturating_duration_since(shared.begin);
-            let ask = &shared.target.asks[intent.ask];
-            match outcome {
-                Outcome::Message(message) if checker.right(intent.ask, ask, message) => {
-                    record.answer(at, now - intent.at);
+            match judged(&mut checker, &shared.target.asks, intent.ask, outcome) {
+                Ok(()) => {
+                    record.came += u64::from(came);
+                    if due {
+                        record.answer(at, now - intent.at);
+                    }
                 }
-                Outcome::Message(_) => record.error(at, "a token of another identity".into()),
-                Outcome::Status(code) => record.error(at, format!("grpc-status {code}")),
-                Outcome::Reset(code) => record.error(at, format!("stream reset with {code}")),
-                Outcome::Refused => {}
+                Err(what) if due => record.error(at, what),
+                Err(_) => {}
             }
         };
         self.client
             .receive(buffer.filled(), ended)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Ok(true)
+    }
+}
+
+/// What is wrong with an answer.
+fn judged(checker: &mut Checker, asks: &[Ask], index: usize, outcome: Outcome<'_>) -> Result<(), String> {
+    match outcome {
+        Outcome::Message(message) if checker.right(asks, index, message) => Ok(()),
+        Outcome::Message(_) => Err("a token of another identity".into()),
+        Outcome::Status(code) => Err(format!("grpc-status {code}")),
+        Outcome::Reset(code) => Err(format!("stream reset with {code}")),
+        Outcome::Refused => Err("refused".into()),
     }
 }

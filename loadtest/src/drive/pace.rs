@@ -11,6 +11,8 @@ use super::{Intent, Lane, Pace, Shared};
 const MOST_DUE: usize = 100_000;
 /// The pace is kept by looking at the clock when a request is due this soon; timers are coarser.
 const SPIN: Duration = Duration::from_micros(1_500);
+/// Requests that are handed out before connections have their turn, also where more are due.
+const MOST_AT_ONCE: u64 = 64;
 
 /// Keeps the rate.
 pub(super) struct Pacer<'a> {
@@ -34,10 +36,17 @@ impl<'a> Pacer<'a> {
             let now = Instant::now();
             if next <= now {
                 self.send(next, now);
+                if self.sent.is_multiple_of(MOST_AT_ONCE) {
+                    tokio::task::yield_now().await;
+                }
             } else if next - now > SPIN {
                 tokio::time::sleep(next - now - SPIN).await;
             } else {
+                self.shared.worked.set(false);
                 tokio::task::yield_now().await;
+                if !self.shared.worked.get() {
+                    self.shared.spun.set(self.shared.spun.get() + now.elapsed());
+                }
             }
         }
     }

@@ -52,6 +52,18 @@ async fn our_own_refusal_evicts_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_dies_leaves_nobody_waiting_and_is_asked_again() {
+    let world = World::new().await;
+    let it = key(1, "a");
+    world.source.script_all(Script { dies: true, ..Script::default() });
+    let Err(TokenError::Authority(error)) = world.token(&it).await else { panic!("nothing was issued") };
+    assert_eq!(error.class, IssueErrorClass::Transient);
+    world.source.script_all(Script::default());
+    world.clock.advance(S(60)).await;
+    world.token(&it).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_request_comes_inside_retry_after_not_even_after_a_restart() {
     let world = World::new().await;
     let it = key(1, "a");
@@ -153,7 +165,12 @@ fn answer() -> impl Strategy<Value = Script> {
     let retry_after = prop::option::of((0..400_u64).prop_map(S));
     let error = (class, retry_after).prop_map(|(class, retry_after)| failure(class, retry_after));
     (5..8_000_u64, 60..600_u64, prop::option::weighted(0.8, error)).prop_map(
-        |(latency, lifetime, failure)| Script { latency: MS(latency), lifetime: S(lifetime), failure },
+        |(latency, lifetime, failure)| Script {
+            latency: MS(latency),
+            lifetime: S(lifetime),
+            failure,
+            ..Script::default()
+        },
     )
 }
 

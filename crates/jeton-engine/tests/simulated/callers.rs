@@ -74,7 +74,7 @@ async fn random_cancellation_leaves_no_flight_stuck_and_crosses_no_tokens() {
     for seed in 0..20 {
         let world = World::new().await;
         let mut random = SmallRng::seed_from_u64(seed);
-        world.source.script_all(Script { latency: MS(120), lifetime: S(20), failure: None });
+        world.source.script_all(Script { latency: MS(120), lifetime: S(20), ..Script::default() });
         let mut calls = vec![];
         for _ in 0..400 {
             let wanted = key(random.random_range(0..20), ["a", "aa", "a.a"][random.random_range(0..3)]);

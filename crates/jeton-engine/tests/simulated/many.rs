@@ -15,7 +15,7 @@ use crate::world::{MS, S, World, generous, keys};
 async fn keys_that_came_together_are_not_refreshed_together() {
     const LIFE: u64 = 300;
     let world = World::spacious(1).await;
-    world.source.script_all(Script { lifetime: S(LIFE), latency: MS(1), failure: None });
+    world.source.script_all(Script { lifetime: S(LIFE), latency: MS(1), ..Script::default() });
     let all = keys(10_000);
     world.load(&all).await;
     for _ in 0..20 * 2 {
@@ -177,12 +177,12 @@ fn narrow() -> AuthorityLimits {
 async fn a_refresh_that_waits_for_room_goes_out_as_soon_as_another_comes_back() {
     let world = World::at(narrow(), generous(), 1).await;
     let all = keys(600);
-    world.source.script_all(Script { lifetime: S(3_600), latency: MS(1), failure: None });
+    world.source.script_all(Script { lifetime: S(3_600), latency: MS(1), ..Script::default() });
     world.ask_for(&all);
     world.clock.advance_in_steps(S(10), MS(10)).await;
     let loaded = world.source.all_requests().len();
     assert_eq!(loaded, all.len());
-    world.source.script_all(Script { lifetime: S(3_600), latency: MS(10), failure: None });
+    world.source.script_all(Script { lifetime: S(3_600), latency: MS(10), ..Script::default() });
     world.clock.suspend(S(2_400));
     // Three at a time, each 10 ms.
     world.clock.advance_in_steps(S(3), MS(10)).await;
@@ -194,7 +194,7 @@ async fn among_those_who_wait_for_room_what_expires_first_is_first() {
     let world = World::at(narrow(), generous(), 1).await;
     let all = keys(60);
     for (it, life) in all.iter().zip(3_000..) {
-        world.source.script(it.identity, Script { lifetime: S(life), latency: MS(10), failure: None });
+        world.source.script(it.identity, Script { lifetime: S(life), latency: MS(10), ..Script::default() });
     }
     let mut shuffled = all.clone();
     shuffled.shuffle(&mut SmallRng::seed_from_u64(1));

@@ -16,7 +16,7 @@ use crate::world::{MS, S, World, keys};
 async fn a_warm_caller_never_waits_while_each_refresh_hangs() {
     let world = World::new().await;
     let it = key(1, "a");
-    world.source.script_all(Script { latency: S(8), lifetime: S(60), failure: None });
+    world.source.script_all(Script { latency: S(8), lifetime: S(60), ..Script::default() });
     world.token(&it).await.unwrap();
     let mut serials = BTreeSet::new();
     for _ in 0..(100 * 30) {
@@ -114,7 +114,9 @@ async fn whatever_its_life_a_token_is_refreshed_around_half_of_it_and_no_caller_
         // Evenly over the orders of magnitude: as many of minutes as of hours.
         lives.resize_with(all.len(), || S(60).mul_f64(1_440_f64.powf(random.random())));
         for (it, life) in all.iter().zip(&lives) {
-            world.source.script(it.identity, Script { lifetime: *life, latency: MS(200), failure: None });
+            world
+                .source
+                .script(it.identity, Script { lifetime: *life, latency: MS(200), ..Script::default() });
         }
         world.load(&all).await;
         let start = world.clock.now().boot;

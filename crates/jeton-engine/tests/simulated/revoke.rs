@@ -98,7 +98,7 @@ async fn a_refresh_under_way_or_in_line_brings_nothing_back() {
     for after in [0, 20, 60, 100, 120, 200, 400] {
         let world = World::new().await;
         let it = key(1, "a");
-        world.source.script_all(Script { latency: MS(100), lifetime: S(60), failure: None });
+        world.source.script_all(Script { latency: MS(100), lifetime: S(60), ..Script::default() });
         world.token(&it).await.unwrap();
         let due = world.engine.cached(&it).unwrap().token.refresh_boot;
         world.clock.advance(due.saturating_since(world.clock.now().boot)).await;
@@ -118,7 +118,7 @@ async fn whatever_callers_and_revocations_do_no_answer_is_older_than_the_last_re
     for seed in 0..20 {
         let world = World::new().await;
         let mut random = SmallRng::seed_from_u64(seed);
-        world.source.script_all(Script { latency: MS(60), lifetime: S(20), failure: None });
+        world.source.script_all(Script { latency: MS(60), lifetime: S(20), ..Script::default() });
         let newest_taken_back = Arc::new(AtomicU64::new(0));
         let mut calls = vec![];
         for _ in 0..300 {

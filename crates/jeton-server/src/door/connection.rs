@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use h2::{Ping, PingPong, server};
 use rand::Rng;
 use tokio::{
@@ -17,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    DoorSettings, Tls,
+    Answer, DoorSettings, Tls,
     gather::Gather,
     request::Shared,
     standing::{passed, renewal},
@@ -86,7 +85,7 @@ where
 async fn shake<S>(
     stream: &Gather<S>,
     settings: &DoorSettings,
-) -> Result<server::Connection<Gather<S>, Bytes>, h2::Error>
+) -> Result<server::Connection<Gather<S>, Answer>, h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -101,7 +100,7 @@ where
 }
 
 async fn until_it_ends<S>(
-    mut connection: server::Connection<Gather<S>, Bytes>,
+    mut connection: server::Connection<Gather<S>, Answer>,
     stream: Gather<S>,
     shared: &Arc<Shared>,
     since: Instant,
@@ -140,7 +139,7 @@ where
     loop {
         let ended = poll_fn(|cx| match driven.poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if shared.meter.misused(driven.stream.read()) => Poll::Ready(None),
+            Poll::Pending if shared.meter.misused(driven.stream.received()) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         match ended.await {
@@ -204,9 +203,9 @@ where
 /// Ends when the peer is silent and does not answer pings.
 async fn gone<S>(mut pings: PingPong, stream: Gather<S>) -> Event {
     loop {
-        let heard = stream.read();
+        let heard = stream.received();
         sleep(PING_INTERVAL).await;
-        if stream.read() == heard
+        if stream.received() == heard
             && !matches!(timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await, Ok(Ok(_)))
         {
             return Event::Cut;

@@ -13,6 +13,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::received::{Frames, Received};
+
 /// With this much gathered, writes wait for the peer to read.
 const MOST: usize = 128 * 1024;
 /// A buffer larger than this is not kept for a quiet connection.
@@ -28,8 +30,7 @@ struct Gathered<S> {
     sent: usize,
     /// The stream below may hold something back until it is flushed (TLS).
     unflushed: bool,
-    /// Bytes read in all.
-    read: u64,
+    received: Frames,
 }
 
 impl<S> Clone for Gather<S> {
@@ -40,13 +41,14 @@ impl<S> Clone for Gather<S> {
 
 impl<S> Gather<S> {
     pub(crate) fn new(io: S) -> Self {
-        let gathered = Gathered { io, pending: Vec::new(), sent: 0, unflushed: false, read: 0 };
+        let gathered =
+            Gathered { io, pending: Vec::new(), sent: 0, unflushed: false, received: Frames::new() };
         Self(Arc::new(Mutex::new(gathered)))
     }
 
-    /// Bytes that came in so far.
-    pub(crate) fn read(&self) -> u64 {
-        self.lock().read
+    /// What came in so far.
+    pub(crate) fn received(&self) -> Received {
+        self.lock().received.received()
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathered<S>> {
@@ -102,7 +104,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
         let mut gathered = self.lock();
         let before = buffer.filled().len();
         let polled = Pin::new(&mut gathered.io).poll_read(cx, buffer);
-        gathered.read += (buffer.filled().len() - before) as u64;
+        gathered.received.read(&buffer.filled()[before..]);
         polled
     }
 }

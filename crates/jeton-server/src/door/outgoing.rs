@@ -13,6 +13,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::Body as _;
 use tonic::{Code, body::Body};
 
+use super::Answer;
+
 static HEADERS: LazyLock<HeaderMap> =
     LazyLock::new(|| HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]));
 static TRAILERS: LazyLock<HeaderMap> = LazyLock::new(|| {
@@ -20,7 +22,7 @@ static TRAILERS: LazyLock<HeaderMap> = LazyLock::new(|| {
 });
 
 /// One framed message and success: handed to the library at once, which holds it back as long as the peer's windows want.
-pub(crate) fn message(mut respond: SendResponse<Bytes>, message: Bytes) -> Result<(), h2::Error> {
+pub(crate) fn message(mut respond: SendResponse<Answer>, message: Answer) -> Result<(), h2::Error> {
     let mut head = Response::new(());
     *head.headers_mut() = HEADERS.clone();
     let mut stream = respond.send_response(head, false)?;
@@ -30,7 +32,7 @@ pub(crate) fn message(mut respond: SendResponse<Bytes>, message: Bytes) -> Resul
 
 /// tonic's answer, frame by frame, as the peer's windows allow. Its status comes back.
 pub(crate) async fn response(
-    mut respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Answer>,
     response: Response<Body>,
 ) -> Result<Code, h2::Error> {
     let (head, body) = response.into_parts();
@@ -46,8 +48,7 @@ pub(crate) async fn response(
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     ended = body.is_end_stream();
-                    room(&mut stream, &data).await?;
-                    stream.send_data(data, ended)?;
+                    send(&mut stream, data, ended).await?;
                 }
                 Err(frame) => {
                     stream.reserve_capacity(0);
@@ -64,7 +65,7 @@ pub(crate) async fn response(
                 ended = true;
             }
             None => {
-                stream.send_data(Bytes::new(), true)?;
+                stream.send_data(Bytes::new().into(), true)?;
                 ended = true;
             }
         }
@@ -77,12 +78,23 @@ fn status(headers: &HeaderMap) -> Code {
     headers.get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()))
 }
 
-/// Waits until the peer's windows let some of it through. No more is asked for than one byte: what is asked for is taken from others.
-async fn room(stream: &mut SendStream<Bytes>, data: &Bytes) -> Result<(), h2::Error> {
-    if data.is_empty() {
-        return Ok(());
+/// Hands over as much as the peer's windows let through, again and again: when this has returned, the peer has taken all of it.
+async fn send(stream: &mut SendStream<Answer>, mut data: Bytes, end: bool) -> Result<(), h2::Error> {
+    loop {
+        if !data.is_empty() {
+            room(stream, data.len()).await?;
+        }
+        let part = data.split_to(stream.capacity().min(data.len()));
+        stream.send_data(part.into(), end && data.is_empty())?;
+        if data.is_empty() {
+            return Ok(());
+        }
     }
-    stream.reserve_capacity(1);
+}
+
+/// Waits until the peer's windows let some of it through. What is asked for is taken from others, but is used as soon as it is there.
+async fn room(stream: &mut SendStream<Answer>, bytes: usize) -> Result<(), h2::Error> {
+    stream.reserve_capacity(bytes);
     while stream.capacity() == 0 {
         let more = poll_fn(|cx| gone(stream, cx).unwrap_or_else(|| stream.poll_capacity(cx).map(Ok)));
         if more.await?.transpose()?.is_none() {
@@ -93,7 +105,7 @@ async fn room(stream: &mut SendStream<Bytes>, data: &Bytes) -> Result<(), h2::Er
 }
 
 /// Whether the peer has reset the stream; if not, the task is woken when it does.
-fn gone<T>(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Option<Poll<Result<T, h2::Error>>> {
+fn gone<T>(stream: &mut SendStream<Answer>, cx: &mut Context<'_>) -> Option<Poll<Result<T, h2::Error>>> {
     match stream.poll_reset(cx) {
         Poll::Pending => None,
         Poll::Ready(Ok(reason)) => Some(Poll::Ready(Err(reason.into()))),

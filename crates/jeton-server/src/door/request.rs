@@ -10,9 +10,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use jeton_access::{Authenticated, BearerTokens};
 use jeton_core::{Clock, Principal};
 use jeton_trace::Span;
@@ -23,19 +22,21 @@ use tokio::{
 use tonic::{Code, body::Body, service::Routes};
 
 use super::{
-    Caller, Calls, DoorSettings, Drain, Moment, Peer, Protocol,
+    Answer, Caller, Calls, DoorSettings, Drain, Moment, Peer, Protocol,
     accept::Counters,
     caller::{Asker, Named},
     calls::{CallsOf, Timed},
     deadline,
     ending::ending,
     incoming::{Incoming, Read, Reading},
-    meter::Meter,
+    meter::{CANCEL_WINDOW, Meter},
     outgoing,
     spans::call_ended,
     standing::Standing,
 };
 use crate::{correlation, seldom::Seldom};
+
+static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// A shorter way for one call, where the answer is in memory.
 pub trait Shortcut: Send + Sync + 'static {
@@ -43,7 +44,7 @@ pub trait Shortcut: Send + Sync + 'static {
     fn path(&self) -> &'static str;
 
     /// The answer to a request's body (a gRPC message with its prefix), framed likewise; none: it has to go the long way.
-    fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Bytes>;
+    fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Answer>;
 
     /// So many were answered, before and past their refresh; told now and then, where calls are counted.
     fn answered(&self, fresh: u64, stale: u64);
@@ -92,8 +93,7 @@ impl Shared {
         let caller = known.map(|Authenticated { principal, until }| {
             Arc::new(Caller { principal, peer: peer.clone(), until })
         });
-        let settings = &common.settings;
-        let meter = Meter::new(settings.max_cancelled_requests, settings.max_idle_bytes_per_second);
+        let meter = Meter::new(&common.settings);
         Self { peer, caller, standing: Standing::default(), meter, common }
     }
 
@@ -103,7 +103,7 @@ impl Shared {
         message: &[u8],
         moment: &mut Moment,
         span: &Span,
-    ) -> Option<Bytes> {
+    ) -> Option<Answer> {
         let fresh = moment.fresh();
         let answer = self.common.shortcut.as_ref()?.answer(caller, message, moment)?;
         if span.is_recording() {
@@ -117,11 +117,11 @@ impl Shared {
 pub(crate) fn take(
     shared: &Arc<Shared>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Answer>,
     moment: &mut Moment,
     cx: &mut Context<'_>,
 ) -> Option<impl Future<Output = ()> + Send + use<>> {
-    shared.meter.request(header_bytes(&request));
+    shared.meter.request();
     let named = shared.named(&request, moment);
     // One reading for all requests of a turn.
     let timed = shared.common.calls.as_ref().map(|calls| (calls, moment.began()));
@@ -154,7 +154,8 @@ pub(crate) fn take(
     let timed = timed.map(|(calls, began)| Timed::new(calls.of(head.uri.path()), began, span));
     let asker = named.kept();
     shared.common.counters.streams.fetch_add(1, Relaxed);
-    let exchange = Exchange { shared: Arc::clone(shared), asker, short, unread, answered: false, timed };
+    let (shared, began) = (Arc::clone(shared), Instant::now());
+    let exchange = Exchange { shared, asker, short, unread, began, answered: false, timed };
     Some(exchange.run(Request::from_parts(head, reading), respond))
 }
 
@@ -164,14 +165,11 @@ fn takes_short_way<B>(request: &Request<B>, shortcut: &dyn Shortcut) -> bool {
     request.uri().path() == shortcut.path()
         && request.method() == http::Method::POST
         && request.headers().get(CONTENT_TYPE).is_some_and(grpc)
+        // Whoever compresses is answered alike, whether the token is in memory or not, and one small message compressed or not.
+        && !request.headers().contains_key(&ENCODING)
 }
 
-fn header_bytes<B>(request: &Request<B>) -> u64 {
-    let named = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
-    (named.sum::<usize>() + request.uri().path().len()) as u64
-}
-
-/// A request under way. Dropped before there was an answer: its peer cancelled it.
+/// A request under way. Dropped before its answer began: its peer cancelled it.
 struct Exchange {
     shared: Arc<Shared>,
     asker: Asker,
@@ -179,6 +177,8 @@ struct Exchange {
     short: bool,
     /// Whether the message of the short way is not all here.
     unread: bool,
+    began: Instant,
+    /// Whether its answer has begun.
     answered: bool,
     timed: Option<Timed>,
 }
@@ -197,6 +197,14 @@ impl Shared {
         self.meter.cancel();
         self.common.counters.cancelled.fetch_add(1, Relaxed);
     }
+
+    /// The peer left in the middle of an answer. For a stream that has lasted this is how it ends; of those there are no more in the time in
+    /// which cancelling is counted than streams at once. Whoever leaves earlier had the work done for nothing.
+    fn left(&self, began: Instant) {
+        if began.elapsed() < CANCEL_WINDOW {
+            self.cancelled();
+        }
+    }
 }
 
 impl Common {
@@ -209,7 +217,7 @@ impl Common {
 /// What comes of a request on the way.
 enum Outcome {
     /// The short way's bytes.
-    Short(Bytes),
+    Short(Answer),
     /// Anything else.
     Response(Response<Body>),
     /// Nobody is there to hear it.
@@ -218,7 +226,7 @@ enum Outcome {
 
 impl Exchange {
     /// Everything that takes more than one poll.
-    async fn run(mut self, request: Request<Reading>, mut respond: SendResponse<Bytes>) {
+    async fn run(mut self, request: Request<Reading>, mut respond: SendResponse<Answer>) {
         let known = match &self.asker {
             Asker::Known(caller) => Some(&caller.principal),
             Asker::Unverified | Asker::Nobody(_) => None,
@@ -240,7 +248,10 @@ impl Exchange {
         match (sent, &mut self.timed) {
             (Ok(code), Some(timed)) => timed.code = code,
             (Ok(_), None) => {}
-            (Err(error), _) => tracing::debug!(%error, "an answer did not reach its caller"),
+            (Err(error), _) => {
+                tracing::debug!(%error, "an answer did not reach its caller");
+                self.shared.left(self.began);
+            }
         }
     }
 

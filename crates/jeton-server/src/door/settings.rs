@@ -31,7 +31,7 @@ pub struct DoorSettings {
     pub age_grace_ms: u64,
     /// Longest drain: after this everything is cut.
     pub drain_deadline_ms: u64,
-    /// Requests that a peer may cancel in 10 s on one connection.
+    /// Requests that a peer may cancel in 10 s on one connection. A stream that has lasted as long is stopped and not cancelled.
     pub max_cancelled_requests: u32,
     /// Bytes that belong to no request (pings, settings, resets) which a peer may send in a second on one connection.
     pub max_idle_bytes_per_second: u64,

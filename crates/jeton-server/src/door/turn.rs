@@ -14,7 +14,6 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered, task::AtomicWaker};
 use h2::server::Connection;
 use jeton_core::{Clock, Freshness, Now};
@@ -22,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::Code;
 
 use super::{
+    answer::Answer,
     gather::Gather,
     request::{Shared, take},
 };
@@ -96,7 +96,7 @@ impl Shared {
 
 /// A connection with its requests.
 pub(crate) struct Driven<S, E> {
-    pub(crate) connection: Connection<Gather<S>, Bytes>,
+    pub(crate) connection: Connection<Gather<S>, Answer>,
     pub(crate) stream: Gather<S>,
     shared: Arc<Shared>,
     waiting: FuturesUnordered<Work<E>>,
@@ -108,7 +108,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     pub(crate) fn new(
-        connection: Connection<Gather<S>, Bytes>,
+        connection: Connection<Gather<S>, Answer>,
         stream: Gather<S>,
         shared: Arc<Shared>,
     ) -> Self {

@@ -26,7 +26,7 @@ use tonic_types::StatusExt;
 
 use super::{
     error::{Failure, Reason},
-    routes::Broker,
+    routes::{Broker, MAX_ADMIN_REQUEST_BYTES},
 };
 use crate::{correlation, door::Caller};
 
@@ -34,7 +34,7 @@ const SERVICES: &str = "/jeton.v1.";
 /// Methods that begin so change nothing.
 const READING: [&str; 7] = ["Get", "List", "Explain", "Status", "Test", "Watch", "Who"];
 /// What a message may have at most, as everywhere on the admin plane.
-const MAX_BYTES: usize = 4 * 1024 * 1024 + PREFIX;
+const MAX_BYTES: usize = MAX_ADMIN_REQUEST_BYTES + PREFIX;
 /// The flag and the length before a gRPC message.
 const PREFIX: usize = 5;
 
@@ -81,7 +81,7 @@ async fn audit(State(auditor): State<Auditor>, request: Request, next: Next) -> 
     }
     let (parts, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BYTES).collect().await.map(|body| body.to_bytes()) else {
-        return refusal(Failure::too_large("the message is longer than 4 MiB, or its sender went away"));
+        return refusal(Failure::too_large("the message is longer than 512 KiB, or its sender went away"));
     };
     let caller = parts.extensions.get::<Arc<Caller>>().cloned();
     // A refusal has the id by which the event is found.

@@ -13,6 +13,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::{correlation, seldom::Seldom};
 
 const DOMAIN: &str = "jeton";
+/// What a server takes, in its refusal of what it does not take.
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+/// The library's own words for what is not framed as it has to be.
+const NOT_FRAMED: [&str; 3] = ["protocol error", "Missing request message", "Unexpected EOF"];
 /// When to come again, where nothing says it better.
 const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 
@@ -65,6 +69,10 @@ pub enum Reason {
     UnknownMethod,
     /// The bytes are no message of this method.
     MalformedRequest,
+    /// The bytes of a request are not framed as gRPC frames messages.
+    MalformedFraming,
+    /// The request is compressed.
+    UnsupportedEncoding,
     /// The message is larger than this method takes.
     RequestTooLarge,
     /// The connection has no authenticated caller.
@@ -119,11 +127,25 @@ pub const REASONS: &[(Reason, &str, Code, bool, &str)] = &[
         "Send a message of this method, encoded as protobuf: regenerate the stubs.",
     ),
     (
+        Reason::MalformedFraming,
+        "MALFORMED_FRAMING",
+        Code::Internal,
+        false,
+        "Frame messages as gRPC does: five bytes before each, the flag in them 0, and for a call that is no stream exactly one message. A gRPC library does.",
+    ),
+    (
+        Reason::UnsupportedEncoding,
+        "UNSUPPORTED_ENCODING",
+        Code::Unimplemented,
+        false,
+        "Send requests uncompressed: `grpc-accept-encoding` of the answer says `identity`. Tokens do not compress.",
+    ),
+    (
         Reason::RequestTooLarge,
         "REQUEST_TOO_LARGE",
         Code::InvalidArgument,
         false,
-        "Send at most 64 KiB, in a batch 512 KiB.",
+        "Send at most 64 KiB, in a batch and on the admin plane 512 KiB. An entry of a batch whose answer is full: ask for it in another call.",
     ),
     (
         Reason::Unauthenticated,
@@ -302,8 +324,26 @@ impl Failure {
     pub(crate) fn too_large(what: impl std::fmt::Display) -> Self {
         Self::new(
             Reason::RequestTooLarge,
-            format!("{what}; a request has at most 64 KiB, a batch 512 KiB: ask for less at once"),
+            format!(
+                "{what}; a request has at most 64 KiB, a batch or a request of the admin plane 512 KiB, and a batch's answer 1 MiB: ask for less at once"
+            ),
         )
+    }
+
+    /// The library's words for a message that it does not take; none: that is not what it says.
+    pub(crate) fn of_message(status: &Status) -> Option<Self> {
+        let message = status.message();
+        match status.code() {
+            Code::OutOfRange | Code::ResourceExhausted => Some(Self::too_large(message)),
+            Code::Internal if message.contains("decode") => {
+                let text = format!("the message cannot be read: {message}");
+                Some(Self::new(Reason::MalformedRequest, text))
+            }
+            Code::Internal if NOT_FRAMED.iter().any(|words| message.contains(words)) => {
+                Some(Self::new(Reason::MalformedFraming, message))
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn with(mut self, key: &str, value: impl Into<String>) -> Self {
@@ -378,20 +418,28 @@ pub fn complete(response: Response<Body>) -> Response<Body> {
     }
     let Some(status) = Status::from_header_map(headers) else { return response };
     let message = status.message();
+    let accepted = headers.get(ACCEPT_ENCODING).cloned();
     let failure = match status.code() {
+        Code::Unimplemented if accepted.is_some() => {
+            Failure::new(Reason::UnsupportedEncoding, format!("{message}: send it uncompressed (identity)"))
+        }
         Code::Unimplemented => Failure::unknown_method(),
+        // The health service's word for a service that it does not know.
+        Code::NotFound => Failure::new(Reason::NotFound, message),
         Code::DeadlineExceeded => Failure::new(Reason::DeadlineExceeded, message),
         Code::Unauthenticated => Failure::new(Reason::Unauthenticated, message),
         // The doors' word for a token that cannot be judged now; services bring their own details.
         Code::Unavailable => Failure::new(Reason::AuthenticationUnavailable, message),
-        // The library's own words for a message over the limit.
-        Code::OutOfRange | Code::ResourceExhausted => Failure::too_large(message),
-        Code::Internal if message.contains("decode") => {
-            Failure::new(Reason::MalformedRequest, format!("the message cannot be read: {message}"))
+        _ => {
+            let of_message = Failure::of_message(&status);
+            of_message.unwrap_or_else(|| Failure::new(Reason::Internal, message))
         }
-        _ => Failure::new(Reason::Internal, message),
     };
-    Status::from(failure).into_http()
+    let mut completed = Status::from(failure).into_http();
+    if let Some(accepted) = accepted {
+        completed.headers_mut().insert(ACCEPT_ENCODING, accepted);
+    }
+    completed
 }
 
 impl From<Refused> for Failure {
@@ -540,7 +588,9 @@ mod tests {
         for (status, reason) in [
             (Status::unimplemented(""), "UNKNOWN_METHOD"),
             (Status::internal("failed to decode Protobuf message"), "MALFORMED_REQUEST"),
+            (Status::internal("Missing request message."), "MALFORMED_FRAMING"),
             (Status::out_of_range("decoded message length too large"), "REQUEST_TOO_LARGE"),
+            (Status::not_found("service not registered"), "NOT_FOUND"),
             (Status::deadline_exceeded("late"), "DEADLINE_EXCEEDED"),
             (Status::unauthenticated("who"), "UNAUTHENTICATED"),
             (Status::unavailable("not now"), "AUTHENTICATION_UNAVAILABLE"),

@@ -35,9 +35,20 @@ use crate::{
     door::{Drain, Shortcut},
 };
 
-/// Largest request of the data plane, and of a batch.
-const MAX_REQUEST_BYTES: usize = 512 * 1024;
-const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
+/// Largest request of the data plane. Room for one is made when its length is known and before its bytes are here, so what a peer can
+/// take for nothing is this for each of its streams.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Largest answer. No resource takes a token that comes near it.
+const MAX_RESPONSE_BYTES: usize = 256 * 1024;
+/// The same of a batch.
+const MAX_BATCH_REQUEST_BYTES: usize = 512 * 1024;
+pub(super) const MAX_BATCH_RESPONSE_BYTES: usize = 1024 * 1024;
+/// Largest request of the admin plane: PEM files have 64 KiB each, and as many principals as a workload may have 128 KiB. Answers have no
+/// bound there beside a page's thousand entries, because an entry may have twenty kilobytes of labels alone, and whoever asks for that
+/// many wants them.
+pub(super) const MAX_ADMIN_REQUEST_BYTES: usize = 512 * 1024;
+
+const BATCH: &str = "/jeton.v1.TokenService/BatchGetTokens";
 
 /// Watches of events at once.
 pub const MAX_WATCHERS: usize = 64;
@@ -136,10 +147,16 @@ impl std::fmt::Debug for Broker {
 /// The data plane: tokens, health, and reflection where it is wanted.
 pub async fn data_routes(broker: &Broker, reflection: bool) -> (Routes, Health) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let tokens = TokenServiceServer::new(broker.clone())
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
-        .max_encoding_message_size(MAX_RESPONSE_BYTES);
+    let tokens = || TokenServiceServer::new(broker.clone());
+    let batches = tokens()
+        .max_decoding_message_size(MAX_BATCH_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_BATCH_RESPONSE_BYTES);
+    let tokens =
+        tokens().max_decoding_message_size(MAX_REQUEST_BYTES).max_encoding_message_size(MAX_RESPONSE_BYTES);
+    let health = health.max_decoding_message_size(MAX_REQUEST_BYTES);
     let routes = Routes::new(tokens).add_service(health);
+    // A whole path goes before a service's.
+    let routes = routes.into_axum_router().route_service(BATCH, batches).into();
     (with_reflection(routes, reflection), Health::serving(reporter, DATA_SERVICES).await)
 }
 
@@ -152,14 +169,19 @@ pub fn data_shortcut(broker: &Broker, most: u64) -> Arc<dyn Shortcut> {
 /// The admin plane: everything else, for whom [`METHODS`](super::METHODS) lets in.
 pub async fn admin_routes(broker: &Broker, reflection: bool) -> (Routes, Health) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let routes = Routes::new(IdentityServiceServer::new(broker.clone()))
-        .add_service(WorkloadServiceServer::new(broker.clone()))
-        .add_service(AuthorityServiceServer::new(broker.clone()))
-        .add_service(AccessServiceServer::new(broker.clone()))
-        .add_service(SealingServiceServer::new(broker.clone()))
-        .add_service(StatusServiceServer::new(broker.clone()))
-        .add_service(EventServiceServer::new(broker.clone()))
-        .add_service(health);
+    macro_rules! bounded {
+        ($service:ident) => {
+            $service::new(broker.clone()).max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES)
+        };
+    }
+    let routes = Routes::new(bounded!(IdentityServiceServer))
+        .add_service(bounded!(WorkloadServiceServer))
+        .add_service(bounded!(AuthorityServiceServer))
+        .add_service(bounded!(AccessServiceServer))
+        .add_service(bounded!(SealingServiceServer))
+        .add_service(bounded!(StatusServiceServer))
+        .add_service(bounded!(EventServiceServer))
+        .add_service(health.max_decoding_message_size(MAX_REQUEST_BYTES));
     let routes = audited(permit::guarded(broker, routes), Auditor::of(broker));
     (with_reflection(routes, reflection), Health::serving(reporter, ADMIN_SERVICES).await)
 }
@@ -175,7 +197,9 @@ fn with_reflection(routes: Routes, wanted: bool) -> Routes {
     }
     // Both names of the protocol: many clients still ask for the older one.
     match (builder().build_v1(), builder().build_v1alpha()) {
-        (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
+        (Ok(v1), Ok(v1alpha)) => routes
+            .add_service(v1.max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(v1alpha.max_decoding_message_size(MAX_REQUEST_BYTES)),
         _ => routes,
     }
 }
@@ -206,4 +230,14 @@ pub fn is_streaming(path: &str) -> bool {
         || path.ends_with("/WatchEvents")
         || path.ends_with("/Watch")
         || path.ends_with("/ServerReflectionInfo")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_batch_is_the_published_one() {
+        assert!(method_names().iter().any(|name| BATCH == format!("/{name}")));
+    }
 }

@@ -22,7 +22,7 @@ use papaya::{Equivalent, HashMap};
 use prost::Message;
 
 use super::token::{Wanted, stale};
-use crate::door::{Caller, Moment, Shortcut};
+use crate::door::{Answer, Caller, Moment, Shortcut};
 
 const GET_TOKEN: &str = "/jeton.v1.TokenService/GetToken";
 /// The flag and the length before a gRPC message.
@@ -159,11 +159,11 @@ impl Shortcut for GetTokenShortcut {
         GET_TOKEN
     }
 
-    fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Bytes> {
+    fn answer(&self, caller: &Caller, body: &[u8], moment: &mut Moment) -> Option<Answer> {
         let now = moment.now(&*self.clock);
         let served = self.serve(&caller.principal, message(body)?, now, |fresh, state| match state {
             Freshness::Stale => (stale(fresh), state),
-            Freshness::Fresh | Freshness::Expired => (fresh.clone(), state),
+            Freshness::Fresh | Freshness::Expired => (fresh.clone().into(), state),
         });
         let (answer, state) = served?;
         moment.served(state);

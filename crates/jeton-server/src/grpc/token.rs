@@ -22,20 +22,20 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     convert::{duration, timestamp, wire_duration},
     error::{Failure, Reason},
-    routes::Broker,
+    routes::{Broker, MAX_BATCH_RESPONSE_BYTES},
     watch,
 };
 use crate::{
     correlation,
-    door::{Caller, deadline},
+    door::{Answer, Caller, deadline},
     seldom::Seldom,
 };
 
 const MAX_BATCH: usize = 100;
 /// Longest target as it was asked, in an audit record, in characters.
 const MAX_ASKED: usize = 300;
-/// Largest message that is no batch, in bytes.
-const MAX_MESSAGE: usize = 64 * 1024;
+/// Tokens of a batch's answer, in bytes: a hundred of 7 KiB. The rest is for failures.
+const MAX_BATCH_TOKENS: usize = MAX_BATCH_RESPONSE_BYTES / 4 * 3;
 /// Under the longest wait of the door, so that a caller gets our words and not only a deadline.
 const LONGEST_WAIT: Duration = Duration::from_millis(9_500);
 
@@ -70,13 +70,9 @@ fn sha256(token: &Token) -> Digest {
     digest(&SHA256, token.issued.access_token.expose_secret().as_bytes())
 }
 
-/// The same for the token when it is stale: the state is the last field, and one byte.
-pub(super) fn stale(fresh: &Bytes) -> Bytes {
-    let mut framed = fresh.to_vec();
-    if let Some(state) = framed.last_mut() {
-        *state = v1::TokenState::Stale as u8;
-    }
-    framed.into()
+/// The same bytes for the token when it is stale: the state is the last field, and one byte.
+pub(super) fn stale(fresh: &Bytes) -> Answer {
+    Answer::ending(fresh.clone(), v1::TokenState::Stale as u8)
 }
 
 /// A token lives as long as its authority says: one that a role assignment does not let out is not handed out at all.
@@ -134,12 +130,18 @@ pub(super) fn response(hit: &Hit) -> Result<v1::GetTokenResponse, Failure> {
     Ok(response)
 }
 
-/// The decoder's limit is that of a batch.
-fn small_enough(message: &impl Message) -> Result<(), Failure> {
-    match message.encoded_len() {
-        length if length > MAX_MESSAGE => Err(Failure::too_large(format!("{length} bytes"))),
-        _ => Ok(()),
-    }
+/// An entry of a batch, if so many bytes of tokens still have room for it.
+fn fitting(
+    outcome: Result<v1::GetTokenResponse, Failure>,
+    left: &mut usize,
+) -> v1::batch_get_tokens_result::Outcome {
+    use v1::batch_get_tokens_result::Outcome;
+    let fitting = outcome.and_then(|response| {
+        let rest = left.checked_sub(response.encoded_len());
+        *left = rest.ok_or_else(|| Failure::too_large("the tokens of this batch fill its answer"))?;
+        Ok(response)
+    });
+    fitting.map_or_else(|failure| Outcome::Failure(failure.into()), Outcome::Response)
 }
 
 impl From<Failure> for v1::Failure {
@@ -295,7 +297,6 @@ impl TokenService for Broker {
         request: Request<v1::GetTokenRequest>,
     ) -> Result<Response<v1::GetTokenResponse>, Status> {
         let (caller, wait) = (caller(&request)?, deadline::asked(request.metadata().as_ref()));
-        small_enough(request.get_ref())?;
         Ok(Response::new(self.token(&caller, request.get_ref(), wait).await?))
     }
 
@@ -314,11 +315,9 @@ impl TokenService for Broker {
         }
         let outcomes: FuturesOrdered<_> =
             requests.iter().map(|request| correlation::part(self.token(&caller, request, wait))).collect();
-        let results = outcomes.map(|outcome| {
-            use v1::batch_get_tokens_result::Outcome;
-            let outcome = outcome.map_or_else(|failure| Outcome::Failure(failure.into()), Outcome::Response);
-            v1::BatchGetTokensResult { outcome: Some(outcome) }
-        });
+        let mut left = MAX_BATCH_TOKENS;
+        let results =
+            outcomes.map(|outcome| v1::BatchGetTokensResult { outcome: Some(fitting(outcome, &mut left)) });
         Ok(Response::new(v1::BatchGetTokensResponse { results: results.collect().await }))
     }
 
@@ -336,7 +335,6 @@ impl TokenService for Broker {
     ) -> Result<Response<v1::ReportRejectedTokenResponse>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        small_enough(&request)?;
         if request.token_sha256.len() != 32 {
             return Err(Failure::field(
                 "token_sha256",
@@ -358,5 +356,37 @@ impl TokenService for Broker {
             Rejected::TooSoon => v1::ReportOutcome::TooSoon,
         };
         Ok(Response::new(v1::ReportRejectedTokenResponse { outcome: outcome.into() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use v1::batch_get_tokens_result::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_takes_what_fits_into_its_answer_and_says_of_the_rest_to_ask_again() {
+        let of = |bytes| v1::GetTokenResponse {
+            token: Some(v1::Token { access_token: "x".repeat(bytes), ..Default::default() }),
+            ..Default::default()
+        };
+        // The longest that a hundred may have, or near it; then some that are far longer.
+        for (bytes, fit) in [(7 * 1_024, 100), (60 * 1_024, 12)] {
+            let mut left = MAX_BATCH_TOKENS;
+            let outcomes = (0..100).map(|_| fitting(Ok(of(bytes)), &mut left));
+            let results: Vec<_> =
+                outcomes.map(|outcome| v1::BatchGetTokensResult { outcome: Some(outcome) }).collect();
+            for (n, result) in results.iter().enumerate() {
+                match result.outcome.as_ref().unwrap() {
+                    Outcome::Response(_) => assert!(n < fit, "{n} of {bytes} bytes"),
+                    Outcome::Failure(failure) => {
+                        assert!(n >= fit && failure.reason == "REQUEST_TOO_LARGE", "{n}: {failure:?}");
+                    }
+                }
+            }
+            let answer = v1::BatchGetTokensResponse { results };
+            assert!(answer.encoded_len() <= MAX_BATCH_RESPONSE_BYTES, "{}", answer.encoded_len());
+        }
     }
 }

@@ -98,7 +98,11 @@ impl Watcher {
                 }
                 request = requests.next(), if reading && !self.last => match request {
                     Some(Ok(request)) => self.change(request),
-                    Some(Err(_)) => return,
+                    Some(Err(status)) => match Failure::of_message(&status) {
+                        Some(failure) => self.end(failure),
+                        // The caller is gone.
+                        None => return,
+                    },
                     // The caller will add nothing more and goes on reading.
                     None => reading = false,
                 },
@@ -247,9 +251,13 @@ impl Watcher {
         self.forget(&id);
         self.say(id, Event::Failure(failure.clone().into()));
         if self.watched.is_empty() {
-            self.words.push_back(Err(failure.into()));
-            self.last = true;
+            self.end(failure);
         }
+    }
+
+    fn end(&mut self, failure: Failure) {
+        self.words.push_back(Err(failure.into()));
+        self.last = true;
     }
 
     fn say(&mut self, id: String, event: Event) {

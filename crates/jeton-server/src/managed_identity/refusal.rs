@@ -167,6 +167,7 @@ fn kind(reason: Reason) -> Kind {
         | Reason::InvalidMinValidity
         | Reason::InvalidField
         | Reason::MalformedRequest
+        | Reason::MalformedFraming
         | Reason::RequestTooLarge
         | Reason::RequestIdReused => Kind::Invalid,
         Reason::Unauthenticated => Kind::Unproven,
@@ -176,7 +177,8 @@ fn kind(reason: Reason) -> Kind {
         | Reason::AlreadyExists
         | Reason::FailedPrecondition
         | Reason::SealedValueUnreadable
-        | Reason::UnknownMethod => Kind::Refused,
+        | Reason::UnknownMethod
+        | Reason::UnsupportedEncoding => Kind::Refused,
         Reason::Overloaded | Reason::CallerOverLimit => Kind::TooMany,
         Reason::AuthorityUnavailable
         | Reason::AuthorityThrottled

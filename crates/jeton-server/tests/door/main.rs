@@ -5,11 +5,14 @@
 
 mod ageing;
 mod alone;
+mod bodies;
+mod cancels;
 mod descriptors;
 mod drain;
 mod floods;
 mod frames;
 mod hits;
+mod hpack;
 mod http1;
 mod limits;
 mod listeners;

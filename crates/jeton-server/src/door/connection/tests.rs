@@ -4,6 +4,7 @@ use std::{
     task::{Context, Poll as Polled},
 };
 
+use bytes::Bytes;
 use h2::{RecvStream, client::SendRequest};
 use http::{Request, Response};
 use jeton_access::{Authenticated, BearerTokens, Rejected};
@@ -13,7 +14,9 @@ use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
 use tonic::{body::Body, server::NamedService, service::Routes};
 
 use super::*;
-use crate::door::{ClientCertificates, Drain, Moment, Peer, Protocol, Shortcut, request::Common};
+use crate::door::{
+    ClientCertificates, Drain, Moment, Peer, Protocol, Shortcut, meter::CANCEL_WINDOW, request::Common,
+};
 use crate::seldom::Seldom;
 
 /// More than what is between the two sides of a connection.
@@ -54,16 +57,16 @@ impl tower::Service<Request<Body>> for Service {
     }
 }
 
-/// The same by the short way.
-struct Hits;
+/// Knows the answer to everything that is asked there, and its last byte otherwise than others.
+struct Short(&'static [u8]);
 
-impl Shortcut for Hits {
+impl Shortcut for Short {
     fn path(&self) -> &'static str {
-        "/test.Service/hit"
+        "/test.Service/short"
     }
 
-    fn answer(&self, _: &crate::door::Caller, _: &[u8], _: &mut Moment) -> Option<Bytes> {
-        Some(Bytes::from_static(LARGE))
+    fn answer(&self, _: &crate::door::Caller, _: &[u8], _: &mut Moment) -> Option<Answer> {
+        Some(Answer::ending(Bytes::from_static(self.0), 8))
     }
 
     fn answered(&self, _: u64, _: u64) {}
@@ -74,7 +77,7 @@ fn common(clock: Arc<dyn jeton_core::Clock>, bearer: Option<Arc<dyn BearerTokens
         protocol: Protocol::Http2,
         name: "test",
         routes: Routes::new(Service),
-        shortcut: Some(Arc::new(Hits)),
+        shortcut: Some(Arc::new(Short(LARGE))),
         secured: false,
         calls: None,
         hits: None,
@@ -144,7 +147,7 @@ async fn a_peer_that_is_silent_and_answers_no_ping_is_let_go_and_one_that_answer
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_its_answer_is_let_go_as_one_that_is_not_there() {
-    for path in ["test.Service/large", "test.Service/hit"] {
+    for path in ["test.Service/large", "test.Service/short"] {
         let (unread, stop) = peer(path).await;
         stop.send(()).unwrap();
         let both = 2 * PING_INTERVAL + PING_TIMEOUT + Duration::from_secs(1);
@@ -307,4 +310,47 @@ async fn a_stream_ends_with_the_token_by_which_it_was_asked_for_and_the_connecti
     // The certificate does not stand in for a token that has run out.
     assert_eq!(status(&caller.ask("call", Some("known")).await.unwrap()), "16");
     assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_have_lasted_are_stopped_at_will_and_short_ones_are_counted() {
+    let settings = DoorSettings::default();
+    let most = settings.max_cancelled_requests.min(settings.max_concurrent_streams);
+    let mut caller = Caller::until(Some(START + Duration::from_secs(3_600)), None).await;
+    for lasting in [CANCEL_WINDOW, Duration::ZERO] {
+        let mut streams = vec![];
+        for _ in 0..most {
+            streams.push(caller.ask("stream", None).await.unwrap());
+        }
+        caller.clock.advance(lasting).await;
+        drop(streams);
+        assert_eq!(status(&caller.ask("call", None).await.unwrap()), "0", "after {lasting:?}");
+    }
+    drop(caller.ask("stream", None).await.unwrap());
+    timeout(LAST_BYTES, caller.served).await.expect("that was one too many").unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_with_another_last_byte_arrives_whole_through_any_window() {
+    for window in [1, 2, 333, 999, 1_000, 65_535] {
+        let mut common = Arc::into_inner(common(Arc::new(SystemClock), None)).unwrap();
+        common.shortcut = Some(Arc::new(Short(&[7; 1_000])));
+        let shared = Arc::new(Shared::new(Arc::new(common), from(), Some(Principal::loopback_dev()), None));
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(serve(near, shared, Instant::now(), None));
+        let mut client = h2::client::Builder::new();
+        client.initial_window_size(window);
+        let (mut send, connection) = client.handshake::<_, Bytes>(far).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://localhost/test.Service/short");
+        let request = request.header("content-type", "application/grpc").body(()).unwrap();
+        let mut answer = send.send_request(request, true).unwrap().0.await.unwrap().into_body();
+        let mut whole = vec![];
+        while let Some(data) = answer.data().await {
+            let data = data.unwrap();
+            answer.flow_control().release_capacity(data.len()).unwrap();
+            whole.extend_from_slice(&data);
+        }
+        assert!(whole[..999] == [7; 999] && whole[999..] == [8], "window {window}");
+    }
 }
