@@ -6,9 +6,9 @@ use jeton_server::door::{DoorSettings, DoorStats};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
-    floods::streams,
-    frames::{DATA, HEADERS, INITIAL_WINDOW_SIZE, Raw, call, reset},
+    frames::{DATA, HEADERS, INITIAL_WINDOW_SIZE, Raw, reset, streams},
     support::{PATIENCE, open, peer, request, until},
+    ways::call,
 };
 
 const MOST: u32 = 20;

@@ -16,13 +16,15 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     alone::alone,
-    floods::{asks, percentile},
+    floods::{asks, goes_on, percentile},
     support::{PATIENCE, closes, open, peer, request, strict},
 };
 
 const SILENT: usize = 5_000;
 /// Of whatever else the process has open.
 const SPARE: usize = 500;
+/// What the scheduler takes of its own accord where both ends of thousands of connections are on a few cores.
+const NOT_JUDGED: Duration = Duration::from_millis(10);
 /// How long a good caller is watched before they come.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -64,11 +66,10 @@ fn five_thousand_silent_peers_are_closed_in_time_and_a_caller_is_served_meanwhil
             quiet.len(),
             loud.len(),
         );
-        assert!(late < PATIENCE / 2, "{late:?}");
-        if strict() {
-            assert!(late < Duration::from_secs(1), "{late:?}");
-            assert!(beside <= 2 * before, "{beside:?} of {before:?}");
-        }
+        goes_on(&quiet, &loud);
+        assert!(late < if strict() { Duration::from_secs(1) } else { PATIENCE / 4 }, "{late:?}");
+        let twice = (2 * before).max(NOT_JUDGED);
+        assert!(!strict() || beside <= twice, "p99 {beside:?}, and {before:?} before");
         assert_eq!(usize::try_from((door.stats)().silent).unwrap(), silent);
     });
 }

@@ -1,7 +1,8 @@
 //! Peers that send more than anybody has to, each while a good caller goes on asking on a connection of its own.
 //!
 //! The caller's latency is compared within one run, by its median and with a wide margin: attacker, caller and door share a process and a
-//! few cores here, and the tail says more of the scheduler than of the door. It is printed beside it (`--nocapture`), not judged.
+//! few cores here, and the tail says more of the scheduler than of the door. It is printed beside it (`--nocapture`), and judged only
+//! where it is asked for (`JETON_STRICT`).
 
 use std::{
     net::SocketAddr,
@@ -124,10 +125,18 @@ pub(crate) async fn endures(
         let longest = lasted.iter().max().unwrap();
         assert!(*longest <= CLOSED, "{longest:?} until the door closes");
         let (before, beside) = (percentile(&quiet, 99), percentile(&loud, 99));
-        assert!(beside <= before * STRICTLY_SLOWER, "{beside:?} of {before:?}");
+        assert!(
+            beside <= (before * STRICTLY_SLOWER).max(NOT_JUDGED),
+            "p99 {beside:?}, and {before:?} before"
+        );
     }
     assert!(growth <= MOST_GROWTH_KB, "{growth} KiB more are resident");
-    let (still, under) = (percentile(&quiet, 50), percentile(&loud, 50));
+    goes_on(&quiet, &loud);
+}
+
+/// Half of a good caller's calls take about as long as before.
+pub(crate) fn goes_on(quiet: &[Duration], loud: &[Duration]) {
+    let (still, under) = (percentile(quiet, 50), percentile(loud, 50));
     assert!(
         under < (still * MOST_SLOWER).max(NOT_JUDGED),
         "half of the calls took more than {under:?}, and {still:?} before"

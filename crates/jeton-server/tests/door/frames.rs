@@ -103,7 +103,7 @@ impl Frame {
     }
 }
 
-pub(crate) struct Raw(TcpStream);
+pub(crate) struct Raw(pub(crate) TcpStream);
 
 impl Raw {
     /// Has sent its preface and these settings.
@@ -132,13 +132,6 @@ impl Raw {
     /// Opens a stream's window, or the connection's (0), by so much.
     pub(crate) fn widen(&mut self, stream: u32, by: u32) -> io::Result<()> {
         self.send(&frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes()))
-    }
-
-    /// Sends as much as there is room for where nobody reads it.
-    pub(crate) fn send_until_full(&mut self, parts: impl Iterator<Item = Vec<u8>>) {
-        self.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-        let mut parts = parts;
-        while parts.next().is_some_and(|part| self.send(&part).is_ok()) {}
     }
 
     /// The same connection, for reading beside the writing.

@@ -6,8 +6,7 @@ use jeton_server::door::DoorSettings;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    floods::streams,
-    frames::{END_HEADERS, END_STREAM, HEADERS, PING, Raw, frame, header_block},
+    frames::{END_HEADERS, END_STREAM, HEADERS, PING, Raw, frame, header_block, streams},
     support::{PATIENCE, open},
 };
 
@@ -18,7 +17,7 @@ const VALUE: usize = 3_900;
 fn call(stream: u32, first: bool) -> Vec<u8> {
     // The first of the table, which has 61 entries that are always there.
     const KNOWN: u8 = 0x80 | 62;
-    let mut block = header_block("0");
+    let mut block = header_block("/test.Slow/0");
     if first {
         block.extend_from_slice(b"\x40\x01x\x7f");
         // The value's length beyond seven bits' worth (RFC 7541, 5.1).

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use h2::{SendStream, client::ResponseFuture};
 use jeton_core::Freshness;
-use jeton_server::door::{Caller, Moment, Shortcut};
+use jeton_server::door::{Answer, Caller, Moment, Shortcut};
 
 use crate::{
     frames::{DATA, END_HEADERS, END_STREAM, HEADERS, ask, frame, framed, header_block},
@@ -34,7 +34,7 @@ impl Shortcut for Hits {
         HIT
     }
 
-    fn answer(&self, _: &Caller, body: &[u8], moment: &mut Moment) -> Option<Bytes> {
+    fn answer(&self, _: &Caller, body: &[u8], moment: &mut Moment) -> Option<Answer> {
         let message = body.get(framed(&[]).len()..)?;
         let answer = match message {
             _ if body != framed(message) || message.starts_with(MISS) => return None,
@@ -43,7 +43,7 @@ impl Shortcut for Hits {
         };
         self.0.fetch_add(1, Relaxed);
         moment.served(Freshness::Fresh);
-        Some(Bytes::from_static(answer))
+        Some(Bytes::from_static(answer).into())
     }
 
     fn answered(&self, _: u64, _: u64) {}

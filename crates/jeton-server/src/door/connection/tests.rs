@@ -19,7 +19,10 @@ use crate::door::{
 };
 use crate::seldom::Seldom;
 
-/// Answers at once; a stream says nothing and does not end.
+/// More than what is between the two sides of a connection.
+const LARGE: &[u8] = &[7; 1 << 20];
+
+/// Answers at once, by `large` with more than a peer takes that does not read; a stream says nothing and does not end.
 #[derive(Clone)]
 struct Service;
 
@@ -37,8 +40,11 @@ impl tower::Service<Request<Body>> for Service {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let streams = request.uri().path().ends_with("/stream");
+        let [streams, large] = ["/stream", "/large"].map(|end| request.uri().path().ends_with(end));
         Box::pin(async move {
+            if large {
+                return Ok(Response::new(Body::new(http_body_util::Full::from(LARGE))));
+            }
             let silent = http_body_util::StreamBody::new(futures_util::stream::pending::<
                 Result<http_body::Frame<Bytes>, tonic::Status>,
             >());
@@ -51,12 +57,27 @@ impl tower::Service<Request<Body>> for Service {
     }
 }
 
+/// Knows the answer to everything that is asked there, and its last byte otherwise than others.
+struct Short(&'static [u8]);
+
+impl Shortcut for Short {
+    fn path(&self) -> &'static str {
+        "/test.Service/short"
+    }
+
+    fn answer(&self, _: &crate::door::Caller, _: &[u8], _: &mut Moment) -> Option<Answer> {
+        Some(Answer::ending(Bytes::from_static(self.0), 8))
+    }
+
+    fn answered(&self, _: u64, _: u64) {}
+}
+
 fn common(clock: Arc<dyn jeton_core::Clock>, bearer: Option<Arc<dyn BearerTokens>>) -> Arc<Common> {
     Arc::new(Common {
         protocol: Protocol::Http2,
         name: "test",
         routes: Routes::new(Service),
-        shortcut: None,
+        shortcut: Some(Arc::new(Short(LARGE))),
         secured: false,
         calls: None,
         hits: None,
@@ -81,11 +102,16 @@ fn shared() -> Arc<Shared> {
     Arc::new(Shared::new(common, from(), Some(Principal::loopback_dev()), None))
 }
 
+/// A call that nobody serves.
+const NOTHING: &str = "test.None/Call";
+
 /// A peer that has asked once, and goes on reading until it is told to stop. The first of the two is the door's side.
-async fn peer() -> (JoinHandle<()>, oneshot::Sender<()>) {
+async fn peer(path: &str) -> (JoinHandle<()>, oneshot::Sender<()>) {
     let (near, far) = duplex(64 * 1024);
     let served = tokio::spawn(serve(near, shared(), Instant::now(), None));
-    let (mut send, mut connection) = h2::client::handshake(far).await.unwrap();
+    let mut wide = h2::client::Builder::new();
+    wide.initial_window_size(1 << 30).initial_connection_window_size(1 << 30);
+    let (mut send, mut connection) = wide.handshake::<_, Bytes>(far).await.unwrap();
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(async move {
         tokio::select! {
@@ -96,8 +122,9 @@ async fn peer() -> (JoinHandle<()>, oneshot::Sender<()>) {
         std::future::pending::<()>().await;
         drop(connection);
     });
-    let request = Request::post("http://localhost/test.None/Call").body(()).unwrap();
-    let (answer, _) = send.send_request(request, true).unwrap();
+    let request =
+        Request::post(format!("http://localhost/{path}")).header("content-type", "application/grpc");
+    let (answer, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
     answer.await.unwrap();
     // The last handle of a client would end its connection.
     std::mem::forget(send);
@@ -106,16 +133,26 @@ async fn peer() -> (JoinHandle<()>, oneshot::Sender<()>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_silent_and_answers_no_ping_is_let_go_and_one_that_answers_stays() {
-    let (silent, stop) = peer().await;
+    let (silent, stop) = peer(NOTHING).await;
     stop.send(()).unwrap();
     assert!(timeout(PING_INTERVAL, silent).await.is_err(), "it is asked first");
-    let (mut silent, stop) = peer().await;
+    let (mut silent, stop) = peer(NOTHING).await;
     stop.send(()).unwrap();
     // What it asked was heard in the first interval.
     let both = 2 * PING_INTERVAL + PING_TIMEOUT + Duration::from_secs(1);
     timeout(both, &mut silent).await.expect("it is let go").unwrap();
-    let (mut there, _stop) = peer().await;
+    let (mut there, _stop) = peer(NOTHING).await;
     assert!(timeout(10 * both, &mut there).await.is_err(), "it answers");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_its_answer_is_let_go_as_one_that_is_not_there() {
+    for path in ["test.Service/large", "test.Service/short"] {
+        let (unread, stop) = peer(path).await;
+        stop.send(()).unwrap();
+        let both = 2 * PING_INTERVAL + PING_TIMEOUT + Duration::from_secs(1);
+        timeout(both, unread).await.expect("it is let go").unwrap();
+    }
 }
 
 /// How long a connection lives whose peer does nothing, or holds on to a stream whatever it is told.
@@ -293,26 +330,11 @@ async fn streams_that_have_lasted_are_stopped_at_will_and_short_ones_are_counted
     timeout(LAST_BYTES, caller.served).await.expect("that was one too many").unwrap();
 }
 
-/// Knows the answer to everything that is asked there, and its last byte otherwise than others.
-struct Short;
-
-impl Shortcut for Short {
-    fn path(&self) -> &'static str {
-        "/test.Service/short"
-    }
-
-    fn answer(&self, _: &crate::door::Caller, _: &[u8], _: &mut Moment) -> Option<Answer> {
-        Some(Answer::ending(Bytes::from_static(&[7; 1_000]), 8))
-    }
-
-    fn answered(&self, _: u64, _: u64) {}
-}
-
 #[tokio::test]
 async fn an_answer_with_another_last_byte_arrives_whole_through_any_window() {
     for window in [1, 2, 333, 999, 1_000, 65_535] {
         let mut common = Arc::into_inner(common(Arc::new(SystemClock), None)).unwrap();
-        common.shortcut = Some(Arc::new(Short));
+        common.shortcut = Some(Arc::new(Short(&[7; 1_000])));
         let shared = Arc::new(Shared::new(Arc::new(common), from(), Some(Principal::loopback_dev()), None));
         let (near, far) = duplex(64 * 1024);
         tokio::spawn(serve(near, shared, Instant::now(), None));
