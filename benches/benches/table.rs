@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             head.nanoseconds / measured.nanoseconds,
         );
     }
-    println!();
+    println!("\n{:<80} {:>11} {:<18} promised", "", "median", "(quartiles)");
     let lines = FIGURES.each_ref().map(|figure| figure.line());
     lines.iter().for_each(|(line, _)| println!("{line}"));
     let missed = lines.iter().filter(|(_, holds)| !holds).count();

@@ -26,11 +26,14 @@ use tokio::runtime::Runtime;
 const LOOK_UPS: usize = 4_096;
 /// Slots where promises are looked at.
 const MANY: usize = 1_000_000;
-/// Rounds of each promise, and look-ups in each.
-const ROUNDS: usize = 9;
-const IN_ROUND: u64 = 1 << 18;
+/// Rounds of a promise, and look-ups in each: few, so that most rounds are over before something else wants the processor.
+const ROUNDS: usize = 99;
+const IN_ROUND: usize = 1 << 14;
 /// Of the hot key, which is looked up much faster.
-const HOT_IN_ROUND: u64 = 1 << 21;
+const HOT_IN_ROUND: u64 = 1 << 16;
+/// Beside swaps, which take turns with other tasks.
+const SWAP_ROUNDS: usize = 15;
+const SWAP_IN_ROUND: u64 = 1 << 18;
 
 /// Which keys are asked for.
 #[derive(Clone, Copy)]
@@ -133,11 +136,14 @@ fn by_two(count: u64, order: &[usize], it: &Contender<'_>, world: &World) -> Dur
     let ready = Barrier::new(2);
     let half = |count| {
         ready.wait();
-        timed(count, order, it, world)
+        let start = Instant::now();
+        timed(count, order, it, world);
+        (start, Instant::now())
     };
     thread::scope(|scope| {
         let other = scope.spawn(|| half(count / 2));
-        half(count - count / 2).max(other.join().expect("no panic"))
+        let (one, other) = (half(count - count / 2), other.join().expect("no panic"));
+        one.1.max(other.1) - one.0.min(other.0)
     })
 }
 
@@ -146,19 +152,21 @@ fn promised(all: &[Contender<'_>], world: &World) {
     let (jeton, papaya) = (&all[0], &all[1]);
     for (figure, pattern) in [(figures::UNIFORM, Pattern::Uniform), (figures::SKEWED, Pattern::Skewed)] {
         let order = pattern.order(MANY);
-        let took = |it| timed(IN_ROUND, &order, it, world);
-        figure.keep(&in_turn(|| took(jeton), || took(papaya)));
+        // Other keys in each round: those of the round before are in the processor's caches.
+        let some = |round: usize| order.chunks(IN_ROUND).cycle().nth(round).unwrap_or(&order);
+        let took = |it, round| timed(IN_ROUND as u64, some(round), it, world);
+        figure.keep(&in_turn(ROUNDS, |round| took(jeton, round), |round| took(papaya, round)));
     }
     let hot = Pattern::Hot.order(MANY);
-    let one = || timed(HOT_IN_ROUND, &hot, jeton, world);
-    let each = |_| one().as_nanos() as f64 / HOT_IN_ROUND as f64;
+    let one = |_| timed(HOT_IN_ROUND, &hot, jeton, world);
+    let each = |round| one(round).as_nanos() as f64 / HOT_IN_ROUND as f64;
     figures::HOT.keep(&(0..ROUNDS).map(each).collect::<Vec<_>>());
-    figures::TWO_THREADS.keep(&in_turn(one, || by_two(HOT_IN_ROUND, &hot, jeton, world)));
+    figures::TWO_THREADS.keep(&in_turn(ROUNDS, one, |_| by_two(HOT_IN_ROUND, &hot, jeton, world)));
 }
 
-/// How many times as long the one takes as the other, of rounds that alternate: what else the machine does meets both.
-fn in_turn(one: impl Fn() -> Duration, other: impl Fn() -> Duration) -> Vec<f64> {
-    (0..ROUNDS).map(|_| one().as_secs_f64() / other().as_secs_f64()).collect()
+/// How many times as long the one takes as the other, in rounds that alternate: what else the machine does meets both.
+fn in_turn(rounds: usize, one: impl Fn(usize) -> Duration, other: impl Fn(usize) -> Duration) -> Vec<f64> {
+    (0..rounds).map(|round| one(round).as_secs_f64() / other(round).as_secs_f64()).collect()
 }
 
 /// While keys are looked up, one for each hundred look-ups is swapped; a token is by a refresh.
@@ -187,10 +195,10 @@ fn swaps(c: &mut Criterion, all: &[Contender<'_>], world: &World, source: &AtOnc
     };
     if asked_for("hit") {
         let (jeton, before) = (&all[0], source.issued());
-        let alone = || timed(IN_ROUND, &order, jeton, world);
-        figures::SWAPS.keep(&in_turn(|| beside(IN_ROUND, jeton), alone));
-        let swapped = source.issued() - before;
-        figures::SWAPPED.keep(&[100.0 * swapped as f64 / (ROUNDS as u64 * IN_ROUND) as f64]);
+        let alone = |_| timed(SWAP_IN_ROUND, &order, jeton, world);
+        figures::SWAPS.keep(&in_turn(SWAP_ROUNDS, |_| beside(SWAP_IN_ROUND, jeton), alone));
+        let (swapped, looked_up) = (source.issued() - before, SWAP_ROUNDS as u64 * SWAP_IN_ROUND);
+        figures::SWAPPED.keep(&[100.0 * swapped as f64 / looked_up as f64]);
     }
     bench(c, "hit/1000000 slots, uniform, beside 1 % of swaps", all, beside);
 }
