@@ -1,13 +1,15 @@
 //! Prints what the other benchmarks measured: for each group its first entry, and how many times as long that takes as each of the
-//! others.
+//! others; then what is promised, and whether it holds. With JETON_STRICT set, what does not hold is a failure.
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a benchmark")]
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::SystemTime,
 };
 
+use benches::figures::FIGURES;
 use serde_json::Value;
 
 struct Measured {
@@ -17,7 +19,7 @@ struct Measured {
     at: SystemTime,
 }
 
-fn main() {
+fn main() -> ExitCode {
     // target/<profile>/deps/table-<hash>
     let program = std::env::current_exe().expect("the program's path");
     let folder = program.ancestors().nth(3).expect("it lies in the target folder").join("criterion");
@@ -39,6 +41,16 @@ fn main() {
             head.nanoseconds / measured.nanoseconds,
         );
     }
+    println!("\n{:<80} {:>11} {:<18} promised", "", "median", "(quartiles)");
+    let lines = FIGURES.each_ref().map(|figure| figure.line());
+    lines.iter().for_each(|(line, _)| println!("{line}"));
+    let missed = lines.iter().filter(|(_, holds)| !holds).count();
+    let strict = std::env::var_os("JETON_STRICT").is_some_and(|set| !set.is_empty());
+    if strict && missed > 0 {
+        println!("{missed} do not hold, or were not measured");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
 /// Criterion keeps the latest figures of each benchmark in a folder `new`.

@@ -1,7 +1,8 @@
 //! A broker's hot path on in-memory ports, with as many slots as a benchmark wants.
-#![allow(clippy::expect_used, reason = "a benchmark ends where it expected otherwise")]
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a benchmark ends where it expected otherwise")]
 
 mod clock;
+pub mod figures;
 mod ports;
 mod rpc;
 mod signing;
@@ -38,6 +39,14 @@ pub use tls::{CLIENT, sides};
 pub const TOKEN_BYTES: usize = 1_600;
 /// How long tokens live that no benchmark refreshes.
 pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// Whether the program's arguments want what it measures beside criterion: those who ask for other benchmarks by name, or for tests, do
+/// not.
+pub fn asked_for(name: &str) -> bool {
+    let names: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let named = names.is_empty() || names.iter().any(|asked| name.contains(asked.as_str()));
+    named && std::env::args().any(|argument| argument == "--bench")
+}
 
 /// What a world is made of.
 #[derive(Debug, Clone, Copy)]

@@ -1,11 +1,12 @@
 //! The cache is full: who makes room, and who stays.
 
+use jeton_core::profile::AuthorityLimits;
 use jeton_engine::{
     Ask, EngineSettings, TokenError,
     testing::{Script, caller, key},
 };
 
-use crate::world::{MS, S, World};
+use crate::world::{MS, S, World, generous};
 
 #[tokio::test(start_paused = true)]
 async fn one_caller_with_endless_keys_pushes_out_only_its_own() {
@@ -61,6 +62,48 @@ async fn what_is_used_all_the_time_outlives_a_flood_by_others() {
         world.clock.advance(MS(50)).await;
         assert!(world.engine.cached(&hot).is_some(), "after {n} keys");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_under_way_makes_room_for_nobody_and_every_waiter_gets_its_token_from_one_request() {
+    // Two callers, each with its half of the cap.
+    const CAP: u64 = 100;
+    let settings = EngineSettings { max_entries: CAP, max_bytes: 1 << 20, ..generous() };
+    let limits = AuthorityLimits { max_concurrent: 1_000, ..AuthorityLimits::default() };
+    let world = World::at(limits, settings, 1).await;
+    world.source.script_all(Script { latency: S(8), ..Script::default() });
+    let ask = |n: u64, of: u64| {
+        let (engine, ask) = (world.engine.clone(), world.ask(u32::try_from(of).unwrap()));
+        tokio::spawn(async move { engine.token(&key(n, "a"), ask).await })
+    };
+    let waiting: Vec<_> = (0..CAP).map(|n| ask(n, 1 + n % 2)).collect();
+    world.clock.advance(S(1)).await;
+    assert_eq!((world.source.serial(), world.engine.stats().slots), (CAP, 100), "all are under way");
+    // One has its own share full, the other meets the cap.
+    for of in [1, 3] {
+        let (refused, again) = (ask(CAP + of, of), ask(CAP + of, of));
+        world.clock.advance(MS(50)).await;
+        for call in [refused, again] {
+            assert!(call.is_finished(), "it does not wait for room");
+            let outcome = call.await.unwrap();
+            assert!(matches!(outcome, Err(TokenError::Overloaded { .. })), "caller {of}: {outcome:?}");
+        }
+        assert_eq!(world.engine.stats().slots, 100);
+    }
+    world.clock.advance(S(8)).await;
+    for (n, call) in (0..).zip(waiting) {
+        let it = key(n, "a");
+        assert!(call.is_finished(), "{n} goes on waiting");
+        world.check(&it, &call.await.unwrap().unwrap());
+        assert!(world.engine.cached(&it).is_some(), "the token of {n} is lost");
+        assert_eq!(world.source.requests(&it).len(), 1, "requests for {n}");
+    }
+    assert_eq!(world.source.serial(), CAP, "nothing was asked for those who were refused");
+    // What has landed makes room.
+    let late = ask(CAP + 3, 3);
+    world.clock.advance(S(9)).await;
+    world.check(&key(CAP + 3, "a"), &late.await.unwrap().unwrap());
+    assert!(world.engine.stats().slots <= 100);
 }
 
 #[tokio::test(start_paused = true)]
