@@ -16,7 +16,9 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PSS_SHA256, RsaKeyPair},
 };
-use benches::{AtOnce, Before, Material, ShiftedClock, Signing, Size, TOKEN_BYTES, World};
+use benches::{
+    AtOnce, Before, Material, ShiftedClock, Signing, Size, TOKEN_BYTES, World, asked_for, figures,
+};
 use criterion::{Criterion, Throughput, criterion_group};
 use jeton_core::{Clock, KeyKind, SigningAlgorithm};
 use jeton_engine::EngineSettings;
@@ -69,8 +71,13 @@ fn unsigned(c: &mut Criterion) {
     group.finish();
 }
 
-/// Refreshes and signatures alone, in turn, so that what else the machine does meets both. The keys of both are as many.
-fn beside_signatures(algorithm: SigningAlgorithm, kind: KeyKind, slots: usize, threads: usize) -> f64 {
+/// The rate of refreshes beside that of signatures alone, in turn, so that what else the machine does meets both. Both have as many keys.
+fn beside_signatures(
+    algorithm: SigningAlgorithm,
+    kind: KeyKind,
+    slots: usize,
+    threads: usize,
+) -> [f64; ROUNDS] {
     let (runtime, size) = (Runtime::new().expect("a runtime"), size(slots));
     let (clock, material) = (ShiftedClock::default(), runtime.block_on(Material::generate(kind)));
     let shared: Arc<dyn Clock> = Arc::new(clock.clone());
@@ -91,20 +98,15 @@ fn beside_signatures(algorithm: SigningAlgorithm, kind: KeyKind, slots: usize, t
     // The first signature of each key opens and parses it.
     let _ = (refreshed(), signed());
     let rounds: [_; ROUNDS] = std::array::from_fn(|_| (refreshed().as_secs_f64(), signed().as_secs_f64()));
-    let each = |total: f64| total / slots as f64 * 1e6;
-    let (engine, alone) = (median(rounds.map(|(engine, _)| engine)), median(rounds.map(|(_, alone)| alone)));
-    let mut ratios = rounds.map(|(engine, alone)| alone / engine);
-    ratios.sort_by(f64::total_cmp);
-    let name = format!("refresh with {}, signing threads: {threads}", algorithm.as_str());
+    let each = |rounds| median(rounds) / slots as f64 * 1e6;
+    let (engine, alone) = (each(rounds.map(|(engine, _)| engine)), each(rounds.map(|(_, alone)| alone)));
+    let ratios = rounds.map(|(engine, alone)| alone / engine);
     println!(
-        "{name:<44} {:>7.1} us, aws-lc-rs alone {:>6.1} us, its rate times {:.2} ({:.2} to {:.2})",
-        each(engine),
-        each(alone),
+        "a refresh with {}, signing threads: {threads}: {engine:.1} us; a signature of aws-lc-rs alone {alone:.1} us; rate beside it {:.2}",
+        algorithm.as_str(),
         median(ratios),
-        ratios[0],
-        ratios[ROUNDS - 1],
     );
-    median(ratios)
+    ratios
 }
 
 fn median(mut of: [f64; ROUNDS]) -> f64 {
@@ -177,15 +179,13 @@ criterion_group! {
 fn main() {
     benches();
     Criterion::default().configure_from_args().final_summary();
-    // Whoever asks for other benchmarks by name, or for tests, does not want these.
-    let names: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = names.is_empty() || names.iter().any(|name| "refresh".contains(name.as_str()));
-    if !wanted || !std::env::args().any(|argument| argument == "--bench") {
+    if !asked_for("refresh") {
         return;
     }
-    for threads in [1, 2] {
-        beside_signatures(SigningAlgorithm::Ps256, KeyKind::Rsa2048, 4_096, threads);
+    for (threads, figure) in [(1, figures::REFRESH_ONE), (2, figures::REFRESH_TWO)] {
+        figure.keep(&beside_signatures(SigningAlgorithm::Ps256, KeyKind::Rsa2048, 4_096, threads));
     }
+    // A signature on a curve is cheaper than what else a refresh does.
     for threads in [1, 2] {
         beside_signatures(SigningAlgorithm::Es256, KeyKind::P256, 16_384, threads);
     }
