@@ -50,7 +50,7 @@ fn address(world: &World) -> SocketAddr {
     world.broker.endpoints["grpc"].as_str().unwrap().parse().unwrap()
 }
 
-fn get_token(stream: u32) -> Vec<u8> {
+fn a_call(stream: u32) -> Vec<u8> {
     ask(stream, "/jeton.v1.TokenService/GetToken", &request(BILLING, VAULT).encode_to_vec())
 }
 
@@ -62,7 +62,7 @@ fn added() -> v1::WatchTokensRequest {
 /// In the middle of answers that it opens no window for.
 fn with_its_window_shut(address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]);
-    raw.send(&streams().take(50).flat_map(get_token).collect::<Vec<_>>()).unwrap();
+    raw.send(&streams().take(50).flat_map(a_call).collect::<Vec<_>>()).unwrap();
     for _ in 0..50 {
         raw.until(HEADERS).unwrap();
     }
@@ -83,7 +83,7 @@ fn with_a_deaf_watch(address: SocketAddr) -> Raw {
 fn that_never_reads(address: SocketAddr) -> Raw {
     let mut raw = Raw::with_wide_windows(address).unwrap();
     raw.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    let _full = streams().map(get_token).find(|call| raw.send(call).is_err());
+    let _full = streams().map(a_call).find(|call| raw.send(call).is_err());
     raw
 }
 
@@ -106,7 +106,7 @@ async fn a_stop_tells_every_peer_at_once_and_ends_in_time_whatever_peers_do() {
     let silent = TcpStream::connect(address).unwrap();
     let mut stuck = [with_its_window_shut(address), with_a_deaf_watch(address), that_never_reads(address)];
     let mut orderly = Raw::connect(address, &[]);
-    orderly.send(&get_token(1)).unwrap();
+    orderly.send(&a_call(1)).unwrap();
     orderly.until(DATA).unwrap();
     let start = Instant::now();
     let told = thread::spawn(move || orderly.until(GOAWAY).map(|_| start.elapsed()));
@@ -185,7 +185,7 @@ fn follows(address: SocketAddr, over: Arc<AtomicBool>, answers: Arc<AtomicU64>) 
             };
             let counted = |stream| {
                 answers.fetch_add(1, Relaxed);
-                get_token(stream)
+                a_call(stream)
             };
             let life = lives(raw, counted);
             assert!(life.failed.is_empty() && life.lost().is_empty(), "{:?} {:?}", life.failed, life.lost());
