@@ -223,7 +223,7 @@ instruments! {
     CLOSED: Counter "jeton.door.connections.closed" "{connection}" [DOOR, of("jeton.door.reason", &["full", "silent", "misused"])]
         "Connections that this side ended: a bound was reached (`full`), no request came in time (`silent`), too much was cancelled or sent for nothing (`misused`)." "`full`: see the bounds in `[door]`.";
     STREAMS: UpDownCounter "jeton.door.streams" "{request}" [DOOR] "Requests under way; what is in memory is answered at once and never among them." "It grows with `jeton.token.waiting_callers`.";
-    RESETS: Counter "jeton.door.resets" "{request}" [DOOR] "Requests that their peers cancelled." "Many: callers whose deadlines are shorter than their authority's answers.";
+    RESETS: Counter "jeton.door.resets" "{request}" [DOOR] "Requests that their peers cancelled, before their answer or in the middle of it; not streams that had lasted 10 s." "Many: callers whose deadlines are shorter than their authority's answers.";
     LATE: Counter "jeton.door.requests.late" "{request}" [DOOR] "Requests whose deadline passed." "The same, with deadlines that they told.";
     DRAINING: UpDownCounter "jeton.draining" "{drain}" [] "1 while the broker is about to stop, else 0." "`/readyz` says it too.";
 

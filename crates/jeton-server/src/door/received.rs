@@ -18,8 +18,8 @@ pub(crate) struct Received {
 /// Where in its frames a connection is.
 pub(crate) struct Frames {
     received: Received,
+    /// What is here of a head that came in parts, and how much that is.
     head: [u8; HEAD],
-    /// How much of the next frame's head is here.
     known: usize,
     /// How much of the present frame's payload is not.
     left: usize,
@@ -41,31 +41,32 @@ impl Frames {
     pub(crate) fn read(&mut self, mut bytes: &[u8]) {
         self.received.all += bytes.len() as u64;
         while !bytes.is_empty() {
-            let part = if self.left > 0 {
+            if self.left > 0 {
                 let part = self.left.min(bytes.len());
                 self.left -= part;
                 self.count(part);
-                part
+                bytes = &bytes[part..];
+            } else if let (0, Some((head, rest))) = (self.known, bytes.split_first_chunk()) {
+                self.begin(*head);
+                bytes = rest;
             } else {
                 let part = (HEAD - self.known).min(bytes.len());
                 self.head[self.known..][..part].copy_from_slice(&bytes[..part]);
                 self.known += part;
-                self.begin();
-                part
-            };
-            bytes = &bytes[part..];
+                if self.known == HEAD {
+                    self.known = 0;
+                    self.begin(self.head);
+                }
+                bytes = &bytes[part..];
+            }
         }
     }
 
-    /// The payload begins where its head is whole.
-    fn begin(&mut self) {
-        if self.known == HEAD {
-            let [a, b, c, kind, ..] = self.head;
-            self.known = 0;
-            self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            self.headers = matches!(kind, HEADERS | CONTINUATION);
-            self.count(HEAD);
-        }
+    /// A head is whole: its payload begins.
+    fn begin(&mut self, [a, b, c, kind, ..]: [u8; HEAD]) {
+        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.headers = matches!(kind, HEADERS | CONTINUATION);
+        self.count(HEAD);
     }
 
     fn count(&mut self, bytes: usize) {
