@@ -158,6 +158,8 @@ struct Walk<'a> {
     before: Option<(Link, Place)>,
     /// The last two lines, where the second does not name the first: one of them was changed, and the next line tells which.
     doubt: Option<(Place, Place, Hash)>,
+    /// Half a line, if nothing was found behind it.
+    half: Option<Place>,
     /// The beginning: its place, and what it says of the record before.
     begin: Option<(Place, Hash)>,
     pruned: u64,
@@ -170,7 +172,7 @@ impl<'a> Walk<'a> {
         let signed = head.filter(|line| is_signed(line, key));
         let head = signed.and_then(|line| Record::parse(line).map(|record| (line, record)));
         let (before, doubt, begin, report) = (None, None, None, Report::default());
-        Self { key, head, head_seen: false, before, doubt, begin, pruned: 0, report }
+        Self { key, head, head_seen: false, before, doubt, half: None, begin, pruned: 0, report }
     }
 
     fn file(&mut self, path: &Path) -> io::Result<()> {
@@ -184,6 +186,10 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
             number += 1;
+            // No broker writes behind half a line.
+            if let Some(half) = self.half.take() {
+                self.no_record(half);
+            }
             let place = Place { file: path.to_owned(), line: number, seq: self.expected() };
             match line.strip_suffix(b"\n") {
                 Some(line) => {
@@ -194,13 +200,7 @@ impl<'a> Walk<'a> {
                     self.no_record(place);
                     reader.skip_until(b'\n')?;
                 }
-                None => {
-                    let text = format!(
-                        "{}:{number} is half a line: it is being written, or a kill left it, and the next start cuts it off",
-                        path.display()
-                    );
-                    self.report.notes.push(text);
-                }
+                None => self.half = Some(place),
             }
         }
     }
@@ -337,6 +337,12 @@ impl<'a> Walk<'a> {
     fn end(&mut self, head: Option<(&Path, bool)>, whole: bool) {
         if let Some((first, ..)) = self.doubt.take() {
             self.find(&first, "the line or the next one was changed: they do not fit".into());
+        }
+        if let Some(Place { file, line, .. }) = self.half.take() {
+            self.report.notes.push(format!(
+                "{}:{line} is half a line: it is being written, or a kill left it, and the next start cuts it off",
+                file.display()
+            ));
         }
         self.beginning(whole);
         let Some((path, there)) = head else { return };

@@ -97,6 +97,16 @@ proptest! {
     }
 
     #[test]
+    fn a_line_without_an_end_is_found_where_another_segment_follows(at: Index, to in 1..=255_u8) {
+        let mut copy = Copy::new();
+        let file = at.index(copy.files.len() - 1);
+        let line = copy.files[file].1.len() - 1;
+        *copy.files[file].1[line].last_mut().unwrap() ^= to;
+        let report = copy.report();
+        prop_assert!(copy.is_at(&report.findings[0], (file, line)), "{:#?}", report);
+    }
+
+    #[test]
     fn one_line_that_is_removed_is_found_by_its_number(at: Index) {
         let mut copy = Copy::new();
         let (file, line) = copy.pick(at);
