@@ -143,12 +143,15 @@ fn a_ramp_finds_the_rate_that_a_server_follows_within_five_percent() {
         let rate = |report: &&Value| report["rate"].as_f64().unwrap();
         let (kept, lost) =
             (kept.iter().map(rate).fold(0.0, f64::max), lost.iter().map(rate).fold(f64::INFINITY, f64::min));
+        if kept < 300.0 {
+            return false;
+        }
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains(&format!("kept: {kept:.0}/s; not kept: {lost:.0}/s (")), "{said}");
         assert!(kept < lost && lost <= kept * 1.051, "{said}");
         // A tenth may be missing, and a few were caught up with.
         assert!(kept <= 700.0, "{said}");
-        kept >= 300.0
+        true
     });
     assert!(found);
 }

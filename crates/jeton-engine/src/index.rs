@@ -165,8 +165,8 @@ impl Index {
             before
         };
         self.recency.insert(slot.key.clone(), u32::try_from(next).unwrap_or(u32::MAX));
-        // A refresh mostly brings a token of the same length, and pushes out nobody.
-        if next > before {
+        // A refresh mostly brings a token of the same length, and pushes out nobody where there was room before.
+        if next > before || self.weight() > self.max_weight {
             self.make_fit(now);
         }
     }

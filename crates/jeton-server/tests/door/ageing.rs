@@ -17,15 +17,15 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_connection_is_asked_to_end_and_what_is_in_flight_finishes() {
-    let settings = DoorSettings { max_age_ms: 1_000, age_grace_ms: 10_000, ..DoorSettings::default() };
+    let settings = DoorSettings { max_age_ms: 4_000, age_grace_ms: 20_000, ..DoorSettings::default() };
     let door = open(settings).await;
     join_all(WAYS.map(|way| {
         let address = door.address;
         async move {
             let mut peer = peer(address).await;
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
             // Under way when the age comes.
-            assert!(way.begin(&mut peer, 1_000).await.answered_well().await, "{way:?}");
+            assert!(way.begin(&mut peer, 4_000).await.answered_well().await, "{way:?}");
             let ended = timeout(PATIENCE, peer.connection).await.unwrap().unwrap();
             assert!(ended.is_ok(), "{way:?}: GOAWAY, and an orderly end");
         }
@@ -55,7 +55,12 @@ async fn lives_its_age(way: Way) {
         Way::Short => way.call(stream),
     };
     let peers: Vec<_> = (0..20)
-        .map(|_| spawn_blocking(move || lives(Raw::with_wide_windows(door.address).unwrap(), ask)))
+        .map(|_| {
+            spawn_blocking(move || {
+                let start = Instant::now();
+                lives(Raw::with_wide_windows(door.address).unwrap(), start, ask)
+            })
+        })
         .collect();
     let mut lives = vec![];
     for peer in peers {

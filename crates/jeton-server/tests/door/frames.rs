@@ -209,9 +209,8 @@ impl Life {
     }
 }
 
-/// Asks, and asks again after each answer, until the connection ends.
-pub(crate) fn lives(mut raw: Raw, ask: impl Fn(u32) -> Vec<u8>) -> Life {
-    let start = Instant::now();
+/// Asks, and asks again after each answer, until the connection ends. `start`: before it was opened.
+pub(crate) fn lives(mut raw: Raw, start: Instant, ask: impl Fn(u32) -> Vec<u8>) -> Life {
     let mut headers = loona_hpack::Decoder::new();
     let (asked_to_end, ended) = (Duration::ZERO, Duration::ZERO);
     let mut life = Life { asked_to_end, ended, last: 0, asked: 1, answered: vec![], failed: vec![] };
