@@ -162,18 +162,18 @@ impl Tally {
         // Before the line is read: what comes behind it is seen there.
         let all = self.0.due.overflow.swap(false, Relaxed);
         let before = std::mem::take(&mut *locked(&self.0.due.before));
-        before.into_iter().for_each(|(usage, window)| self.write(&usage, Some(window)));
+        before.into_iter().for_each(|(usage, window)| self.write(&usage, window));
+        let take = |usage: &Usage| usage.take().into_iter().for_each(|window| self.write(usage, window));
         while let Ok(usage) = line.try_recv() {
-            self.write(&usage, usage.take());
+            take(&usage);
         }
         if all {
             let usages: Vec<_> = locked(&self.0.usages).values().cloned().collect();
-            usages.iter().for_each(|usage| self.write(usage, usage.take()));
+            usages.iter().for_each(|usage| take(usage));
         }
     }
 
-    fn write(&self, usage: &Arc<Usage>, window: Option<Window>) {
-        let Some(window) = window else { return };
+    fn write(&self, usage: &Usage, window: Window) {
         let directory = self.0.ports.directory.load();
         let name = directory.identity(usage.of.identity).map_or("", |identity| identity.name.as_str());
         self.0.ports.trail.note(usage.event(window, name));
@@ -325,13 +325,38 @@ mod tests {
     }
 
     #[test]
+    fn what_threads_count_at_once_is_one_event_and_they_count_apart_only_within_a_millisecond() {
+        let world = world(100);
+        let usage = world.tally.usage(&Principal::loopback_dev(), &key(1));
+        let served =
+            |millis: &[i64]| millis.iter().for_each(|m| usage.served(token(1), Wall::from_millis(*m)));
+        let by_another = |millis: &[i64]| {
+            std::thread::scope(|scope| scope.spawn(|| served(millis)).join().unwrap());
+        };
+        served(&[1, 2, 3]);
+        by_another(&[4, 5]);
+        assert!(!usage.is_apart());
+        by_another(&[5, 6, 7]);
+        assert!(usage.is_apart());
+        served(&[7, 8]);
+        assert_eq!(usage.last(), Wall::from_millis(8));
+        world.tally.gather();
+        assert_eq!(counts(&world.trail), [(Some(token(1)), Some(10))]);
+        let event = world.trail.events().remove(0);
+        assert_eq!((event.first, event.last), (Some(Wall::from_millis(1)), Some(Wall::from_millis(8))));
+        by_another(&[9]);
+        world.tally.gather();
+        assert_eq!(counts(&world.trail).len(), 2, "what is counted apart begins anew too");
+    }
+
+    #[test]
     fn no_use_is_lost_where_threads_count_while_it_is_gathered() {
         let world = world(100);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 let usage = world.tally.usage(&Principal::loopback_dev(), &key(1));
                 scope.spawn(move || {
-                    (0..20_000).for_each(|n| usage.served(token(n as u8 / 100), Wall::from_secs(n)))
+                    (0..20_000).for_each(|n| usage.served(token(n as u8 / 100), Wall::from_millis(n / 1_000)))
                 });
             }
             (0..50).for_each(|_| world.tally.gather());

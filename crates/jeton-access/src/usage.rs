@@ -1,9 +1,10 @@
-//! One caller's use of one identity for one target, counted where tokens are handed out: no lock, no allocation.
+//! One caller's use of one identity for one target, counted where tokens are handed out: no lock, no allocation, and no place in memory
+//! that two busy threads both write.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{
-        AtomicBool, AtomicI64, AtomicU64,
+        AtomicBool, AtomicI64, AtomicU32, AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed},
     },
     mpsc::SyncSender,
@@ -14,18 +15,44 @@ use jeton_core::{
 };
 
 const COUNT: u64 = u32::MAX as u64;
+/// Places where busy threads count apart. More threads than these share them.
+const PLACES: usize = 8;
+
+thread_local! {
+    /// From 1.
+    static THREAD: u32 = {
+        static THREADS: AtomicU32 = AtomicU32::new(0);
+        THREADS.fetch_add(1, Relaxed).wrapping_add(1)
+    };
+}
 
 /// Counts since it was taken last. The token that was handed out is known by its hash.
 #[derive(Debug)]
 pub struct Usage {
     pub(crate) of: Used,
     workload: Option<AuditResource>,
+    /// The thread that counted first.
+    thread: AtomicU32,
+    /// Where all count until two threads come within one millisecond.
+    together: Counter,
+    /// From then on each has its own.
+    apart: OnceLock<Box<[Place; PLACES]>>,
+    due: Arc<Due>,
+}
+
+/// What is counted of one token.
+#[derive(Debug)]
+struct Counter {
     /// The token's hash in the upper half, how often it was handed out in the lower.
     window: AtomicU64,
     first: AtomicI64,
     last: AtomicI64,
-    due: Arc<Due>,
 }
+
+/// Alone in its cache lines: processors fetch them in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Place(Counter);
 
 /// Who used what for what.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,30 +86,43 @@ pub(crate) struct Window {
 
 impl Usage {
     pub(crate) fn new(of: Used, workload: Option<AuditResource>, due: Arc<Due>, now: Wall) -> Self {
-        let (window, now) = (AtomicU64::new(0), now.as_millis());
-        let (first, last) = (AtomicI64::new(now), AtomicI64::new(now));
-        Self { of, workload, window, first, last, due }
+        let (together, apart) = (Counter::new(now.as_millis()), OnceLock::new());
+        Self { of, workload, thread: AtomicU32::new(0), together, apart, due }
     }
 
     /// A token was handed out.
     pub fn served(self: &Arc<Self>, token: TokenHash, now: Wall) {
-        let window = self.window.load(Relaxed);
-        if window >> 32 == u64::from(token.bits()) && window & COUNT > 0 {
-            self.last.store(now.as_millis(), Relaxed);
-            self.window.fetch_add(1, Relaxed);
-        } else {
-            self.begin(token, now);
+        let counter = self.counter(now);
+        if !counter.count(token, now) {
+            self.begin(counter, token, now);
         }
+    }
+
+    /// This thread's.
+    fn counter(&self, now: Wall) -> &Counter {
+        let thread = THREAD.with(|thread| *thread);
+        if let Some(places) = self.apart.get() {
+            return &places[thread as usize % PLACES].0;
+        }
+        if self.thread.load(Relaxed) == thread { &self.together } else { self.second(thread, now) }
+    }
+
+    /// Another thread than the first.
+    #[cold]
+    fn second(&self, thread: u32, now: Wall) -> &Counter {
+        let first = self.thread.compare_exchange(0, thread, Relaxed, Relaxed).is_ok();
+        if first || self.together.last() != now {
+            return &self.together;
+        }
+        let place = |_| Place(Counter::new(now.as_millis()));
+        let places = self.apart.get_or_init(|| Box::new(std::array::from_fn(place)));
+        &places[thread as usize % PLACES].0
     }
 
     /// The first of a window, or of another token.
     #[cold]
-    fn begin(self: &Arc<Self>, token: TokenHash, now: Wall) {
-        let before = self.window.swap(u64::from(token.bits()) << 32 | 1, AcqRel);
-        let last = self.last.swap(now.as_millis(), Relaxed);
-        let first = self.first.swap(now.as_millis(), Relaxed);
-        if before & COUNT > 0 {
-            let window = Window::of(before, first, last);
+    fn begin(self: &Arc<Self>, counter: &Counter, token: TokenHash, now: Wall) {
+        if let Some(window) = counter.begin(token, now) {
             let mut windows = self.due.before.lock().unwrap_or_else(PoisonError::into_inner);
             windows.push((Arc::clone(self), window));
         }
@@ -91,16 +131,31 @@ impl Usage {
         }
     }
 
-    /// What was counted, which begins anew. None: nothing.
-    pub(crate) fn take(&self) -> Option<Window> {
-        let window = self.window.fetch_and(!COUNT, AcqRel);
-        let (first, last) = (self.first.load(Acquire), self.last.load(Acquire));
-        (window & COUNT > 0).then(|| Window::of(window, first, last))
+    fn counters(&self) -> impl Iterator<Item = &Counter> {
+        let places = self.apart.get().into_iter().flat_map(|places| places.iter());
+        std::iter::once(&self.together).chain(places.map(|place| &place.0))
+    }
+
+    /// What was counted, one window for each token, which begins anew.
+    pub(crate) fn take(&self) -> Vec<Window> {
+        let mut windows: Vec<Window> = Vec::new();
+        for window in self.counters().filter_map(Counter::take) {
+            match windows.iter_mut().find(|known| known.token == window.token) {
+                Some(known) => known.add(window),
+                None => windows.push(window),
+            }
+        }
+        windows
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_apart(&self) -> bool {
+        self.apart.get().is_some()
     }
 
     /// When it counted last.
     pub(crate) fn last(&self) -> Wall {
-        Wall::from_millis(self.last.load(Relaxed))
+        self.counters().map(Counter::last).max().unwrap_or_default()
     }
 
     /// The event that stands for a window. `name`: the identity's.
@@ -118,7 +173,47 @@ impl Usage {
     }
 }
 
+impl Counter {
+    fn new(now: i64) -> Self {
+        Self { window: AtomicU64::new(0), first: AtomicI64::new(now), last: AtomicI64::new(now) }
+    }
+
+    /// False: the first of a window, or of another token, which is not counted.
+    fn count(&self, token: TokenHash, now: Wall) -> bool {
+        let window = self.window.load(Relaxed);
+        let goes_on = window >> 32 == u64::from(token.bits()) && window & COUNT > 0;
+        if goes_on {
+            self.last.store(now.as_millis(), Relaxed);
+            self.window.fetch_add(1, Relaxed);
+        }
+        goes_on
+    }
+
+    /// Counts the first of a window. The answer is what was counted before, if it was not taken.
+    fn begin(&self, token: TokenHash, now: Wall) -> Option<Window> {
+        let before = self.window.swap(u64::from(token.bits()) << 32 | 1, AcqRel);
+        let last = self.last.swap(now.as_millis(), Relaxed);
+        let first = self.first.swap(now.as_millis(), Relaxed);
+        (before & COUNT > 0).then(|| Window::of(before, first, last))
+    }
+
+    fn take(&self) -> Option<Window> {
+        let window = self.window.fetch_and(!COUNT, AcqRel);
+        let (first, last) = (self.first.load(Acquire), self.last.load(Acquire));
+        (window & COUNT > 0).then(|| Window::of(window, first, last))
+    }
+
+    fn last(&self) -> Wall {
+        Wall::from_millis(self.last.load(Relaxed))
+    }
+}
+
 impl Window {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        (self.first, self.last) = (self.first.min(other.first), self.last.max(other.last));
+    }
+
     fn of(window: u64, first: i64, last: i64) -> Self {
         Self {
             token: TokenHash::from_bits(u32::try_from(window >> 32).unwrap_or(0)),
