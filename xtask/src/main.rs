@@ -22,12 +22,15 @@ enum Chore {
         /// Write the count to the file instead
         #[arg(long)]
         update: bool,
+        /// Tell which libraries a plain hit's instructions are in, and compare nothing
+        #[arg(long, conflicts_with = "update")]
+        layers: bool,
     },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Tidy => tidy::run(),
-        Chore::Instructions { update } => instructions::run(update),
+        Chore::Instructions { update, layers } => instructions::run(update, layers),
     }
 }

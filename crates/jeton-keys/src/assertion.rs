@@ -3,33 +3,57 @@
 use std::time::Duration;
 
 use aws_lc_rs::rand::fill;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jeton_core::{
     Assertion, AssertionRequest, ProofRequest, SigningAlgorithm, Wall,
     profile::{IssuedAt, MAX_ASSERTION_LIFETIME_SECONDS},
 };
 use secrecy::SecretString;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
 use crate::{facts::base64url, key::ParsedKey};
 
 /// Graph takes proofs of at most ten minutes.
 const PROOF_LIFETIME_SECONDS: i64 = 300;
 
+#[derive(Serialize)]
+struct Claims<'a> {
+    aud: &'a str,
+    iss: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<&'a str>,
+    jti: String,
+    exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
+}
+
+/// The algorithm, and the key by one of its references.
+struct Header<'a>(SigningAlgorithm, (&'static str, &'a str));
+
+impl Serialize for Header<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([("alg", self.0.as_str()), ("typ", "JWT"), self.1])
+    }
+}
+
 /// Signs an assertion. None: the key cannot make this algorithm.
 pub(crate) fn assertion(key: &ParsedKey, request: &AssertionRequest, now: Wall) -> Option<Assertion> {
     let profile = &request.profile;
     let (issued, expires) = times(request, now);
-    let mut claims = json!({
-        "aud": profile.audience, "iss": &*request.client_id, "sub": &*request.client_id, "jti": jti()?, "exp": expires,
-    });
-    if matches!(profile.issued_at, IssuedAt::SecondsAgo(_)) {
-        claims["iat"] = issued.as_secs().into();
-    }
-    if profile.not_before {
-        claims["nbf"] = issued.as_secs().into();
-    }
-    let header = header(profile.algorithm, request.references.header(profile.key_reference));
-    let jwt = signed(key, profile.algorithm, &header, &claims)?;
+    let claims = Claims {
+        aud: &profile.audience,
+        iss: &request.client_id,
+        sub: Some(&request.client_id),
+        jti: jti()?,
+        exp: expires,
+        iat: matches!(profile.issued_at, IssuedAt::SecondsAgo(_)).then(|| issued.as_secs()),
+        nbf: profile.not_before.then(|| issued.as_secs()),
+    };
+    let header = Header(profile.algorithm, request.references.header(profile.key_reference));
+    let jwt = signed(key, &header, &claims)?;
     Some(Assertion { jwt, expires_at: expires_at(request, now) })
 }
 
@@ -52,15 +76,16 @@ fn times(request: &AssertionRequest, now: Wall) -> (Wall, i64) {
 /// Signs a proof of possession. None: the key is no RSA key.
 pub(crate) fn proof(key: &ParsedKey, request: &ProofRequest, now: Wall) -> Option<SecretString> {
     let theirs = now.shifted(request.skew_millis).as_secs();
-    let claims = json!({
-        "aud": &*request.audience, "iss": &*request.issuer, "jti": jti()?, "nbf": theirs - 5, "exp": theirs + PROOF_LIFETIME_SECONDS,
-    });
-    let header = header(SigningAlgorithm::Rs256, ("x5t", &request.references.x5t));
-    signed(key, SigningAlgorithm::Rs256, &header, &claims)
-}
-
-fn header(algorithm: SigningAlgorithm, (name, value): (&str, &str)) -> Value {
-    json!({"alg": algorithm.as_str(), "typ": "JWT", name: value})
+    let claims = Claims {
+        aud: &request.audience,
+        iss: &request.issuer,
+        sub: None,
+        jti: jti()?,
+        exp: theirs + PROOF_LIFETIME_SECONDS,
+        iat: None,
+        nbf: Some(theirs - 5),
+    };
+    signed(key, &Header(SigningAlgorithm::Rs256, ("x5t", &request.references.x5t)), &claims)
 }
 
 fn jti() -> Option<String> {
@@ -69,14 +94,12 @@ fn jti() -> Option<String> {
     Some(base64url(&random))
 }
 
-fn signed(
-    key: &ParsedKey,
-    algorithm: SigningAlgorithm,
-    header: &Value,
-    claims: &Value,
-) -> Option<SecretString> {
-    let message =
-        format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
-    let signature = key.sign(algorithm, message.as_bytes())?;
-    Some(format!("{message}.{}", base64url(&signature)).into())
+fn signed(key: &ParsedKey, header: &Header<'_>, claims: &Claims<'_>) -> Option<SecretString> {
+    let mut jwt = URL_SAFE_NO_PAD.encode(serde_json::to_vec(header).ok()?);
+    jwt.push('.');
+    URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims).ok()?, &mut jwt);
+    let signature = key.sign(header.0, jwt.as_bytes())?;
+    jwt.push('.');
+    URL_SAFE_NO_PAD.encode_string(&signature, &mut jwt);
+    Some(jwt.into())
 }

@@ -207,7 +207,10 @@ impl Keys {
     fn sign_ahead(&self, key: Arc<ParsedKey>, reserved: Reserved) {
         let began = Instant::now();
         // A full line has room for what somebody waits for, and drops this.
-        self.0.signers.submit(Urgency::Ahead, move || reserved.fill(&key, began));
+        self.0.signers.submit(Urgency::Ahead, move || {
+            reserved.fill(&key, began);
+            || {}
+        });
     }
 }
 
@@ -327,8 +330,9 @@ async fn run<T: Send + 'static>(
 ) -> Option<T> {
     let (answer, answered) = oneshot::channel();
     let submitted = workers.submit(urgency, move || {
+        let done = job();
         // Whoever asked may have gone.
-        let _ = answer.send(job());
+        move || drop(answer.send(done))
     });
     if submitted { answered.await.ok() } else { None }
 }

@@ -19,7 +19,15 @@ use thread_priority::{
 /// How much the threads stand back for whose work somebody waits: a quarter of a busy core still makes hundreds of signatures a second.
 const NICE: i32 = 5;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Where so many more wait, answers go out together. Each wakes a thread that serves callers, which takes the signing thread's processor
+/// for a moment; what a deep line waits anyway is much longer than what its answers are held back.
+const DEEP: usize = 64;
+/// So many at most.
+const TOGETHER: usize = 8;
+
+type Job = Box<dyn FnOnce() -> Tell + Send>;
+/// Tells whoever waits.
+type Tell = Box<dyn FnOnce() + Send>;
 
 /// Who waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,15 +75,19 @@ impl Workers {
     }
 
     /// Puts a job in line; false when the line is full. What nobody waits for takes half of it at most: it must not keep out what
-    /// somebody does. A job that panics is dropped, and with it whatever it should answer.
-    pub(crate) fn submit(&self, urgency: Urgency, job: impl FnOnce() + Send + 'static) -> bool {
+    /// somebody does. What a job returns tells whoever waits for it. A job that panics is dropped, and with it whatever it should answer.
+    pub(crate) fn submit<T: FnOnce() + Send + 'static>(
+        &self,
+        urgency: Urgency,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> bool {
         let mut jobs = self.line.locked();
         let full = jobs.now.len() + jobs.ahead.len() >= self.line.most
             || urgency == Urgency::Ahead && jobs.ahead.len() >= self.line.most.div_ceil(2);
         if full || jobs.stopped {
             return false;
         }
-        jobs.of(urgency).push_back(Box::new(job));
+        jobs.of(urgency).push_back(Box::new(|| Box::new(job())));
         drop(jobs);
         self.line.changed(urgency).notify_one();
         true
@@ -92,17 +104,26 @@ impl Line {
                 set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, Normal(Idle)).is_ok()
             }
         };
-        while let Some(job) = self.next(urgency) {
-            // The job's answer channel closes, which tells whoever waits; the thread goes on.
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                tracing::error!("a key operation panicked: report it with this line");
+        let mut held = Vec::with_capacity(TOGETHER);
+        while let Some(job) = self.next(urgency, &mut held) {
+            match catch_unwind(AssertUnwindSafe(job)) {
+                Ok(tell) => held.push(tell),
+                // The job's answer channel is closed, which tells whoever waits; the thread goes on.
+                Err(_) => tracing::error!("a key operation panicked: report it with this line"),
             }
         }
     }
 
-    fn next(&self, urgency: Urgency) -> Option<Job> {
+    /// The next job. None: there will be no more. Before it waits, and wherever the line is short, what was held back is told.
+    fn next(&self, urgency: Urgency, held: &mut Vec<Tell>) -> Option<Job> {
         let mut jobs = self.locked();
         loop {
+            let deep = jobs.of(urgency).len() >= DEEP && !jobs.stopped;
+            if held.len() >= if deep { TOGETHER } else { 1 } {
+                drop(jobs);
+                held.drain(..).for_each(|tell| tell());
+                jobs = self.locked();
+            }
             if jobs.stopped {
                 return None;
             }
@@ -150,7 +171,13 @@ impl Drop for Workers {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, time::Duration};
+    use std::{
+        sync::{
+            atomic::{AtomicUsize, Ordering::Relaxed},
+            mpsc,
+        },
+        time::Duration,
+    };
 
     use super::*;
 
@@ -164,18 +191,49 @@ mod tests {
         let busy = move || {
             started.send(()).unwrap();
             let _ = wait.recv();
+            || {}
         };
         assert!(workers.submit(Urgency::Ahead, busy));
         running.recv_timeout(PATIENCE).unwrap();
-        let ahead = (0..10).filter(|_| workers.submit(Urgency::Ahead, || {})).count();
+        let ahead = (0..10).filter(|_| workers.submit(Urgency::Ahead, || || {})).count();
         assert_eq!(ahead, 5, "the line has ten places");
         let (done, heard) = mpsc::channel();
         for _ in 0..5 {
             let done = done.clone();
-            assert!(workers.submit(Urgency::Now, move || done.send(()).unwrap()));
+            assert!(workers.submit(Urgency::Now, move || move || done.send(()).unwrap()));
         }
         // The thread for what is done ahead has not come back from its first job.
         (0..5).for_each(|_| heard.recv_timeout(PATIENCE).unwrap());
         drop(go);
+    }
+
+    #[test]
+    fn answers_go_out_together_only_where_many_more_wait() {
+        let workers = Workers::start("test", 1, 0, 1_000).unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let (done, heard) = mpsc::channel();
+        // Each job tells how many answers had been heard of when it began.
+        let told = Arc::new(AtomicUsize::new(0));
+        assert!(workers.submit(Urgency::Now, move || {
+            let _ = wait.recv();
+            || {}
+        }));
+        let jobs = DEEP + 2 * TOGETHER;
+        for _ in 0..jobs {
+            let (done, told) = (done.clone(), Arc::clone(&told));
+            assert!(workers.submit(Urgency::Now, move || {
+                done.send(told.load(Relaxed)).unwrap();
+                move || {
+                    told.fetch_add(1, Relaxed);
+                }
+            }));
+        }
+        drop(go);
+        let before: Vec<_> = (0..jobs).map(|_| heard.recv_timeout(PATIENCE).unwrap()).collect();
+        // The first job's answer is among the first eight that are held.
+        assert_eq!(before[..TOGETHER - 1], [0; TOGETHER - 1]);
+        assert_eq!(before[TOGETHER - 1], TOGETHER - 1);
+        let last: Vec<_> = (jobs - DEEP + 1..jobs).collect();
+        assert_eq!(before[jobs - DEEP + 1..], last, "a short line holds nothing back");
     }
 }
