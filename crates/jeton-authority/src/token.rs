@@ -26,6 +26,9 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 /// `expires_in` is only recommended (RFC 6749 section 5.1). Without it a token is taken to live this long.
 const UNSTATED_LIFETIME: Duration = Duration::from_secs(300);
 
+/// A longer token fits into no answer beside others, and into few headers.
+const MAX_TOKEN_BYTES: usize = 64 << 10;
+
 /// A difference between clocks that makes authorities refuse assertions.
 const FAR_OFF_MILLIS: i64 = 10_000;
 
@@ -269,6 +272,9 @@ fn granted(answer: &Answer, profile: &Profile, now: Wall) -> Result<Granted, Ref
     if access_token.is_empty() {
         return Err(unusable("it has no access_token"));
     }
+    if access_token.len() > MAX_TOKEN_BYTES {
+        return Err(unusable("its access_token has more than 64 KiB"));
+    }
     let token_type = answer.text("token_type");
     if !token_type.eq_ignore_ascii_case("bearer") {
         return Err(unusable("its token_type is not Bearer"));
@@ -325,6 +331,25 @@ mod tests {
             assert_eq!(scope_parameter(&target, style).as_deref(), scope, "{style:?}");
             let sent = resource_parameter(&target, style);
             assert_eq!(sent, parameter.map(|name| (name, resource)), "{style:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_bearer_token_of_at_most_64_kib_is_unusable() {
+        let profile = oidc("https://a", "https://a/token", &json!({}));
+        let of = |token: usize, kind: &str| {
+            let json = json!({"access_token": "t".repeat(token), "token_type": kind});
+            let answer = Answer { status: 200, headers: Default::default(), json };
+            granted(&answer, &profile, Wall::default()).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(of(65_536, "bearer").unwrap().expires_in, UNSTATED_LIFETIME);
+        for (token, kind, why) in [
+            (0, "Bearer", "it has no access_token"),
+            (1, "mac", "its token_type is not Bearer"),
+            (65_537, "Bearer", "its access_token has more than 64 KiB"),
+        ] {
+            let message = of(token, kind).err().unwrap();
+            assert_eq!(message, format!("the authority's answer cannot be used: {why}"));
         }
     }
 }

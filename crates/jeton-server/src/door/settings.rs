@@ -78,7 +78,11 @@ impl DoorSettings {
             ("first_request_deadline_ms", self.first_request_deadline_ms >= 100, "must be at least 100"),
             ("admin_request_deadline_ms", self.admin_request_deadline_ms >= 1_000, "must be at least 1000"),
             ("request_deadline_ms", self.request_deadline_ms >= 100, "must be at least 100"),
-            ("max_idle_bytes_per_second", self.max_idle_bytes_per_second >= 65_536, "must be at least 65536"),
+            (
+                "max_idle_bytes_per_second",
+                self.max_idle_bytes_per_second >= 262_144,
+                "must be at least 262144, the window of a connection",
+            ),
             ("max_age_ms", self.max_age_ms >= 1_000, "must be at least 1000"),
             ("drain_deadline_ms", self.drain_deadline_ms <= 600_000, "must be at most 600000"),
         ];
