@@ -161,8 +161,10 @@ fn by_layer(profile: &str) -> BTreeMap<String, u64> {
 /// The crate of a function; of what a crate's type drops, that crate. C has no paths.
 fn layer_of(function: &str) -> String {
     let function = function.strip_prefix("core::ptr::drop_in_place").unwrap_or(function);
-    let path =
-        function.trim_start_matches(['<', '&', '(']).trim_start_matches("mut ").trim_start_matches("dyn ");
+    let path = function
+        .trim_start_matches(['<', '&', '(', '['])
+        .trim_start_matches("mut ")
+        .trim_start_matches("dyn ");
     match path.split_once("::") {
         Some(("core" | "alloc" | "std", _)) => "Rust's library".into(),
         Some((name, _)) => name.to_owned(),

@@ -4,11 +4,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::{Receiver, sync_channel},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,16 +16,16 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::{
     AccessStoreError, UseRecord, UseStore,
     refusals::Refusals,
-    usage::{Due, Usage, Used, Window},
+    usage::{Due, Usage, Used, Waiting, Window},
 };
 
-/// Usages that may wait for a batch; with more, all are looked at.
-const LINE: usize = 16_384;
 /// How long one that is not used stays in memory.
 const IDLE: Duration = Duration::from_secs(600);
 /// How often first and last uses are stored, and idle ones forgotten.
 const STORED_EVERY: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a stop looks for room in the trail.
+const STOP_PAUSE: Duration = Duration::from_millis(10);
 
 /// A cloneable handle on the counts.
 #[derive(Clone)]
@@ -61,9 +57,9 @@ pub struct TallyBounds {
 struct Shared {
     ports: TallyPorts,
     bounds: TallyBounds,
-    usages: Mutex<HashMap<Used, Arc<Usage>>>,
+    /// By who is handed the tokens of which key: those of another, by other claims, do not take their place.
+    usages: Mutex<HashMap<(Principal, TokenKey), Arc<Usage>>>,
     due: Arc<Due>,
-    line: Mutex<Receiver<Arc<Usage>>>,
     refusals: Refusals,
     /// First and last uses that are not stored yet.
     unstored: Mutex<HashMap<Used, (Wall, Wall)>>,
@@ -91,11 +87,9 @@ impl fmt::Debug for TallyPorts {
 impl Tally {
     /// Nothing is written before the task is started.
     pub fn new(ports: TallyPorts, bounds: TallyBounds) -> Self {
-        let (sender, line) = sync_channel(LINE);
-        let due = Arc::new(Due { line: sender, overflow: AtomicBool::new(false), before: Mutex::default() });
         let refusals = Refusals::new(bounds.refusals_per_minute);
-        let (usages, unstored, line) = (Mutex::default(), Mutex::default(), Mutex::new(line));
-        Self(Arc::new(Shared { ports, bounds, usages, due, line, refusals, unstored }))
+        let (usages, due, unstored) = (Mutex::default(), Arc::default(), Mutex::default());
+        Self(Arc::new(Shared { ports, bounds, usages, due, refusals, unstored }))
     }
 
     /// Starts what writes in batches.
@@ -106,27 +100,27 @@ impl Tally {
 
     /// Where the uses of this key by this caller are counted.
     pub fn usage(&self, principal: &Principal, key: &TokenKey) -> Arc<Usage> {
-        let (principal, target) = (principal.clone(), key.target.clone());
-        let used = Used { principal, identity: key.identity, target };
+        let place = (principal.clone(), key.clone());
         let mut usages = locked(&self.0.usages);
-        if let Some(known) = usages.get(&used) {
+        if let Some(known) = usages.get(&place) {
             return Arc::clone(known);
         }
+        let used = Used { principal: principal.clone(), identity: key.identity, target: key.target.clone() };
         let directory = self.0.ports.directory.load();
         let workload = directory.workload_of(&used.principal);
         let workload = workload.map(|w| AuditResource::new(w.name.as_str(), Some(w.uid)));
         let now = self.0.ports.clock.now().wall;
-        let made = Arc::new(Usage::new(used.clone(), workload, Arc::clone(&self.0.due), now));
-        // One that has no place here is counted all the same: it gets into the line by itself.
+        let made = Arc::new(Usage::new(used, workload, Arc::clone(&self.0.due), now));
+        // One that has no place here is counted all the same: it is due by itself.
         if usages.len() < self.0.bounds.most_uses {
-            usages.insert(used, Arc::clone(&made));
+            usages.insert(place, Arc::clone(&made));
         }
         made
     }
 
     /// Whether tokens may be handed out, as far as the trail is concerned.
     pub fn has_room(&self) -> bool {
-        self.0.ports.trail.has_room()
+        self.0.ports.trail.has_room() && self.0.due.has_room()
     }
 
     /// A caller got no token. What is over the bound is counted.
@@ -150,27 +144,27 @@ impl Tally {
         Ok(uses)
     }
 
-    /// Writes down everything that was counted, if the trail takes it; what it does not take goes on being counted.
-    pub fn gather(&self) {
-        if self.has_room() {
-            self.write_all();
+    /// Writes down what was counted, as far as the trail has room; the rest goes on waiting. False: there is some.
+    pub fn gather(&self) -> bool {
+        let mut waiting = self.0.due.take();
+        let written = self.write_all(&mut waiting);
+        if !written {
+            self.0.due.put_back(waiting);
         }
+        written
     }
 
-    fn write_all(&self) {
-        let line = locked(&self.0.line);
-        // Before the line is read: what comes behind it is seen there.
-        let all = self.0.due.overflow.swap(false, Relaxed);
-        let before = std::mem::take(&mut *locked(&self.0.due.before));
-        before.into_iter().for_each(|(usage, window)| self.write(&usage, window));
-        let take = |usage: &Usage| usage.take().into_iter().for_each(|window| self.write(usage, window));
-        while let Ok(usage) = line.try_recv() {
-            take(&usage);
+    fn write_all(&self, waiting: &mut Waiting) -> bool {
+        let trail = &self.0.ports.trail;
+        while trail.has_room() {
+            let Some((usage, window)) = waiting.windows.pop_front() else { break };
+            self.write(&usage, window);
         }
-        if all {
-            let usages: Vec<_> = locked(&self.0.usages).values().cloned().collect();
-            usages.iter().for_each(|usage| take(usage));
+        while waiting.windows.is_empty() && trail.has_room() {
+            let Some(usage) = waiting.usages.pop_front() else { return true };
+            usage.take().into_iter().for_each(|window| self.write(&usage, window));
         }
+        waiting.windows.is_empty() && waiting.usages.is_empty()
     }
 
     fn write(&self, usage: &Usage, window: Window) {
@@ -204,7 +198,10 @@ impl Tally {
                 _ = stopped.changed() => break,
             }
         }
-        self.write_all();
+        // Within the bound of a stop.
+        while !self.gather() {
+            tokio::time::sleep(STOP_PAUSE).await;
+        }
         self.0.refusals.flush(self.0.ports.clock.now().wall, true, &*self.0.ports.trail);
         self.store().await;
     }
@@ -260,7 +257,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use jeton_core::{Target, TokenHash, TokenType, audit::testing::MemoryTrail};
+    use jeton_core::{Claims, Target, TokenHash, TokenType, audit::testing::MemoryTrail};
     use jeton_testkit::ManualClock;
 
     use super::*;
@@ -351,33 +348,67 @@ mod tests {
 
     #[test]
     fn no_use_is_lost_where_threads_count_while_it_is_gathered() {
-        let world = world(100);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                let usage = world.tally.usage(&Principal::loopback_dev(), &key(1));
-                scope.spawn(move || {
-                    (0..20_000).for_each(|n| usage.served(token(n as u8 / 100), Wall::from_millis(n / 1_000)))
-                });
+        for (threads, uses_of_a_token) in [(1, 20_000), (4, 20_000), (4, 100)] {
+            let world = world(100);
+            let counting = std::sync::atomic::AtomicUsize::new(threads);
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    let usage = world.tally.usage(&Principal::loopback_dev(), &key(1));
+                    let counting = &counting;
+                    scope.spawn(move || {
+                        for n in 0..20_000_u32 {
+                            usage.served(
+                                token((n / uses_of_a_token) as u8),
+                                Wall::from_millis((n / 1_000).into()),
+                            );
+                        }
+                        counting.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    });
+                }
+                while counting.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+                    world.tally.gather();
+                }
+            });
+            world.tally.gather();
+            let mut all = HashMap::new();
+            for (token, count) in counts(&world.trail) {
+                *all.entry(token.unwrap()).or_insert(0) += count.unwrap();
             }
-            (0..50).for_each(|_| world.tally.gather());
-        });
-        world.tally.gather();
-        let all: u64 = world.trail.events().iter().filter_map(|e| e.count).sum();
-        assert_eq!(all, 80_000);
+            let each = u64::from(uses_of_a_token) * threads as u64;
+            assert!(all.values().all(|count| *count == each), "{all:?}");
+            assert_eq!(all.len() as u32, 20_000 / uses_of_a_token);
+        }
     }
 
     #[test]
-    fn what_has_no_place_in_the_line_or_in_memory_is_counted_all_the_same() {
+    fn tokens_of_one_target_by_other_claims_that_take_turns_are_an_event_each() {
+        let world = world(100);
+        let claims = r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#;
+        let other = TokenKey { claims: Claims::parse(claims).unwrap(), ..key(1) };
+        for _ in 0..100 {
+            world.tally.usage(&Principal::loopback_dev(), &key(1)).served(token(1), Wall::from_secs(1));
+            world.tally.usage(&Principal::loopback_dev(), &other).served(token(2), Wall::from_secs(1));
+        }
+        world.tally.gather();
+        assert_eq!(counts(&world.trail), [(Some(token(1)), Some(100)), (Some(token(2)), Some(100))]);
+    }
+
+    #[test]
+    fn what_the_trail_has_no_room_for_waits_and_so_does_what_has_no_place_in_memory() {
         let world = world(1);
         let usage = |n| world.tally.usage(&Principal::loopback_dev(), &key(n));
         let (kept, other) = (usage(1), usage(2));
-        other.served(token(1), Wall::from_secs(1));
-        world.tally.gather();
-        assert_eq!(counts(&world.trail).len(), 1, "it stood in the line, though not in memory");
-        (0..LINE).for_each(|_| world.tally.0.due.line.try_send(Arc::clone(&other)).unwrap());
-        kept.served(token(1), Wall::from_secs(1));
-        world.tally.gather();
-        assert_eq!(counts(&world.trail).len(), 2, "it is in memory, though the line was full");
+        world.trail.set_broken(true);
+        for used in [&kept, &other] {
+            used.served(token(1), Wall::from_secs(1));
+            used.served(token(2), Wall::from_secs(2));
+            assert!(!world.tally.gather());
+        }
+        assert!(counts(&world.trail).is_empty());
+        world.trail.set_broken(false);
+        assert!(world.tally.gather());
+        let once = |n| (Some(token(n)), Some(1));
+        assert_eq!(counts(&world.trail), [once(1), once(1), once(2), once(2)]);
     }
 
     #[tokio::test(start_paused = true)]

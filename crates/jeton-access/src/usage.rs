@@ -1,13 +1,15 @@
 //! One caller's use of one identity for one target, counted where tokens are handed out: no lock, no allocation, and no place in memory
 //! that two busy threads both write.
 
-use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
-    atomic::{
-        AtomicBool, AtomicI64, AtomicU32, AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{
+            AtomicI64, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed},
+        },
     },
-    mpsc::SyncSender,
 };
 
 use jeton_core::{
@@ -15,6 +17,8 @@ use jeton_core::{
 };
 
 const COUNT: u64 = u32::MAX as u64;
+/// So many entries may wait to be written down; then no tokens are handed out until some are.
+const MOST_DUE: usize = 1 << 20;
 /// Places where busy threads count apart. More threads than these share them.
 const PLACES: usize = 8;
 
@@ -65,14 +69,47 @@ pub struct Used {
     pub target: Target,
 }
 
-/// Usages that have counted something, for whoever writes them down.
-#[derive(Debug)]
+/// What is to be written down.
+#[derive(Debug, Default)]
 pub(crate) struct Due {
-    pub(crate) line: SyncSender<Arc<Usage>>,
-    /// Some did not fit into the line: all are to be looked at.
-    pub(crate) overflow: AtomicBool,
+    waiting: Mutex<Waiting>,
+    /// How many entries.
+    count: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
     /// What was counted of tokens that others took the place of meanwhile.
-    pub(crate) before: Mutex<Vec<(Arc<Usage>, Window)>>,
+    pub(crate) windows: VecDeque<(Arc<Usage>, Window)>,
+    /// Usages that have counted something. Each stands here from the first of a window until that is taken.
+    pub(crate) usages: VecDeque<Arc<Usage>>,
+}
+
+impl Due {
+    pub(crate) fn has_room(&self) -> bool {
+        self.count.load(Relaxed) < MOST_DUE
+    }
+
+    pub(crate) fn take(&self) -> Waiting {
+        self.locked(std::mem::take)
+    }
+
+    /// Puts back what was taken and could not be written.
+    pub(crate) fn put_back(&self, mut waiting: Waiting) {
+        self.locked(|due| {
+            // The older ones stay in front.
+            waiting.windows.append(&mut due.windows);
+            waiting.usages.append(&mut due.usages);
+            *due = waiting;
+        });
+    }
+
+    fn locked<R>(&self, on: impl FnOnce(&mut Waiting) -> R) -> R {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = on(&mut waiting);
+        self.count.store(waiting.windows.len() + waiting.usages.len(), Relaxed);
+        result
+    }
 }
 
 /// What was counted of one token.
@@ -122,13 +159,11 @@ impl Usage {
     /// The first of a window, or of another token.
     #[cold]
     fn begin(self: &Arc<Self>, counter: &Counter, token: TokenHash, now: Wall) {
-        if let Some(window) = counter.begin(token, now) {
-            let mut windows = self.due.before.lock().unwrap_or_else(PoisonError::into_inner);
-            windows.push((Arc::clone(self), window));
-        }
-        if self.due.line.try_send(Arc::clone(self)).is_err() {
-            self.due.overflow.store(true, Relaxed);
-        }
+        let before = counter.begin(token, now).map(|window| (Arc::clone(self), window));
+        self.due.locked(|due| {
+            due.windows.extend(before);
+            due.usages.push_back(Arc::clone(self));
+        });
     }
 
     fn counters(&self) -> impl Iterator<Item = &Counter> {
@@ -180,13 +215,18 @@ impl Counter {
 
     /// False: the first of a window, or of another token, which is not counted.
     fn count(&self, token: TokenHash, now: Wall) -> bool {
-        let window = self.window.load(Relaxed);
-        let goes_on = window >> 32 == u64::from(token.bits()) && window & COUNT > 0;
-        if goes_on {
-            self.last.store(now.as_millis(), Relaxed);
-            self.window.fetch_add(1, Relaxed);
+        let mut window = self.window.load(Relaxed);
+        // No window is begun here that nobody would take: what was taken meanwhile has no count to go on from.
+        while window >> 32 == u64::from(token.bits()) && (1..COUNT).contains(&(window & COUNT)) {
+            match self.window.compare_exchange_weak(window, window + 1, AcqRel, Relaxed) {
+                Ok(_) => {
+                    self.last.store(now.as_millis(), Relaxed);
+                    return true;
+                }
+                Err(other) => window = other,
+            }
         }
-        goes_on
+        false
     }
 
     /// Counts the first of a window. The answer is what was counted before, if it was not taken.

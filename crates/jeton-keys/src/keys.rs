@@ -28,7 +28,7 @@ use crate::{
     import::import,
     key::ParsedKey,
     pool::{Pool, sendable},
-    workers::{Urgency, Workers},
+    workers::{TOGETHER, Urgency, Workers},
 };
 
 /// Key generations that may wait.
@@ -99,9 +99,9 @@ impl Keys {
         store: Arc<dyn IdentityStore>,
         clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
-        let signers =
-            Workers::start("jeton-sign", settings.threads(), settings.threads(), settings.max_queued)?;
-        let generators = Workers::start("jeton-keygen", 1, 0, MAX_QUEUED_GENERATIONS)?;
+        let threads = (settings.threads(), settings.threads());
+        let signers = Workers::start("jeton-sign", threads, settings.max_queued, TOGETHER)?;
+        let generators = Workers::start("jeton-keygen", (1, 0), MAX_QUEUED_GENERATIONS, 1)?;
         // The default policy may refuse a new key when full, which would then be opened and parsed for every signature.
         let parsed = Cache::builder()
             .max_capacity(settings.max_parsed_keys)

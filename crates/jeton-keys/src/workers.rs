@@ -22,8 +22,8 @@ const NICE: i32 = 5;
 /// Where so many more wait, answers go out together. Each wakes a thread that serves callers, which takes the signing thread's processor
 /// for a moment; what a deep line waits anyway is much longer than what its answers are held back.
 const DEEP: usize = 64;
-/// So many at most.
-const TOGETHER: usize = 8;
+/// So many at most, of work that is as quick as a signature.
+pub(crate) const TOGETHER: usize = 8;
 
 type Job = Box<dyn FnOnce() -> Tell + Send>;
 /// Tells whoever waits.
@@ -49,6 +49,7 @@ struct Line {
     now: Condvar,
     ahead: Condvar,
     most: usize,
+    together: usize,
 }
 
 #[derive(Default)]
@@ -59,9 +60,16 @@ struct Jobs {
 }
 
 impl Workers {
-    /// `now`: threads for what somebody waits for; `ahead`: for the rest.
-    pub(crate) fn start(name: &str, now: usize, ahead: usize, most: usize) -> io::Result<Self> {
-        let line = Line { jobs: Mutex::default(), now: Condvar::new(), ahead: Condvar::new(), most };
+    /// `now`: threads for what somebody waits for; `ahead`: for the rest. So many jobs may be in line; of a deep line, `together` answers go
+    /// out at once.
+    pub(crate) fn start(
+        name: &str,
+        (now, ahead): (usize, usize),
+        most: usize,
+        together: usize,
+    ) -> io::Result<Self> {
+        let line =
+            Line { jobs: Mutex::default(), now: Condvar::new(), ahead: Condvar::new(), most, together };
         let line = Arc::new(line);
         let spawn = |(urgency, name)| {
             let line = Arc::clone(&line);
@@ -104,13 +112,9 @@ impl Line {
                 set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, Normal(Idle)).is_ok()
             }
         };
-        let mut held = Vec::with_capacity(TOGETHER);
+        let mut held = Vec::with_capacity(self.together);
         while let Some(job) = self.next(urgency, &mut held) {
-            match catch_unwind(AssertUnwindSafe(job)) {
-                Ok(tell) => held.push(tell),
-                // The job's answer channel is closed, which tells whoever waits; the thread goes on.
-                Err(_) => tracing::error!("a key operation panicked: report it with this line"),
-            }
+            held.extend(caught(job));
         }
     }
 
@@ -119,9 +123,9 @@ impl Line {
         let mut jobs = self.locked();
         loop {
             let deep = jobs.of(urgency).len() >= DEEP && !jobs.stopped;
-            if held.len() >= if deep { TOGETHER } else { 1 } {
+            if held.len() >= if deep { self.together } else { 1 } {
                 drop(jobs);
-                held.drain(..).for_each(|tell| tell());
+                held.drain(..).for_each(|tell| caught(tell).unwrap_or_default());
                 jobs = self.locked();
             }
             if jobs.stopped {
@@ -144,6 +148,12 @@ impl Line {
     fn locked(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The answer channel of a job that panics is closed, which tells whoever waits; the thread goes on.
+fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.inspect_err(|_| tracing::error!("a key operation panicked: report it with this line")).ok()
 }
 
 impl Jobs {
@@ -185,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_does_not_keep_out_what_somebody_does() {
-        let workers = Workers::start("test", 1, 1, 10).unwrap();
+        let workers = Workers::start("test", (1, 1), 10, 1).unwrap();
         let (go, wait) = mpsc::channel::<()>();
         let (started, running) = mpsc::channel();
         let busy = move || {
@@ -209,7 +219,7 @@ mod tests {
 
     #[test]
     fn answers_go_out_together_only_where_many_more_wait() {
-        let workers = Workers::start("test", 1, 0, 1_000).unwrap();
+        let workers = Workers::start("test", (1, 0), 1_000, TOGETHER).unwrap();
         let (go, wait) = mpsc::channel::<()>();
         let (done, heard) = mpsc::channel();
         // Each job tells how many answers had been heard of when it began.

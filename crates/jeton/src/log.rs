@@ -96,8 +96,10 @@ impl LogSettings {
         (Filter(Some(handle)), Exporting { exports, logs })
     }
 
+    /// The HTTP/2 library has a line for each odd frame of a peer, below errors: they come where the operator names it.
     fn env_filter(&self) -> EnvFilter {
-        EnvFilter::try_new(&self.filter).unwrap_or_else(|_| EnvFilter::new("info"))
+        EnvFilter::try_new(format!("h2=error,{}", self.filter))
+            .unwrap_or_else(|_| EnvFilter::new("h2=error,info"))
     }
 }
 
@@ -158,5 +160,38 @@ mod tests {
             assert_eq!(problems(wrong).len(), 1, "{wrong}");
         }
         assert!(problems("verbos")[0].message.contains("\"verbos\" is no level"));
+    }
+
+    #[test]
+    fn what_the_http_2_library_says_of_peers_comes_only_where_it_is_named() {
+        #[derive(Clone, Default)]
+        struct Lines(std::sync::Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().write(line)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let shown = |filter: &str| {
+            let lines = Lines::default();
+            let settings = LogSettings { filter: filter.into(), format: Format::Text };
+            let writer = lines.clone();
+            let text = fmt::layer().with_writer(move || writer.clone());
+            tracing::subscriber::with_default(
+                Registry::default().with(settings.env_filter()).with(text),
+                || {
+                    tracing::warn!(target: "h2::proto::ping_pong", "an odd frame");
+                    tracing::error!(target: "h2::proto", "a fault");
+                    tracing::info!("of the broker");
+                },
+            );
+            let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            ["an odd frame", "a fault", "of the broker"].map(|text| lines.contains(text))
+        };
+        assert_eq!(shown("info"), [false, true, true]);
+        assert_eq!(shown("info,h2=warn"), [true, true, true]);
+        assert_eq!(shown("warn"), [false, true, false]);
     }
 }

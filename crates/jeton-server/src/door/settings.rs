@@ -19,7 +19,7 @@ pub struct DoorSettings {
     pub max_concurrent_streams: u32,
     /// Headers of one request.
     pub max_header_bytes: u32,
-    /// From the connection to the first complete request.
+    /// From the connection to the head of the first request.
     pub first_request_deadline_ms: u64,
     /// Longest deadline of a unary request, whatever the caller asks for.
     pub request_deadline_ms: u64,
