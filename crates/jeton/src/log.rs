@@ -96,9 +96,13 @@ impl LogSettings {
         (Filter(Some(handle)), Exporting { exports, logs })
     }
 
-    /// The HTTP/2 library has a line for each odd frame of a peer, below errors: they come where the operator names it.
+    /// The HTTP/2 library has a line for each odd frame of a peer, below errors: they come where the operator names it, or wants to see
+    /// what everybody does.
     fn env_filter(&self) -> EnvFilter {
-        EnvFilter::try_new(format!("h2=error,{}", self.filter))
+        let level = |part: &str| part.trim().parse::<LevelFilter>().ok();
+        let everybody = self.filter.split(',').filter_map(level).any(|level| level > LevelFilter::INFO);
+        let first = if everybody { "" } else { "h2=error," };
+        EnvFilter::try_new(format!("{first}{}", self.filter))
             .unwrap_or_else(|_| EnvFilter::new("h2=error,info"))
     }
 }
@@ -191,7 +195,9 @@ mod tests {
             ["an odd frame", "a fault", "of the broker"].map(|text| lines.contains(text))
         };
         assert_eq!(shown("info"), [false, true, true]);
+        assert_eq!(shown("info,jeton=debug"), [false, true, true]);
         assert_eq!(shown("info,h2=warn"), [true, true, true]);
+        assert_eq!(shown("debug"), [true, true, true]);
         assert_eq!(shown("warn"), [false, true, false]);
     }
 }
