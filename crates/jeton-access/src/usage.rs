@@ -1,5 +1,5 @@
-//! One caller's use of one identity for one target, counted where tokens are handed out: no lock, no allocation, and no place in memory
-//! that two busy threads both write.
+//! One caller's use of the tokens of one key, counted where they are handed out: no lock, no allocation, and no place in memory that two
+//! busy threads both write.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,7 @@ use jeton_core::{
 
 const COUNT: u64 = u32::MAX as u64;
 /// So many entries may wait to be written down; then no tokens are handed out until some are.
-const MOST_DUE: usize = 1 << 20;
+pub(crate) const MOST_DUE: usize = 1 << 20;
 /// Places where busy threads count apart. More threads than these share them.
 const PLACES: usize = 8;
 
@@ -83,6 +83,12 @@ pub(crate) struct Waiting {
     pub(crate) windows: VecDeque<(Arc<Usage>, Window)>,
     /// Usages that have counted something. Each stands here from the first of a window until that is taken.
     pub(crate) usages: VecDeque<Arc<Usage>>,
+}
+
+impl Waiting {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.windows.is_empty() && self.usages.is_empty()
+    }
 }
 
 impl Due {

@@ -295,3 +295,22 @@ pub mod testing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_its_fields_in_order_and_no_others() {
+        let mut event = AuditEvent::new(AuditKind::TokenServed, AuditOutcome::Ok);
+        event.principal = Some(Principal::loopback_dev());
+        event.resources = vec![AuditResource::new("identities/a", None)];
+        event.token = Some(TokenHash::new(&[0xab; 32]));
+        event.count = Some(3);
+        event.first = Some(Wall::from_millis(1_767_225_600_005));
+        assert_eq!(
+            serde_json::to_string(&event).unwrap(),
+            r#"{"kind":"token.served","outcome":"ok","principal":"loopback://dev","resources":[{"name":"identities/a"}],"token":"abababab","count":3,"first":"2026-01-01T00:00:00.005Z"}"#
+        );
+    }
+}

@@ -16,6 +16,7 @@ use crate::{facts::base64url, key::ParsedKey};
 /// Graph takes proofs of at most ten minutes.
 const PROOF_LIFETIME_SECONDS: i64 = 300;
 
+/// Those of an assertion, and of a proof.
 #[derive(Serialize)]
 struct Claims<'a> {
     aud: &'a str,
