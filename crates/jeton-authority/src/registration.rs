@@ -134,8 +134,9 @@ impl Inner {
         let until = now + granted.expires_in.saturating_sub(TOKEN_MARGIN);
         let mut tokens = self.graph_tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.retain(|_, (_, until)| *until > now);
-        tokens.insert(client.credential.uid, (granted.access_token.clone(), until));
-        Ok(granted.access_token)
+        let token = SecretString::from(granted.access_token.expose_secret());
+        tokens.insert(client.credential.uid, (token.clone(), until));
+        Ok(token)
     }
 
     /// A token for Graph that was asked for just now, and is not kept.

@@ -7,8 +7,8 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jeton_core::{
-    AssertionError, AssertionRequest, Authority, Claims, Credential, CredentialKind, Profile, Target, Uid,
-    Wall,
+    AccessToken, AssertionError, AssertionRequest, Authority, Claims, Credential, CredentialKind, Profile,
+    Target, Uid, Wall,
     profile::{ErrorClass, SecretTransport, TargetStyle},
 };
 use jeton_lifecycle::{SecretId, SecretKind};
@@ -43,7 +43,7 @@ pub(crate) struct Client<'a> {
 
 /// A token, as answered.
 pub(crate) struct Granted {
-    pub(crate) access_token: SecretString,
+    pub(crate) access_token: AccessToken,
     pub(crate) token_type: Arc<str>,
     pub(crate) expires_in: Duration,
     pub(crate) refresh_in: Option<Duration>,
@@ -104,7 +104,7 @@ impl Inner {
         authority: &Authority,
         client: Client<'_>,
         endpoint: &str,
-        token: &SecretString,
+        token: &AccessToken,
     ) -> Result<(), Refusal> {
         let form = [("token", token.expose_secret()), ("token_type_hint", "access_token")];
         self.send(authority, client, Operation::Revocation, endpoint, &form).await.map(drop)

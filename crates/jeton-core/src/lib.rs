@@ -54,7 +54,7 @@ pub use refresh::{RefreshOutcome, RefreshPlan};
 pub use role::{Permission, Role, RoleError};
 pub use steps::{Operation, OperationKind, Step};
 pub use target::{Target, TargetError, TargetRequest};
-pub use token::{Freshness, IssuedToken, Phases, Token, serve_floor};
+pub use token::{AccessToken, Freshness, IssuedToken, Phases, Token, serve_floor};
 pub use token_key::{Claims, ClaimsError, TokenKey, TokenType};
 pub use uid::Uid;
 pub use workload::{SecretDigest, Workload, WorkloadSecret};

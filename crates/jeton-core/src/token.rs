@@ -4,9 +4,10 @@
 //! token handed out with a second to live is of no use to anybody. Both the wall clock and the boot-time clock must agree that
 //! life is left, so neither a stepped clock nor a suspended machine makes a dead token look alive.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
-use secrecy::SecretString;
+use bytes::Bytes;
+use secrecy::ExposeSecret;
 
 use crate::{IdentityName, Mono, Now, Wall};
 
@@ -18,11 +19,42 @@ pub fn serve_floor(lifetime: Duration) -> Duration {
     MAX_SERVE_FLOOR.min(lifetime / 4)
 }
 
+/// The text of an access token. It can be a part of other bytes that are kept anyway, and then has no memory of its own.
+#[derive(Clone)]
+pub struct AccessToken(Bytes);
+
+impl AccessToken {
+    /// The text that stands at this place of the bytes. None: they are shorter, or no text stands there.
+    pub fn within(bytes: &Bytes, place: Range<usize>) -> Option<Self> {
+        std::str::from_utf8(bytes.get(place.clone())?).ok()?;
+        Some(Self(bytes.slice(place)))
+    }
+}
+
+impl From<String> for AccessToken {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl ExposeSecret<str> for AccessToken {
+    fn expose_secret(&self) -> &str {
+        // Whoever makes one has seen that it is text.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken").finish_non_exhaustive()
+    }
+}
+
 /// What an authority answered (RFC 6749 section 5.1), checked and typed.
 #[derive(Clone)]
 pub struct IssuedToken {
     /// The token itself.
-    pub access_token: SecretString,
+    pub access_token: AccessToken,
     /// `Bearer`, in the authority's spelling.
     pub token_type: Arc<str>,
     /// `expires_in`.
@@ -197,6 +229,17 @@ mod tests {
             client_id: "c".into(),
         };
         Token::new(issued, at(1_000_000, 100), Duration::from_secs(lifetime_s / 2))
+    }
+
+    #[test]
+    fn a_text_within_other_bytes_shares_their_memory_and_is_shown_to_nobody() {
+        let bytes = Bytes::from_static(b"before canary-7f3a after");
+        let text = AccessToken::within(&bytes, 7..18).unwrap();
+        assert_eq!(text.expose_secret(), "canary-7f3a");
+        assert!(bytes.as_ptr_range().contains(&text.expose_secret().as_ptr()));
+        assert!(!format!("{text:?}").contains("canary"));
+        assert!(AccessToken::within(&bytes, 20..99).is_none(), "beyond the end");
+        assert!(AccessToken::within(&Bytes::from_static(b"\xff\xfe"), 0..2).is_none(), "not a text");
     }
 
     #[test]

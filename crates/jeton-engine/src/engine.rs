@@ -263,7 +263,7 @@ impl Engine {
             },
         )?;
         let its_own = shared.callers.enter(caller, Lasting::Watch, now)?;
-        let seen = slot.seen.subscribe();
+        let seen = slot.watch();
         slot.mark_used(now);
         let (failures, revocations) = {
             let seen = seen.borrow();

@@ -309,17 +309,19 @@ impl Shared {
     }
 
     /// Puts a token into its slot, with its bytes, and shows it to the watchers.
-    pub(crate) fn put(&self, slot: &Slot, token: Token) -> Arc<Cached> {
+    pub(crate) fn put(&self, slot: &Slot, mut token: Token) -> Arc<Cached> {
+        let encoded = (self.encoder)(&token);
+        token.issued.access_token = encoded.access_token.clone();
         let cached = Arc::new(Cached {
             phases: token.phases(),
-            encoded: (self.encoder)(&token),
+            encoded,
             token: Arc::new(token),
             revoked: AtomicBool::new(false),
         });
         if let Some(before) = slot.token.swap(Some(Arc::clone(&cached))) {
             slot.note_earlier(before.token.expires_at);
         }
-        slot.seen.send_modify(|seen| {
+        slot.tell(|seen| {
             seen.token = Some(Arc::clone(&cached));
             seen.generation += 1;
             seen.error = None;

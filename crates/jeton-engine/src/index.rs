@@ -189,7 +189,7 @@ impl Index {
         self.by_identity().remove(&place(slot));
         // Whoever knows the place finds nothing there any more.
         slot.token.store(None);
-        slot.seen.send_modify(|seen| seen.ended = true);
+        slot.tell(|seen| seen.ended = true);
         self.recency.invalidate(&slot.key);
         self.writer.put(Pending::Remove(slot.key.clone()));
     }

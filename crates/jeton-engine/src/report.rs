@@ -1,6 +1,6 @@
 //! What else is asked of the engine: rejected tokens, evictions, and what it holds.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jeton_core::{Freshness, Now, Token, TokenKey, Uid, Wall};
 
@@ -150,21 +150,18 @@ impl Engine {
         }
     }
 
-    /// Everything in memory, without the tokens; in the order of identity and target.
-    pub fn slots(&self) -> Vec<SlotInfo> {
-        self.shown(self.shared.index.all())
-    }
-
-    /// The same of one identity alone.
-    pub fn slots_of(&self, identity: Uid) -> Vec<SlotInfo> {
-        self.shown(self.shared.index.of(identity))
-    }
-
-    fn shown(&self, slots: Vec<Arc<Slot>>) -> Vec<SlotInfo> {
+    /// Everything in memory, without the tokens; in no order.
+    pub fn slots(&self) -> impl Iterator<Item = SlotInfo> {
         let now = self.shared.clock.now();
-        let mut all: Vec<_> = slots.iter().map(|slot| info(slot, now)).collect();
-        all.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
-        all
+        self.shared.index.all().into_iter().map(move |slot| info(&slot, now))
+    }
+
+    /// The same in the order of identity and target; of one identity alone, if one is named.
+    pub fn slots_in_order(&self, identity: Option<Uid>) -> impl Iterator<Item = SlotInfo> {
+        let (now, index) = (self.shared.clock.now(), &self.shared.index);
+        let mut slots = identity.map_or_else(|| index.all(), |identity| index.of(identity));
+        slots.sort_by(|a, b| sort_key(&a.key).cmp(&sort_key(&b.key)));
+        slots.into_iter().map(move |slot| info(&slot, now))
     }
 
     /// Numbers about the engine.
@@ -179,8 +176,8 @@ impl Engine {
     }
 }
 
-fn sort_key(info: &SlotInfo) -> (Uid, &str, Option<&str>) {
-    (info.key.identity, info.key.target.as_str(), info.key.claims.as_ref().map(|c| c.as_str()))
+fn sort_key(key: &TokenKey) -> (Uid, &str, Option<&str>) {
+    (key.identity, key.target.as_str(), key.claims.as_ref().map(|c| c.as_str()))
 }
 
 fn info(slot: &Slot, now: Now) -> SlotInfo {

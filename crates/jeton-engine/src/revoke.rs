@@ -135,7 +135,7 @@ impl Shared {
             state.retry_at = None;
             state.forced_at = None;
             let cached = slot.token.swap(None);
-            slot.seen.send_modify(|seen| {
+            slot.tell(|seen| {
                 seen.token = None;
                 seen.error = None;
                 seen.revocations += 1;

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -74,7 +74,8 @@ pub(crate) struct Slot {
     pub(crate) weight: AtomicU64,
     /// Taken over from before a restart, and not asked for since.
     pub(crate) restored: AtomicBool,
-    pub(crate) seen: watch::Sender<Seen>,
+    /// Made for the first who watches: most slots are never watched, and it is as large as the rest of the slot.
+    seen: OnceLock<watch::Sender<Seen>>,
     used_wall: AtomicU64,
     /// On the monotonic clock: while the machine sleeps, nobody can use anything.
     used_mono: AtomicU64,
@@ -130,7 +131,7 @@ impl Slot {
             place: AtomicU64::new(NEVER),
             weight: AtomicU64::new(0),
             restored: AtomicBool::new(false),
-            seen: watch::Sender::new(Seen::default()),
+            seen: OnceLock::new(),
             used_wall: AtomicU64::new(0),
             used_mono: AtomicU64::new(now.mono.as_millis()),
             unused: AtomicU32::new(0),
@@ -234,9 +235,27 @@ impl Slot {
         self.serve(now, Hit::of).map(|(hit, _)| hit)
     }
 
+    /// Follows the slot from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Seen> {
+        // Under the lock, as tokens are swapped and slots leave: what is not told is in what it begins with.
+        let state = self.state();
+        let begin = || {
+            let token = self.token.load_full();
+            watch::Sender::new(Seen { token, generation: 1, ended: state.gone, ..Seen::default() })
+        };
+        self.seen.get_or_init(begin).subscribe()
+    }
+
+    /// Shows a change to the watchers, if there ever were any.
+    pub(crate) fn tell(&self, change: impl FnOnce(&mut Seen)) {
+        if let Some(seen) = self.seen.get() {
+            seen.send_modify(change);
+        }
+    }
+
     /// Shows a failure to the watchers.
     pub(crate) fn tell_failure(&self, error: &IssueError) {
-        self.seen.send_modify(|seen| {
+        self.tell(|seen| {
             seen.error = Some(error.clone());
             seen.failures += 1;
         });
@@ -253,7 +272,7 @@ impl Slot {
     }
 
     pub(crate) fn watched(&self) -> bool {
-        self.seen.receiver_count() > 0
+        self.seen.get().is_some_and(|seen| seen.receiver_count() > 0)
     }
 
     /// Keeps it fresh at least until then.
@@ -288,8 +307,8 @@ impl Slot {
     pub(crate) fn bytes(&self) -> u64 {
         let key = self.key.target.as_str().len() * 2
             + self.key.claims.as_ref().map_or(0, |c| c.as_str().len())
-            + 4_400;
-        let token = self.token.load().as_ref().map_or(0, |c| c.encoded.bytes.len() * 2 + 320);
+            + 2_900;
+        let token = self.token.load().as_ref().map_or(0, |c| c.encoded.bytes.len() + 360);
         (key + token) as u64
     }
 }

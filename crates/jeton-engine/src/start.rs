@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use jeton_core::{Clock, Freshness, Principal, SharedDirectory, Token, TokenHash};
+use jeton_core::{AccessToken, Clock, Freshness, Principal, SharedDirectory, Token, TokenHash};
 use jeton_trace::Tracer;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::task::JoinHandle;
@@ -28,6 +28,8 @@ pub type Encoder = Arc<dyn Fn(&Token) -> Encoded + Send + Sync>;
 pub struct Encoded {
     /// Its wire bytes.
     pub bytes: Bytes,
+    /// The token's text among them: the engine keeps no other.
+    pub access_token: AccessToken,
     /// By which the audit log knows it.
     pub hash: TokenHash,
 }

@@ -5,7 +5,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use jeton_core::{BoxFuture, Directory, IssuedToken, SharedDirectory, SystemClock, TokenHash, TokenKey};
+use jeton_core::{
+    AccessToken, BoxFuture, Directory, IssuedToken, SharedDirectory, SystemClock, TokenHash, TokenKey,
+};
 use jeton_engine::{
     Ask, Encoded, Engine, EngineSettings, IssueError, Kept, Ports, TokenSource, TokenStore, TokenStoreError,
     TokenWrite,
@@ -17,7 +19,7 @@ use secrecy::ExposeSecret;
 const KEYS: u64 = 50_000;
 const ENTRIES: u64 = 10_000;
 /// Little enough that bytes are what counts, and not entries alone.
-const CAP: u64 = 48 << 20;
+const CAP: u64 = 40 << 20;
 /// As long as real ones.
 const TOKEN_BYTES: usize = 1_300;
 
@@ -78,9 +80,10 @@ async fn endless_keys_of_one_caller_cost_no_more_memory_than_the_cap() {
         store: Arc::new(Nowhere),
         clock: Arc::new(SystemClock),
         directory: directory(),
-        encoder: Arc::new(|token| Encoded {
-            bytes: Bytes::from(token.issued.access_token.expose_secret().as_bytes().to_vec()),
-            hash: TokenHash::new(&[]),
+        encoder: Arc::new(|token| {
+            let bytes = Bytes::from(token.issued.access_token.expose_secret().as_bytes().to_vec());
+            let access_token = AccessToken::within(&bytes, 0..bytes.len()).unwrap();
+            Encoded { bytes, access_token, hash: TokenHash::new(&[]) }
         }),
         seed: 1,
         tracer: Default::default(),

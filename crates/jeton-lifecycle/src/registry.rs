@@ -125,7 +125,9 @@ impl Lifecycle {
         let registry = ports.store.load().await?;
         let mut directory = Directory::default();
         let mut busy = Busy::default();
-        for identity in registry.identities {
+        for mut identity in registry.identities {
+            // Reading it made room for four.
+            identity.credentials.shrink_to_fit();
             busy.put(&identity);
             directory.put_identity(Arc::new(identity));
         }

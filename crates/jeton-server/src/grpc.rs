@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod authority;
 mod convert;
+mod encoded;
 mod error;
 mod events;
 mod identity;
@@ -20,6 +21,7 @@ mod token;
 mod watch;
 mod workload;
 
+pub use encoded::encode_token;
 pub(crate) use error::Failure;
 pub use error::{REASONS, Reason, complete};
 pub use permit::{METHODS, Method, On};
@@ -29,4 +31,3 @@ pub use routes::{
 };
 pub use sealing::{NotRotated, SealingKeyRotated, SealingRotation};
 pub use shortcut::GetTokenShortcut;
-pub use token::encode_token;

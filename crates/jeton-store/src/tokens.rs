@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use futures_util::TryStreamExt;
-use jeton_core::{BoxFuture, IdentityName, IssuedToken, TokenKey, Uid, Wall};
+use jeton_core::{AccessToken, BoxFuture, IdentityName, IssuedToken, TokenKey, Uid, Wall};
 use jeton_engine::{Hold, Kept, Scope, StoredToken, TokenStore, TokenStoreError, TokenWrite};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -89,11 +90,11 @@ impl Inner {
             }
         }
         drop(ring);
-        let mut kept = Kept::default();
+        let (mut kept, mut texts) = (Kept::default(), Texts::default());
         let mut rows =
             sqlx::query("SELECT token_key, day, facts, nonce, sealed FROM tokens").fetch(&self.tokens.reader);
         while let Some(row) = rows.try_next().await? {
-            match opened(&row, &days) {
+            match opened(&row, &days, &mut texts) {
                 Some(token) => kept.tokens.push(token),
                 None => kept.unreadable += 1,
             }
@@ -279,16 +280,32 @@ impl Change {
     }
 }
 
-fn opened(row: &SqliteRow, days: &HashMap<i64, Arc<DataKey>>) -> Option<StoredToken> {
+/// Tokens' texts side by side in large pieces. The engine keeps each in its own answer soon after, and what a hundred thousand small
+/// ones leave behind would stay with the process as holes; a large piece goes back whole.
+#[derive(Default)]
+struct Texts(BytesMut);
+
+impl Texts {
+    const PIECE: usize = 1 << 20;
+
+    fn put(&mut self, text: &[u8]) -> Option<AccessToken> {
+        if self.0.capacity() < text.len() {
+            self.0 = BytesMut::with_capacity(Self::PIECE.max(text.len()));
+        }
+        self.0.extend_from_slice(text);
+        AccessToken::within(&self.0.split().freeze(), 0..text.len())
+    }
+}
+
+fn opened(row: &SqliteRow, days: &HashMap<i64, Arc<DataKey>>, texts: &mut Texts) -> Option<StoredToken> {
     let (token_key, facts): (String, String) = (row.try_get("token_key").ok()?, row.try_get("facts").ok()?);
     let day: i64 = row.try_get("day").ok()?;
     let sealed = Sealed { nonce: row.try_get("nonce").ok()?, bytes: row.try_get("sealed").ok()? };
-    let text =
-        String::from_utf8(days.get(&day)?.open(&token_place(&token_key, day, &facts), &sealed).ok()?).ok()?;
+    let text = days.get(&day)?.open(&token_place(&token_key, day, &facts), &sealed).ok()?;
     let key: TokenKey = serde_json::from_str(&token_key).ok()?;
     let facts: Facts = serde_json::from_str(&facts).ok()?;
     let token = IssuedToken {
-        access_token: text.into(),
+        access_token: texts.put(&text)?,
         token_type: facts.token_type,
         expires_in: Duration::from_millis(facts.expires_in_ms),
         refresh_in: facts.refresh_in_ms.map(Duration::from_millis),

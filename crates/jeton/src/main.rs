@@ -103,7 +103,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         _ => supervisor::HandedOver::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    // On one of the runtime's threads: what is loaded at the start is freed and replaced there later, and an allocator gives a thread
+    // its own memory back, and not another's.
+    let work = runtime.spawn(async {
         match command {
             Command::Dev(arguments) => Box::pin(dev::run(arguments)).await,
             Command::Serve(arguments) => Box::pin(serve::run(arguments, sockets)).await,
@@ -132,5 +134,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         .map(|()| ExitCode::SUCCESS)
-    })
+    });
+    runtime.block_on(work)?
 }

@@ -169,6 +169,7 @@ async fn start(
         directory: SharedDirectory::new(directory),
         encoder: Arc::new(|token| Encoded {
             bytes: Bytes::copy_from_slice(token.issued.access_token.expose_secret().as_bytes()),
+            access_token: token.issued.access_token.clone(),
             hash: TokenHash::new(&[]),
         }),
         seed,

@@ -25,6 +25,7 @@ use tonic::{Code, Status, service::Routes};
 use tonic_types::StatusExt;
 
 use super::{
+    encoded::PREFIX,
     error::{Failure, Reason},
     routes::{Broker, MAX_ADMIN_REQUEST_BYTES},
 };
@@ -35,8 +36,6 @@ const SERVICES: &str = "/jeton.v1.";
 const READING: [&str; 7] = ["Get", "List", "Explain", "Status", "Test", "Watch", "Who"];
 /// What a message may have at most, as everywhere on the admin plane.
 const MAX_BYTES: usize = MAX_ADMIN_REQUEST_BYTES + PREFIX;
-/// The flag and the length before a gRPC message.
-const PREFIX: usize = 5;
 
 type Lookup<K, V> = Arc<dyn Fn(&K) -> Option<V> + Send + Sync>;
 

@@ -105,7 +105,7 @@ impl IdentityService for Broker {
         self.must_on_identity(&call, &name)?;
         let directory = self.lifecycle.directory();
         let found = directory.identity_named(&name).ok_or_else(|| Failure::not_found(&name))?;
-        let slots = self.engine.slots_of(found.uid).into_iter();
+        let slots = self.engine.slots_in_order(Some(found.uid));
         let assignments = self.access.snapshot();
         let told = call.has(Permission::ReadAssignments, object(found));
         let consumers: BTreeSet<_> =

@@ -88,7 +88,7 @@ impl Broker {
 
     /// Tokens whose refresh fails: the one that callers will miss first before the others.
     fn starving(&self, call: &AdminCall, directory: &Directory) -> impl Iterator<Item = v1::Problem> {
-        let slots = self.engine.slots().into_iter();
+        let slots = self.engine.slots();
         let mut failing: Vec<_> =
             slots.filter(|slot| is_failing(slot) && sees(call, directory, slot.key.identity)).collect();
         failing.sort_by_key(|slot| slot.served_for);

@@ -21,12 +21,13 @@ use jeton_proto::v1;
 use papaya::{Equivalent, HashMap};
 use prost::Message;
 
-use super::token::{Wanted, stale};
+use super::{
+    encoded::{PREFIX, stale},
+    token::Wanted,
+};
 use crate::door::{Answer, Caller, Moment, Shortcut};
 
 const GET_TOKEN: &str = "/jeton.v1.TokenService/GetToken";
-/// The flag and the length before a gRPC message.
-const PREFIX: usize = 5;
 /// Longer requests are not remembered. The usual one has about a hundred bytes.
 const LONGEST: usize = 1_024;
 /// Requests of this size lie inside the map.

@@ -78,8 +78,8 @@ impl StatusService for Broker {
             "" => 0,
             token => token.parse().map_err(|_| Failure::field("page_token", "not one that a list gave"))?,
         };
-        let slots = wanted.map_or_else(|| self.engine.slots(), |uid| self.engine.slots_of(uid));
-        let all = slots.into_iter().filter(|slot| sees(&call, &directory, slot.key.identity)).skip(skip);
+        let slots = self.engine.slots_in_order(wanted);
+        let all = slots.filter(|slot| sees(&call, &directory, slot.key.identity)).skip(skip);
         let page = jeton_lifecycle::page(all, page_size(r.page_size)?);
         let next_page_token = if page.more { (skip + page.items.len()).to_string() } else { String::new() };
         let tokens = page.items.into_iter().map(|slot| v1::TokenInfo {
@@ -115,7 +115,7 @@ impl Broker {
         }
         let mut tokens: HashMap<String, u64> = HashMap::new();
         let mut failing: HashMap<Uid, Failing> = HashMap::new();
-        for slot in self.engine.slots().into_iter().filter(|slot| sees(call, &directory, slot.key.identity)) {
+        for slot in self.engine.slots().filter(|slot| sees(call, &directory, slot.key.identity)) {
             *tokens.entry(slot.state.as_str().to_owned()).or_default() += 1;
             if is_failing(&slot) {
                 failing.entry(slot.key.authority).or_default().add(slot);

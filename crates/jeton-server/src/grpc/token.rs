@@ -5,29 +5,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_lc_rs::digest::{Digest, SHA256, digest};
-use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use jeton_access::Authorized;
 use jeton_core::{
     AuditEvent, AuditKind, AuditOutcome, AuditResource, Claims, Freshness, IdentityName, Principal,
-    RoleAssignment, TargetRequest, Token, TokenHash, TokenKey,
+    RoleAssignment, TargetRequest, Token, TokenKey,
 };
-use jeton_engine::{Account, Ask, Encoded, Hit, Rejected};
+use jeton_engine::{Account, Ask, Hit, Rejected};
 use jeton_proto::v1::{self, token_service_server::TokenService};
 use prost::Message;
-use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    convert::{duration, timestamp, wire_duration},
+    convert::{duration, wire_duration},
+    encoded::{PREFIX, sha256},
     error::{Failure, Reason},
     routes::{Broker, MAX_BATCH_RESPONSE_BYTES},
     watch,
 };
 use crate::{
     correlation,
-    door::{Answer, Caller, deadline},
+    door::{Caller, deadline},
     seldom::Seldom,
 };
 
@@ -38,42 +36,6 @@ const MAX_ASKED: usize = 300;
 const MAX_BATCH_TOKENS: usize = MAX_BATCH_RESPONSE_BYTES / 4 * 3;
 /// Under the longest wait of the door, so that a caller gets our words and not only a deadline.
 const LONGEST_WAIT: Duration = Duration::from_millis(9_500);
-
-/// The flag and the length before a gRPC message.
-const PREFIX: usize = 5;
-
-/// The wire bytes of a fresh token's GetTokenResponse, framed as a gRPC message: the engine keeps them beside the token. Only the last
-/// byte changes in the token's life.
-pub fn encode_token(token: &Token) -> Encoded {
-    let hash = TokenHash::new(sha256(token).as_ref());
-    let token = v1::Token {
-        access_token: token.issued.access_token.expose_secret().to_owned(),
-        token_type: token.issued.token_type.to_string(),
-        expires_at: Some(timestamp(token.expires_at)),
-        refresh_at: Some(timestamp(token.refresh_at)),
-        issued_at: Some(timestamp(token.issued_at)),
-        identity: token.issued.identity.to_string(),
-        client_id: token.issued.client_id.to_string(),
-        scopes: token.issued.scopes.iter().map(ToString::to_string).collect(),
-    };
-    let response = v1::GetTokenResponse { token: Some(token), state: v1::TokenState::Fresh.into() };
-    let length = response.encoded_len();
-    let mut framed = Vec::with_capacity(PREFIX + length);
-    framed.push(0);
-    // A token has kilobytes; what an authority may answer is bounded.
-    framed.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    framed.extend_from_slice(&response.encode_to_vec());
-    Encoded { bytes: framed.into(), hash }
-}
-
-fn sha256(token: &Token) -> Digest {
-    digest(&SHA256, token.issued.access_token.expose_secret().as_bytes())
-}
-
-/// The same bytes for the token when it is stale: the state is the last field, and one byte.
-pub(super) fn stale(fresh: &Bytes) -> Answer {
-    Answer::ending(fresh.clone(), v1::TokenState::Stale as u8)
-}
 
 /// A token lives as long as its authority says: one that a role assignment does not let out is not handed out at all.
 pub(super) fn short_enough(most: Option<Duration>, lifetime: Duration) -> Result<(), Failure> {
