@@ -163,40 +163,6 @@ fn a_server_that_goes_away_is_charged_for_everything_that_was_due() {
 }
 
 #[test]
-fn numbers_that_make_no_sense_are_refused() {
-    let server = Baseline::start(&[]);
-    for wrong in [
-        ["--rate", "0"],
-        ["--rate=-5", "-q"],
-        ["--rate", "inf"],
-        ["--skew", "nan"],
-        ["--threads", "0"],
-        ["-m", "0"],
-    ] {
-        let outcome = load("run", &server.address, &["identities/a"], &wrong);
-        assert!(!outcome.status.success() && outcome.stdout.is_empty(), "{wrong:?}");
-    }
-}
-
-#[test]
-fn a_client_certificate_is_of_no_use_without_tls_and_that_is_said() {
-    let more = ["--cert", "client.pem", "--key", "client.key"];
-    let outcome = load("run", "127.0.0.1:1", &["identities/a"], &more);
-    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
-    assert!(!outcome.status.success() && said.contains("--ca <FILE>"), "{said}");
-}
-
-#[test]
-fn load_goes_to_this_machine_alone() {
-    let outcome = Command::new(PROGRAM)
-        .args(["run", "--endpoint", "192.0.2.1:80", "--identity", "i", "--scope", "s"])
-        .output();
-    let outcome = outcome.unwrap();
-    assert!(!outcome.status.success());
-    assert!(String::from_utf8_lossy(&outcome.stderr).contains("this machine alone"));
-}
-
-#[test]
 fn a_server_that_speaks_tls_and_a_caller_that_does_not_are_told_of_the_option() {
     let folder = tempfile::tempdir().unwrap();
     let [cert, key] = ["server.pem", "server.key"].map(|name| folder.path().join(name));
