@@ -38,6 +38,8 @@ pub(crate) struct Report {
     pub(crate) throughput: f64,
     /// What went wrong, and how often.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// What the server said of the first of them, where it said something.
+    pub(crate) errors_said: BTreeMap<String, String>,
     /// Connections that the server ended in order (GOAWAY), and that were made again.
     pub(crate) reconnected: u64,
     /// Latencies in microseconds, NaN where nobody measured them; at a constant rate from the moment at which a request was due.
@@ -130,6 +132,7 @@ impl Report {
             answered,
             throughput: record.came as f64 / seconds,
             errors: record.errors.clone(),
+            errors_said: record.said.clone(),
             reconnected: record.reconnected,
             latency: Latency::of(&record.latency),
             generator_lag_p99: lag,
@@ -208,7 +211,9 @@ pub(crate) fn table(reports: &[Report]) -> String {
             r.saturated.as_str(),
         );
         for (what, count) in &r.errors {
-            let _ = writeln!(out, "  {count} x {what}");
+            let said =
+                r.errors_said.get(what).map_or_else(String::new, |said| format!(", the first: {said}"));
+            let _ = writeln!(out, "  {count} x {what}{said}");
         }
         let (server, generator) = (r.server_waited.unwrap_or(0.0), r.generator_waited);
         if server > WAITED || generator > WAITED {

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Baseline, PROGRAM, load};
 
 fn reports(path: &Path) -> Vec<Value> {
@@ -26,10 +26,7 @@ fn a_closed_loop_and_a_constant_rate_are_reported_in_a_table_as_json_and_as_a_pa
         load("run", &server.address, &both, &[&["--connections", "3", "-m", "4"][..], &files].concat());
     assert!(closed.status.success(), "{}", String::from_utf8_lossy(&closed.stderr));
     let report = &reports(&json)[0];
-    assert!(
-        report["answered"].as_u64().unwrap() > 0 && report["errors"] == serde_json::json!({}),
-        "{report}"
-    );
+    assert!(report["answered"].as_u64().unwrap() > 0 && report["errors"] == json!({}), "{report}");
     assert_eq!(report["token_bytes"], 1_600);
     assert!(fs::read_to_string(&html).unwrap().contains("<svg"));
     let paced =
@@ -44,19 +41,21 @@ fn a_closed_loop_and_a_constant_rate_are_reported_in_a_table_as_json_and_as_a_pa
 }
 
 #[test]
-fn what_the_server_refuses_is_counted_and_the_program_says_that_it_failed() {
+fn what_the_server_refuses_is_counted_by_its_name_with_what_the_server_says_and_the_program_fails() {
     let (server, folder) = (Baseline::start(&[]), tempfile::tempdir().unwrap());
-    let json = folder.path().join("r.json");
-    let outcome = load(
-        "run",
-        &server.address,
-        &["identities/nobody"],
-        &["--rate", "50", "--json", json.to_str().unwrap()],
-    );
+    let (json, html) = (folder.path().join("r.json"), folder.path().join("r.html"));
+    let files = ["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()];
+    let more = [&["--rate", "50"][..], &files].concat();
+    let outcome = load("run", &server.address, &["identities/nobody"], &more);
     assert!(!outcome.status.success());
-    let report = &reports(&json)[0];
+    let (report, name) = (&reports(&json)[0], "grpc-status 5 (NOT_FOUND)");
     assert_eq!(report["answered"], 0);
-    assert!(report["errors"]["grpc-status 5"].as_u64() > Some(0), "{report}");
+    assert_eq!(report["errors"].as_object().unwrap().len(), 1, "{report}");
+    assert!(report["errors"][name].as_u64() > Some(0), "{report}");
+    assert_eq!(report["errors_said"], json!({name: "no such token"}), "{report}");
+    let line = format!("{} x {name}, the first: no such token", report["errors"][name]);
+    let said = String::from_utf8_lossy(&outcome.stdout).into_owned();
+    assert!(said.contains(&line) && fs::read_to_string(&html).unwrap().contains(&line), "{said}");
 }
 
 #[test]

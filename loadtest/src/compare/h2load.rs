@@ -137,6 +137,7 @@ fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<
         answered: counts.succeeded,
         throughput: counts.succeeded as f64 / plan.seconds,
         errors: counts.errors,
+        errors_said: BTreeMap::new(),
         reconnected: 0,
         latency: Latency::UNKNOWN,
         generator_lag_p99: None,
