@@ -26,7 +26,7 @@ use crate::{
     cpu,
     drive::{self, Pace},
     output::{Output, note},
-    report::Report,
+    report::{DEBUG_BUILD, DEBUG_WARNING, Report},
 };
 
 /// `loadtest compare`
@@ -128,6 +128,9 @@ pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<Comparison> {
     let rated = arguments.shape.iter().find(|load| load.pace != Pace::Closed);
     if let Some(load) = rated.filter(|_| arguments.client == Client::H2load) {
         bail!("--shape {load}: h2load keeps no rate over all connections; leave @RATE away");
+    }
+    if DEBUG_BUILD {
+        note(DEBUG_WARNING);
     }
     started::end_with_a_signal()?;
     let folder = std::env::temp_dir().join(format!("loadtest-{}", std::process::id()));

@@ -170,6 +170,13 @@ fn whoever_stops_reading_ends_nothing_but_the_output() {
 }
 
 #[test]
+fn a_comparison_says_of_a_debug_build_that_its_figures_say_nothing_before_it_begins() {
+    let said = refused(&["compare", "--jeton", "/nowhere"]);
+    assert_eq!(said.starts_with("warning: this is a debug build"), cfg!(debug_assertions), "{said}");
+    assert!(said.contains("/nowhere is not there"), "{said}");
+}
+
+#[test]
 fn a_client_certificate_is_of_no_use_without_tls_and_that_is_said() {
     let outcome = load("run", NOWHERE, &["i"], &["--cert", "client.pem", "--key", "client.key"]);
     let said = String::from_utf8_lossy(&outcome.stderr).into_owned();

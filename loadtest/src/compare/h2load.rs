@@ -22,7 +22,7 @@ use super::{
 use crate::{
     cpu,
     record::Latency,
-    report::{Report, Saturated},
+    report::{DEBUG_BUILD, Report, Saturated},
     target::{Address, PATH},
 };
 
@@ -129,6 +129,7 @@ fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<
     let generator_busy = part(over.client.saturating_sub(begin.client));
     Ok(Report {
         name: server.name.into(),
+        debug_build: DEBUG_BUILD,
         connections: plan.connections,
         streams: plan.streams,
         rate: None,
