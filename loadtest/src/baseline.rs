@@ -14,6 +14,11 @@ use tonic::{
     Request, Response, Status, service::interceptor::InterceptedService, transport::server::TcpConnectInfo,
 };
 
+use crate::{
+    bounds::{self, number, whole},
+    output::say,
+};
+
 /// `loadtest baseline`
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BaselineArguments {
@@ -21,7 +26,7 @@ pub(crate) struct BaselineArguments {
     #[arg(long, default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
     /// Bytes of each access token
-    #[arg(long, default_value_t = 1_600)]
+    #[arg(long, default_value_t = 1_600, value_parser = whole(bounds::PADDED_BYTES))]
     pub(crate) token_bytes: usize,
     /// The identities there are tokens for
     #[arg(long, required = true)]
@@ -36,10 +41,10 @@ pub(crate) struct BaselineArguments {
     #[arg(long, requires = "cert")]
     pub(crate) key: Option<PathBuf>,
     /// Seconds after which it asks the callers of a connection to take another one (GOAWAY); 0: never
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = number(bounds::MOMENT))]
     pub(crate) max_connection_age: f64,
     /// Runtime threads
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole(bounds::THREADS))]
     pub(crate) threads: usize,
 }
 
@@ -126,7 +131,7 @@ pub(crate) fn run(arguments: &BaselineArguments) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.threads).enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(arguments.listen).await?;
-        println!("{}", listener.local_addr()?);
+        say(&format!("{}\n", listener.local_addr()?))?;
         let service: InterceptedService<_, _> = TokenServiceServer::with_interceptor(Tokens(tokens), check);
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let mut server = tonic::transport::Server::builder();

@@ -5,6 +5,7 @@
 
 mod collector;
 mod h2load;
+mod load;
 mod servers;
 mod started;
 
@@ -13,15 +14,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use collector::Collector;
+use load::Load;
 use servers::Server;
 
 use crate::{
     RunArguments,
+    bounds::{self, number, whole},
     check::token_bytes,
+    cpu,
     drive::{self, Pace},
-    report::Report,
+    output::{Output, note},
+    report::{DEBUG_BUILD, DEBUG_WARNING, Report},
 };
 
 /// `loadtest compare`
@@ -31,20 +36,20 @@ pub(crate) struct CompareArguments {
     #[arg(long)]
     jeton: Option<PathBuf>,
     /// How often each is measured
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = whole(bounds::ROUNDS))]
     rounds: usize,
     /// Shapes of load: connections x requests under way on each; with @RATE at a constant rate
     #[arg(long, default_values = ["10x10", "100x100", "1000x1"])]
-    shape: Vec<String>,
+    shape: Vec<Load>,
     /// In place of shapes: so many callers, each on a connection of its own, at half of the rate that they get from jeton when each asks
     /// again as soon as it is answered; with --floor
-    #[arg(long, value_name = "CALLERS", conflicts_with = "shape")]
+    #[arg(long, value_name = "CALLERS", conflicts_with = "shape", value_parser = whole(bounds::CONNECTIONS))]
     at_half: Option<usize>,
     /// Measured seconds of each
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 4.0, value_parser = number(bounds::SECONDS))]
     seconds: f64,
     /// Bytes of each access token, at least
-    #[arg(long, default_value_t = 1_600)]
+    #[arg(long, default_value_t = 1_600, value_parser = whole(bounds::TOKEN_BYTES))]
     token_bytes: usize,
     /// Who puts on the load
     #[arg(long, value_enum, default_value_t = Client::Own, conflicts_with = "at_half")]
@@ -56,20 +61,16 @@ pub(crate) struct CompareArguments {
     #[arg(long)]
     telemetry: bool,
     /// The servers' processor
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = cpu::core)]
     server_core: usize,
     /// The client's processor
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = cpu::core)]
     client_core: usize,
     /// Over TLS
     #[arg(long)]
     tls: bool,
-    /// Write all measurements as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Write a page with plots
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Who puts on the load.
@@ -124,7 +125,13 @@ struct Sides<'a> {
 
 /// Measures everything.
 pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<Comparison> {
-    ensure!(arguments.rounds > 0, "--rounds must be more than 0");
+    let rated = arguments.shape.iter().find(|load| load.pace != Pace::Closed);
+    if let Some(load) = rated.filter(|_| arguments.client == Client::H2load) {
+        bail!("--shape {load}: h2load keeps no rate over all connections; leave @RATE away");
+    }
+    if DEBUG_BUILD {
+        note(DEBUG_WARNING);
+    }
     started::end_with_a_signal()?;
     let folder = std::env::temp_dir().join(format!("loadtest-{}", std::process::id()));
     let outcome = start(arguments, &folder).and_then(|sides| sides.measure());
@@ -156,65 +163,51 @@ fn start<'a>(arguments: &'a CompareArguments, folder: &'a Path) -> anyhow::Resul
 impl Sides<'_> {
     fn measure(&self) -> anyhow::Result<Comparison> {
         let mut notes = vec![format!("access tokens of {} bytes from each server", self.token_bytes)];
-        let (mut texts, mut saturated) = (self.arguments.shape.clone(), None);
-        if let Some(callers) = self.arguments.at_half {
-            let mut most = self.round(&format!("{callers}x1"), &self.jeton)?;
+        let (mut loads, mut saturated) = (self.arguments.shape.clone(), None);
+        if let Some(connections) = self.arguments.at_half {
+            let all = Load { connections, streams: 1, pace: Pace::Closed };
+            let mut most = self.round(&all, &self.jeton)?;
             ensure!(most.throughput > 0.0, "jeton answered nobody");
             notes.push(format!(
-                "jeton answers {callers} callers {:.0}/s, each asking again at once; at the limit: {}; below is half of that",
+                "jeton answers {connections} callers {:.0}/s, each asking again at once; at the limit: {}; below is half of that",
                 most.throughput,
                 most.saturated.as_str()
             ));
-            texts = vec![format!("{callers}x1@{:.0}", most.throughput / 2.0)];
+            let half = (most.throughput / 2.0).round().clamp(*bounds::RATE.start(), *bounds::RATE.end());
+            loads = vec![Load { pace: Pace::Rate(half), ..all }];
             most.name.push_str(", saturated");
             saturated = Some(most);
         }
-        let shapes = texts.iter().map(|text| self.shape(text)).collect::<Result<_, _>>()?;
+        let shapes = loads.iter().map(|load| self.shape(load)).collect::<Result<_, _>>()?;
         self.collector.iter().try_for_each(Collector::check)?;
         Ok(Comparison { notes, saturated, shapes })
     }
 
-    fn load(&self, connections: usize, streams: usize) -> RunArguments {
-        RunArguments {
-            connections,
-            streams,
-            core: vec![self.arguments.client_core],
-            warmup: 1.0,
-            seconds: self.arguments.seconds,
-            quiet: true,
-            ..RunArguments::default()
-        }
-    }
-
-    fn shape(&self, text: &str) -> anyhow::Result<Shape> {
+    fn shape(&self, load: &Load) -> anyhow::Result<Shape> {
         let mut shape = Shape {
-            text: text.to_owned(),
+            text: load.to_string(),
             jeton: vec![],
             others: self.others.iter().map(|_| vec![]).collect(),
         };
         for round in 1..=self.arguments.rounds {
             let others = self.others.iter().zip(&mut shape.others);
             for (server, reports) in others.chain([(&self.jeton, &mut shape.jeton)]) {
-                let report = self.round(text, server)?;
-                eprintln!(
-                    "{text} round {round}: {}: {:.0}/s, {:.2} us of processor time a request",
+                let report = self.round(load, server)?;
+                note(&format!(
+                    "{load} round {round}: {}: {:.0}/s, {:.2} us of processor time a request",
                     server.name,
                     report.throughput,
                     report.server_cpu_per_request.unwrap_or(f64::NAN)
-                );
+                ));
                 reports.push(report);
             }
         }
         Ok(shape)
     }
 
-    fn round(&self, shape: &str, server: &Server) -> anyhow::Result<Report> {
-        let (connections, streams, pace) = parse(shape)?;
+    fn round(&self, load: &Load, server: &Server) -> anyhow::Result<Report> {
+        let &Load { connections, streams, pace } = load;
         if self.arguments.client == Client::H2load {
-            ensure!(
-                pace == Pace::Closed,
-                "{shape}: h2load keeps no rate over all connections: leave @RATE away"
-            );
             let plan = h2load::Plan {
                 connections,
                 streams,
@@ -226,26 +219,17 @@ impl Sides<'_> {
             };
             return h2load::measure(server, &plan);
         }
-        let rate = match pace {
-            Pace::Rate(rate) => Some(rate),
-            Pace::Closed => None,
+        let run = RunArguments {
+            connections,
+            streams,
+            core: vec![self.arguments.client_core],
+            warmup: 1.0,
+            seconds: self.arguments.seconds,
+            quiet: true,
+            ..RunArguments::default()
         };
-        crate::measure(server.name, &server.target, &RunArguments { rate, ..self.load(connections, streams) })
+        crate::measure(server.name, &server.target, &run, pace)
     }
-}
-
-/// `10x10`, `1000x1@20000`.
-fn parse(shape: &str) -> anyhow::Result<(usize, usize, Pace)> {
-    let context = || {
-        format!("{shape:?} is no shape: write CONNECTIONSxREQUESTS, and @RATE behind it for a constant rate")
-    };
-    let (size, rate) = shape.split_once('@').map_or((shape, None), |(size, rate)| (size, Some(rate)));
-    let (connections, streams) = size.split_once('x').with_context(context)?;
-    let pace = match rate {
-        Some(rate) => Pace::Rate(rate.parse().with_context(context)?),
-        None => Pace::Closed,
-    };
-    Ok((connections.parse().with_context(context)?, streams.parse().with_context(context)?, pace))
 }
 
 /// The median, and the least and the largest.
@@ -322,13 +306,6 @@ fn limits(reports: &[Report]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_shape_is_connections_requests_and_perhaps_a_rate() {
-        assert_eq!(parse("10x20").unwrap(), (10, 20, Pace::Closed));
-        assert_eq!(parse("1000x1@2500").unwrap(), (1_000, 1, Pace::Rate(2_500.0)));
-        assert!(parse("10").is_err() && parse("axb").is_err());
-    }
 
     #[test]
     fn the_median_of_an_even_number_lies_between() {

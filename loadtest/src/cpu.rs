@@ -5,8 +5,30 @@ use std::{collections::HashMap, fs, iter::Sum, time::Duration};
 use anyhow::Context;
 use rustix::{
     process::Pid,
-    thread::{CpuSet, sched_setaffinity},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
+
+/// Parses the number of a processor that this process can have.
+pub(crate) fn core(text: &str) -> Result<usize, String> {
+    let there =
+        there().map_err(|error| format!("which processors there are cannot be found out: {error:#}"))?;
+    let number = text.parse().ok().filter(|core| there.contains(core));
+    number.ok_or_else(|| {
+        let there: Vec<_> = there.iter().map(usize::to_string).collect();
+        format!("there is no such processor for this program; give one of {}", there.join(", "))
+    })
+}
+
+/// The processors that the system lets this process have: also those that it was not started on, as by taskset.
+fn there() -> anyhow::Result<Vec<usize>> {
+    // On a thread of its own, which takes along what was set.
+    let asking = std::thread::spawn(|| -> anyhow::Result<_> {
+        pin(None, &(0..CpuSet::MAX_CPU).collect::<Vec<_>>())?;
+        let set = sched_getaffinity(None)?;
+        Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
+    });
+    asking.join().expect("the asking thread does not panic")
+}
 
 /// Pins a process (its main thread, before it starts others) or the calling thread to processors.
 pub(crate) fn pin(process: Option<u32>, cores: &[usize]) -> anyhow::Result<()> {
@@ -147,6 +169,19 @@ pub(crate) fn allowed(process: u32) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_processor_that_is_not_there_is_refused_with_those_that_are() {
+        let there = there().unwrap();
+        for number in &there {
+            assert_eq!(core(&number.to_string()), Ok(*number));
+        }
+        let absent = there.iter().max().unwrap() + 1;
+        for wrong in [absent.to_string(), "99999".into(), "-1".into(), "x".into()] {
+            let said = core(&wrong).unwrap_err();
+            assert!(said.contains(&format!("give one of {}", there[0])), "{said}");
+        }
+    }
 
     #[test]
     fn what_ran_and_what_waited_is_told_apart() {

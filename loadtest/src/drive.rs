@@ -127,18 +127,21 @@ fn thread(
     index: usize,
     barrier: &std::sync::Barrier,
 ) -> anyhow::Result<Record> {
-    if let Some(core) = plan.cores.get(index % plan.cores.len().max(1)) {
-        crate::cpu::pin(None, &[*core])?;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
+    let connecting = || {
+        if let Some(core) = plan.cores.get(index % plan.cores.len().max(1)) {
+            cpu::pin(None, &[*core])?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let tasks = LocalSet::new();
         let share = share(plan.connections, plan.threads, index);
-        let connected = connect_all(target, plan, index, share).await;
-        // Everybody begins together, also when somebody failed.
-        barrier.wait();
-        let connected = connected?;
-        Ok(work(target, plan, index, connected).await)
-    })
+        let connected = tasks.block_on(&runtime, connect_all(target, plan, index, share))?;
+        anyhow::Ok((runtime, tasks, connected))
+    };
+    let connected = connecting();
+    // Everybody begins together, also when somebody failed.
+    barrier.wait();
+    let (runtime, tasks, connected) = connected?;
+    Ok(tasks.block_on(&runtime, work(target, plan, index, connected)))
 }
 
 fn share(all: usize, threads: usize, index: usize) -> usize {

@@ -140,7 +140,7 @@ mod tests {
             (0..count).for_each(|_| record.answer(at, Duration::from_micros(median)));
             (0..count / 20).for_each(|_| record.answer(at, Duration::from_micros(tail)));
         }
-        (0..7).for_each(|_| record.error(Duration::from_secs(1), "grpc-status 8".into()));
+        (0..7).for_each(|_| record.error(Duration::from_secs(1), "grpc-status 8"));
         let page = page("t", &[], &[report(Pace::Closed, record, None)]);
         let heights = |title| {
             let [first, second, third] = points(&page, title)[..] else { panic!("{title}: {page}") };

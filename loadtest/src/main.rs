@@ -1,13 +1,14 @@
 //! Load on a broker, and what it says.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod baseline;
+mod bounds;
 mod check;
 mod compare;
 mod cpu;
 mod drive;
 mod html;
 mod listener;
+mod output;
 mod ramp;
 mod record;
 mod report;
@@ -15,8 +16,6 @@ mod target;
 mod wire;
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -24,18 +23,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    bounds::{number, whole},
     drive::{Pace, Plan},
+    output::{Output, say},
     report::{Report, ServerUse},
     target::{Target, TargetArguments},
 };
-
-/// What a process has open beside its connections.
-const OTHER_FILES: u64 = 64;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -55,6 +52,9 @@ enum Command {
         target: TargetArguments,
         #[command(flatten)]
         run: RunArguments,
+        /// Requests a second at a constant rate; without it each connection sends its next request when one is answered
+        #[arg(long, short, value_parser = number(bounds::RATE))]
+        rate: Option<f64>,
         #[command(flatten)]
         output: Output,
     },
@@ -79,28 +79,25 @@ enum Command {
 #[derive(Debug, Clone, clap::Args)]
 struct RunArguments {
     /// Connections
-    #[arg(long, short, default_value_t = 50)]
+    #[arg(long, short, default_value_t = 50, value_parser = whole(bounds::CONNECTIONS))]
     connections: usize,
     /// Requests under way on each connection, at most
-    #[arg(long, short = 'm', default_value_t = 1)]
+    #[arg(long, short = 'm', default_value_t = 1, value_parser = whole(bounds::STREAMS))]
     streams: usize,
-    /// Requests a second at a constant rate; without it each connection sends its next request when one is answered
-    #[arg(long, short)]
-    rate: Option<f64>,
     /// Threads of the generator
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole(bounds::THREADS))]
     threads: usize,
     /// A processor for the generator's threads; repeat it for several
-    #[arg(long)]
+    #[arg(long, value_parser = cpu::core)]
     core: Vec<usize>,
     /// Seconds before anything is measured
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = number(bounds::MOMENT))]
     warmup: f64,
     /// Seconds that are measured
-    #[arg(long, short, default_value_t = 10.0)]
+    #[arg(long, short, default_value_t = 10.0, value_parser = number(bounds::SECONDS))]
     seconds: f64,
     /// Seeds the mix of what is asked
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole(0..=u64::MAX))]
     seed: u64,
     /// No progress bar
     #[arg(long, short)]
@@ -112,7 +109,6 @@ impl Default for RunArguments {
         Self {
             connections: 50,
             streams: 1,
-            rate: None,
             threads: 1,
             core: vec![],
             warmup: 2.0,
@@ -123,40 +119,28 @@ impl Default for RunArguments {
     }
 }
 
-/// Where reports go beside the terminal.
-#[derive(Debug, Clone, clap::Args)]
-struct Output {
-    /// Write the measurements as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write a page with plots
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-}
-
 fn main() -> anyhow::Result<()> {
     raise_descriptor_limit();
-    match Arguments::parse().command {
-        Command::Run { target, run, output } => {
-            let report = measure("run", &target.resolve()?, &run)?;
-            print!("{}", report::table(std::slice::from_ref(&report)));
+    match arguments().command {
+        Command::Run { target, run, rate, output } => {
+            output.check()?;
+            let pace = rate.map_or(Pace::Closed, Pace::Rate);
+            let report = measure("run", &target.resolve()?, &run, pace)?;
             let failed = report.failed();
-            output.write("Load on a broker", &[], &[report])?;
+            finish(&output, "Load on a broker", &[], &[report])?;
             anyhow::ensure!(failed == 0, "{failed} requests failed");
             Ok(())
         }
         Command::Ramp { target, run, ramp, output } => {
+            output.check()?;
             let (reports, verdict) = ramp::run(&target.resolve()?, &run, &ramp)?;
-            println!("{}{verdict}", report::table(&reports));
-            output.write("A ramp to saturation", &[verdict], &reports)
+            finish(&output, "A ramp to saturation", &[verdict], &reports)
         }
         Command::Compare(arguments) => {
+            arguments.output.check()?;
             let comparison = compare::run(&arguments)?;
             let (lines, failed) = (comparison.lines(), comparison.failed());
-            let reports = comparison.reports();
-            println!("{}\n{}", report::table(&reports), lines.join("\n"));
-            let output = Output { json: arguments.json, html: arguments.html };
-            output.write("jeton and other servers", &lines, &reports)?;
+            finish(&arguments.output, "jeton and other servers", &lines, &comparison.reports())?;
             anyhow::ensure!(failed == 0, "{failed} requests failed");
             Ok(())
         }
@@ -164,48 +148,32 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-impl Output {
-    fn write(&self, title: &str, notes: &[String], reports: &[Report]) -> anyhow::Result<()> {
-        let put = |path: &Path, text: String| {
-            fs::write(path, text).with_context(|| format!("writing {}", path.display()))
-        };
-        if let Some(path) = &self.json {
-            put(path, serde_json::to_string_pretty(reports)?)?;
-        }
-        if let Some(path) = &self.html {
-            put(path, html::page(title, notes, reports))?;
-        }
-        Ok(())
-    }
+/// Ends the process where they are not understood.
+fn arguments() -> Arguments {
+    // A number below 0 is told as one that is not allowed, and not as an option that there is none of.
+    let negative = |arg: clap::Arg| {
+        let takes = arg.get_action().takes_values();
+        arg.allow_negative_numbers(takes)
+    };
+    let command = Arguments::command().mut_subcommands(|command| command.mut_args(negative));
+    Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// Reports in the terminal, and wherever else they are wanted.
+fn finish(output: &Output, title: &str, notes: &[String], reports: &[Report]) -> anyhow::Result<()> {
+    let lines: String = notes.iter().map(|note| format!("{note}\n")).collect();
+    say(&format!("{}{lines}", report::table(reports)))?;
+    output.write(title, notes, reports)
 }
 
 /// One measurement of a running server.
-fn measure(name: &str, target: &Target, run: &RunArguments) -> anyhow::Result<Report> {
-    anyhow::ensure!(
-        run.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0),
-        "--rate must be a number above 0"
-    );
-    anyhow::ensure!(
-        run.connections > 0
-            && run.streams > 0
-            && run.threads > 0
-            && (0.001..=86_400.0).contains(&run.seconds)
-            && (0.0..=86_400.0).contains(&run.warmup),
-        "connections, streams, threads and seconds must be more than 0, seconds and warm-up at most a day"
-    );
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    anyhow::ensure!(
-        files.is_none_or(|most| run.connections as u64 + OTHER_FILES <= most),
-        "{} connections need {} open files, and a process may have {} here: raise it with ulimit -n",
-        run.connections,
-        run.connections as u64 + OTHER_FILES,
-        files.unwrap_or_default()
-    );
+fn measure(name: &str, target: &Target, run: &RunArguments, pace: Pace) -> anyhow::Result<Report> {
+    bounds::together(run)?;
     let plan = Plan {
         connections: run.connections,
         streams: run.streams,
-        pace: run.rate.map_or(Pace::Closed, Pace::Rate),
-        threads: run.threads.min(run.connections),
+        pace,
+        threads: run.threads,
         cores: run.core.clone(),
         warmup: Duration::from_secs_f64(run.warmup),
         duration: Duration::from_secs_f64(run.seconds),

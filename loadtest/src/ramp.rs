@@ -2,6 +2,8 @@
 
 use crate::{
     RunArguments,
+    bounds::{self, number},
+    drive::Pace,
     report::{Report, Saturated},
     target::Target,
 };
@@ -10,24 +12,25 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RampArguments {
     /// The first rate
-    #[arg(long, default_value_t = 5_000.0)]
+    #[arg(long, default_value_t = 5_000.0, value_parser = number(LEAST..=MOST))]
     pub(crate) from: f64,
     /// How much each rate is above the one before, in percent
-    #[arg(long, default_value_t = 25.0)]
+    #[arg(long, default_value_t = 25.0, value_parser = number(1.0..=10_000.0))]
     pub(crate) step: f64,
     /// The largest rate that is tried
-    #[arg(long, default_value_t = 1_000_000.0)]
+    #[arg(long, default_value_t = 1_000_000.0, value_parser = number(LEAST..=MOST))]
     pub(crate) to: f64,
     /// A rate counts as kept if nothing failed and this part of it was answered in the same time, in percent
-    #[arg(long, default_value_t = 98.0)]
+    #[arg(long, default_value_t = 98.0, value_parser = number(1.0..=100.0))]
     pub(crate) kept: f64,
     /// How close the rate that is not kept must be to the one that is, in percent of it
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = number(0.1..=100.0))]
     pub(crate) within: f64,
 }
 
 /// Below this there is no limit to look for.
 const LEAST: f64 = 1.0;
+const MOST: f64 = *bounds::RATE.end();
 
 /// Measures rate after rate.
 pub(crate) fn run(
@@ -36,13 +39,14 @@ pub(crate) fn run(
     ramp: &RampArguments,
 ) -> anyhow::Result<(Vec<Report>, String)> {
     anyhow::ensure!(
-        ramp.from >= LEAST && ramp.to >= ramp.from && ramp.step > 0.0 && ramp.within > 0.0,
-        "--from must be at least {LEAST}, --to no less, --step and --within more than 0"
+        ramp.from <= ramp.to,
+        "--from {} is more than --to {}: begin with the smaller rate",
+        ramp.from,
+        ramp.to
     );
     let (mut reports, mut search): (Vec<Report>, _) = (vec![], Search::default());
     while let Some(rate) = search.next(ramp) {
-        let run = RunArguments { rate: Some(rate), ..run.clone() };
-        let report = crate::measure(&format!("{rate:.0}/s"), target, &run)?;
+        let report = crate::measure(&format!("{rate:.0}/s"), target, run, Pace::Rate(rate))?;
         let kept = report.throughput >= rate * ramp.kept / 100.0 && report.failed() == 0;
         let answers = report.throughput > 0.0;
         reports.push(report);

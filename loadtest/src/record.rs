@@ -2,13 +2,18 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 
 use crate::cpu::Share;
 
 /// Longest latency that is told apart, in nanoseconds.
 const LONGEST: u64 = 120_000_000_000;
+/// Latencies of one second are told apart by this much, in nanoseconds: there are as many as a measurement has seconds.
+const COARSE: u64 = 1_000;
+/// Kinds of errors that are told apart; more are counted together.
+const MOST_KINDS: usize = 100;
+const OTHERS: &str = "errors of further kinds";
 
 /// What one thread recorded.
 #[derive(Debug, Clone)]
@@ -23,6 +28,8 @@ pub(crate) struct Record {
     pub(crate) came: u64,
     /// Errors by what they were.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// What the server said of the first of them, where it said something.
+    pub(crate) said: BTreeMap<String, String>,
     /// Connections that the server ended in order (GOAWAY), and that were made again.
     pub(crate) reconnected: u64,
     /// Wall time of the measurement.
@@ -31,6 +38,21 @@ pub(crate) struct Record {
     pub(crate) generator: ThreadUse,
     /// Bytes of the largest token.
     pub(crate) token_bytes: usize,
+}
+
+/// What went wrong with a request.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// Under this it is counted.
+    pub(crate) what: String,
+    /// What the server said of it; it may be another text each time.
+    pub(crate) said: String,
+}
+
+impl<T: Into<String>> From<T> for Failure {
+    fn from(what: T) -> Self {
+        Self { what: what.into(), said: String::new() }
+    }
 }
 
 /// What threads of the generator did, added up.
@@ -48,7 +70,7 @@ pub(crate) struct ThreadUse {
 #[derive(Debug, Clone)]
 pub(crate) struct Second {
     /// Latencies of the answers that came in it.
-    pub(crate) latency: Histogram<u64>,
+    pub(crate) latency: Histogram<u32>,
     /// Errors in it.
     pub(crate) errors: u64,
 }
@@ -66,19 +88,20 @@ pub(crate) struct Latency {
     pub(crate) max: f64,
 }
 
-fn histogram(digits: u8) -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST, digits).expect("the bounds are in order")
+fn histogram<C: Counter>(least: u64, digits: u8) -> Histogram<C> {
+    Histogram::new_with_bounds(least, LONGEST, digits).expect("the bounds are in order")
 }
 
 impl Record {
     /// An empty one.
     pub(crate) fn new() -> Self {
         Self {
-            latency: histogram(3),
-            lag: histogram(2),
+            latency: histogram(1, 3),
+            lag: histogram(1, 2),
             seconds: vec![],
             came: 0,
             errors: BTreeMap::new(),
+            said: BTreeMap::new(),
             reconnected: 0,
             elapsed: Duration::ZERO,
             generator: ThreadUse::default(),
@@ -94,15 +117,33 @@ impl Record {
     }
 
     /// Something went wrong.
-    pub(crate) fn error(&mut self, at: Duration, what: String) {
-        self.second(at).errors += 1;
-        *self.errors.entry(what).or_default() += 1;
+    pub(crate) fn error(&mut self, at: Duration, failure: impl Into<Failure>) {
+        let Failure { what, said } = failure.into();
+        self.errors(at, &what, 1);
+        self.heard(&what, &said);
+    }
+
+    /// The same went wrong so many times.
+    pub(crate) fn errors(&mut self, at: Duration, what: &str, count: u64) {
+        self.second(at).errors += count;
+        self.count(what, count);
+    }
+
+    fn count(&mut self, what: &str, count: u64) {
+        let known = self.errors.contains_key(what) || self.errors.len() < MOST_KINDS;
+        *self.errors.entry(if known { what } else { OTHERS }.to_owned()).or_default() += count;
+    }
+
+    fn heard(&mut self, what: &str, said: &str) {
+        if !said.is_empty() && self.errors.contains_key(what) && !self.said.contains_key(what) {
+            self.said.insert(what.to_owned(), said.to_owned());
+        }
     }
 
     fn second(&mut self, at: Duration) -> &mut Second {
         let index = usize::try_from(at.as_secs()).unwrap_or(usize::MAX).min(86_400);
         while self.seconds.len() <= index {
-            self.seconds.push(Second { latency: histogram(2), errors: 0 });
+            self.seconds.push(Second { latency: histogram(COARSE, 2), errors: 0 });
         }
         &mut self.seconds[index]
     }
@@ -117,9 +158,8 @@ impl Record {
             let _ = own.latency.add(&second.latency);
             own.errors += second.errors;
         }
-        for (what, count) in &other.errors {
-            *self.errors.entry(what.clone()).or_default() += count;
-        }
+        other.errors.iter().for_each(|(what, count)| self.count(what, *count));
+        other.said.iter().for_each(|(what, said)| self.heard(what, said));
         self.came += other.came;
         self.reconnected += other.reconnected;
         self.elapsed = self.elapsed.max(other.elapsed);
@@ -148,7 +188,7 @@ impl Latency {
     };
 
     /// Of a histogram in nanoseconds.
-    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of<C: Counter>(histogram: &Histogram<C>) -> Self {
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
         Self {
             mean: histogram.mean() / 1_000.0,
@@ -167,11 +207,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_server_says_each_time_anew_is_counted_under_one_name_and_kinds_are_bounded() {
+        let (mut one, mut two) = (Record::new(), Record::new());
+        for n in 0..1_000 {
+            let said = |thread| Failure { what: "status 7".into(), said: format!("{thread} {n}") };
+            one.error(Duration::ZERO, said(1));
+            two.error(Duration::ZERO, said(2));
+            two.error(Duration::ZERO, Failure { what: format!("kind {n}"), said: "x".into() });
+        }
+        one.add(&two);
+        assert_eq!((one.errors["status 7"], one.failed()), (2_000, 3_000));
+        assert_eq!(one.said["status 7"], "1 0");
+        assert!(one.errors.len() <= MOST_KINDS + 1 && one.said.len() <= MOST_KINDS, "{:?}", one.errors);
+    }
+
+    #[test]
     fn threads_add_up_second_by_second() {
         let (mut one, mut two) = (Record::new(), Record::new());
         one.answer(Duration::from_millis(100), Duration::from_micros(50));
         two.answer(Duration::from_millis(1_100), Duration::from_micros(150));
-        two.error(Duration::from_millis(1_200), "status 8".into());
+        two.error(Duration::from_millis(1_200), "status 8");
         one.add(&two);
         assert_eq!(one.latency.len(), 2);
         assert_eq!(

@@ -17,11 +17,18 @@ const BUSY: f64 = 0.93;
 /// Who waits longer than this for a processor shares it with others, and the figures are theirs as well.
 const WAITED: f64 = 0.1;
 
+/// Whether this program, and so whatever is built with it, is a debug build.
+pub(crate) const DEBUG_BUILD: bool = cfg!(debug_assertions);
+/// What is said of one.
+pub(crate) const DEBUG_WARNING: &str = "warning: this is a debug build, and its figures say nothing; use one of cargo build --release --workspace --bins";
+
 /// One measurement, for programs too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// What was measured.
     pub(crate) name: String,
+    /// Measured by a debug build: its figures say nothing.
+    pub(crate) debug_build: bool,
     /// Connections.
     pub(crate) connections: usize,
     /// Requests under way on each at most.
@@ -38,6 +45,8 @@ pub(crate) struct Report {
     pub(crate) throughput: f64,
     /// What went wrong, and how often.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// What the server said of the first of them, where it said something.
+    pub(crate) errors_said: BTreeMap<String, String>,
     /// Connections that the server ended in order (GOAWAY), and that were made again.
     pub(crate) reconnected: u64,
     /// Latencies in microseconds, NaN where nobody measured them; at a constant rate from the moment at which a request was due.
@@ -122,6 +131,7 @@ impl Report {
         let requests = (record.came + record.failed()).max(1) as f64 / seconds;
         Self {
             name: name.into(),
+            debug_build: DEBUG_BUILD,
             connections: plan.connections,
             streams: plan.streams,
             rate,
@@ -130,6 +140,7 @@ impl Report {
             answered,
             throughput: record.came as f64 / seconds,
             errors: record.errors.clone(),
+            errors_said: record.said.clone(),
             reconnected: record.reconnected,
             latency: Latency::of(&record.latency),
             generator_lag_p99: lag,
@@ -173,7 +184,7 @@ fn part(time: Duration, of: Duration) -> f64 {
     if of.is_zero() { 0.0 } else { time.as_secs_f64() / of.as_secs_f64() }
 }
 
-/// A line for each measurement.
+/// A line for each measurement, and what there is to say of it.
 pub(crate) fn table(reports: &[Report]) -> String {
     let mut out = format!(
         "{:<22} {:>11} {:>10} {:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}  {}\n",
@@ -208,7 +219,9 @@ pub(crate) fn table(reports: &[Report]) -> String {
             r.saturated.as_str(),
         );
         for (what, count) in &r.errors {
-            let _ = writeln!(out, "  {count} x {what}");
+            let said =
+                r.errors_said.get(what).map_or_else(String::new, |said| format!(", the first: {said}"));
+            let _ = writeln!(out, "  {count} x {what}{said}");
         }
         let (server, generator) = (r.server_waited.unwrap_or(0.0), r.generator_waited);
         if server > WAITED || generator > WAITED {
@@ -229,6 +242,9 @@ pub(crate) fn table(reports: &[Report]) -> String {
             let _ =
                 writeln!(out, "  {} connections ended by the server (GOAWAY) and made again", r.reconnected);
         }
+    }
+    if reports.iter().any(|r| r.debug_build) {
+        let _ = writeln!(out, "{DEBUG_WARNING}");
     }
     out
 }
@@ -353,6 +369,15 @@ pub(crate) mod tests {
         assert_eq!(said(&[6.4, 6.4, 6.4], 2), Saturated::Server);
         assert_eq!(said(&[9.9, 0.1], 2), Saturated::Server, "its one worker has no more to give");
         assert_eq!(said(&[6.4, 6.4], 2), Saturated::Neither);
+    }
+
+    #[test]
+    fn figures_of_a_debug_build_are_said_to_say_nothing_and_those_of_others_are_not() {
+        for debug_build in [true, false] {
+            let report = Report { debug_build, ..report(Pace::Closed, Record::new(), None) };
+            assert_eq!(table(&[report]).contains("this is a debug build"), debug_build);
+        }
+        assert_eq!(report(Pace::Closed, Record::new(), None).debug_build, cfg!(debug_assertions));
     }
 
     #[test]

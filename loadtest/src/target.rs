@@ -8,7 +8,11 @@ use prost::Message;
 use rand::{Rng, distr::weighted::WeightedIndex, prelude::Distribution};
 use serde::Deserialize;
 
-use crate::{cpu, listener, wire::Request};
+use crate::{
+    bounds::{number, whole},
+    cpu, listener,
+    wire::Request,
+};
 
 /// The call that is measured.
 pub(crate) const PATH: &str = "/jeton.v1.TokenService/GetToken";
@@ -29,7 +33,7 @@ pub(crate) struct TargetArguments {
     #[arg(long, conflicts_with_all = ["endpoint", "socket"])]
     pub(crate) unix: bool,
     /// Speak TLS, and trust the certificates in this PEM file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["unix", "socket"])]
     pub(crate) ca: Option<PathBuf>,
     /// A client certificate (PEM) for TLS; repeat it, with --key, for several callers
     #[arg(long, value_name = "FILE", requires_all = ["key", "ca"])]
@@ -47,11 +51,11 @@ pub(crate) struct TargetArguments {
     #[arg(long, conflicts_with = "scope")]
     pub(crate) all_scopes: bool,
     /// How unevenly identities are asked for: the exponent of a Zipf distribution; 0: evenly
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = number(0.0..=100.0))]
     pub(crate) skew: f64,
     /// The server's process, to tell whether it was at its limit. Default: the one that endpoints.json names, or that listens at the
     /// address, if exactly one does and this user may look into it
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = whole(1..=u32::MAX))]
     pub(crate) server_pid: Option<u32>,
 }
 
@@ -153,7 +157,6 @@ impl TargetArguments {
             Address::Unix(_) => "localhost",
         };
         let (scopes, asks) = self.asks(known.as_ref(), authority)?;
-        ensure!(self.skew.is_finite() && self.skew >= 0.0, "--skew must be a number from 0");
         let weights = (1..=asks.len()).map(|rank| (rank as f64).powf(-self.skew));
         let mix = WeightedIndex::new(weights).context("--skew")?;
         let announced =

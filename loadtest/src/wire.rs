@@ -7,6 +7,7 @@
 mod answer;
 mod frames;
 mod request;
+mod status;
 
 use std::collections::HashMap;
 
@@ -226,10 +227,14 @@ impl Client {
             .decoder
             .decode(block)
             .map_err(|_| WireError::Protocol("a header block that does not decode"))?;
-        let value = fields.iter().find(|(name, _)| name == b"grpc-status").map(|(_, value)| value);
-        stream.status = value.and_then(|v| std::str::from_utf8(v).ok()).and_then(|v| v.parse().ok());
+        let field = |wanted: &[u8]| {
+            fields.iter().find(|(name, _)| name == wanted).map_or(&[][..], |(_, value)| value)
+        };
+        stream.status = status::code(field(b"grpc-status"));
         if stream.status == Some(0) {
             self.good = block.to_vec();
+        } else {
+            stream.message = status::message(field(b"grpc-message"));
         }
         Ok(())
     }
@@ -275,7 +280,7 @@ mod tests {
                     tag,
                     match outcome {
                         Outcome::Message(m) => Ok(m.to_vec()),
-                        Outcome::Status(code) | Outcome::Reset(code) => Err(code),
+                        Outcome::Status(code, _) | Outcome::Reset(code) => Err(code),
                         Outcome::Refused => Err(REFUSED),
                     },
                 ))
@@ -302,6 +307,23 @@ mod tests {
             assert_eq!(told, [(8, Ok(b"two".to_vec())), (7, Ok(b"one".to_vec())), (9, Err(8))]);
             assert_eq!(client.in_flight(), 0);
         }
+    }
+
+    #[test]
+    fn a_status_has_its_name_and_what_the_server_says_of_it() {
+        let mut client = Client::default();
+        client.send(&Request::new(false, "localhost", "/a.B/C", b"hello"), 7);
+        let mut trailers = status(b"7");
+        trailers.push(0x00);
+        text(&mut trailers, b"grpc-message");
+        text(&mut trailers, b"not%20you");
+        let mut told = vec![];
+        let heard = |_, outcome: Outcome<'_>| {
+            let Outcome::Status(7, said) = outcome else { panic!("{outcome:?}") };
+            told.push((outcome.to_string(), said.to_owned()));
+        };
+        client.receive(&answer(1, b"", &trailers), heard).unwrap();
+        assert_eq!(told, [("grpc-status 7 (PERMISSION_DENIED)".to_owned(), "not you".to_owned())]);
     }
 
     #[test]

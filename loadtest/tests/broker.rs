@@ -102,14 +102,12 @@ fn each_connection_shows_its_client_certificate_and_has_what_its_caller_may_have
     // The broker knows the stranger's name, and that it may have nothing.
     let (output, report) = broker.load(&[&stranger]);
     let report = report.unwrap();
-    assert!(!output.status.success() && report["errors"] == json!({"grpc-status 7": 100}), "{report}");
+    let denied = "grpc-status 7 (PERMISSION_DENIED)";
+    assert!(!output.status.success() && report["errors"] == json!({denied: 100}), "{report}");
+    assert!(report["errors_said"][denied].as_str().unwrap().contains("access denied"), "{report}");
     let (_, report) = broker.load(&[&demo, &stranger]);
     let report = report.unwrap();
-    assert_eq!(
-        (&report["answered"], &report["errors"]),
-        (&50.into(), &json!({"grpc-status 7": 50})),
-        "{report}"
-    );
+    assert_eq!((&report["answered"], &report["errors"]), (&50.into(), &json!({denied: 50})), "{report}");
 }
 
 #[test]

@@ -27,9 +27,17 @@ fn compare(more: &[&str]) -> (Vec<Value>, String) {
     let mut command = Command::new(PROGRAM);
     command.args(["compare", "--rounds", "1", "--seconds", "1", "--json"]).arg(&file).args(more);
     let outcome = command.output().unwrap();
-    assert!(outcome.status.success(), "{more:?}: {}", String::from_utf8_lossy(&outcome.stderr));
-    let reports = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    (reports, String::from_utf8_lossy(&outcome.stdout).into_owned())
+    let [said, meanwhile] =
+        [outcome.stdout, outcome.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(outcome.status.success(), "{more:?}: {meanwhile}");
+    let reports: Vec<Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    // Figures of a debug build say nothing, which is said before, and wherever they are.
+    let debug = cfg!(debug_assertions);
+    assert!(reports.iter().all(|report| report["debug_build"] == debug), "{reports:?}");
+    for said in [&meanwhile, &said] {
+        assert_eq!(said.contains("this is a debug build"), debug, "{said}");
+    }
+    (reports, said)
 }
 
 fn of<'a>(reports: &'a [Value], name: &str) -> &'a Value {

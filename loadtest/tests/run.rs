@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Baseline, PROGRAM, load};
 
 fn reports(path: &Path) -> Vec<Value> {
@@ -26,10 +26,7 @@ fn a_closed_loop_and_a_constant_rate_are_reported_in_a_table_as_json_and_as_a_pa
         load("run", &server.address, &both, &[&["--connections", "3", "-m", "4"][..], &files].concat());
     assert!(closed.status.success(), "{}", String::from_utf8_lossy(&closed.stderr));
     let report = &reports(&json)[0];
-    assert!(
-        report["answered"].as_u64().unwrap() > 0 && report["errors"] == serde_json::json!({}),
-        "{report}"
-    );
+    assert!(report["answered"].as_u64().unwrap() > 0 && report["errors"] == json!({}), "{report}");
     assert_eq!(report["token_bytes"], 1_600);
     assert!(fs::read_to_string(&html).unwrap().contains("<svg"));
     let paced =
@@ -44,19 +41,21 @@ fn a_closed_loop_and_a_constant_rate_are_reported_in_a_table_as_json_and_as_a_pa
 }
 
 #[test]
-fn what_the_server_refuses_is_counted_and_the_program_says_that_it_failed() {
+fn what_the_server_refuses_is_counted_by_its_name_with_what_the_server_says_and_the_program_fails() {
     let (server, folder) = (Baseline::start(&[]), tempfile::tempdir().unwrap());
-    let json = folder.path().join("r.json");
-    let outcome = load(
-        "run",
-        &server.address,
-        &["identities/nobody"],
-        &["--rate", "50", "--json", json.to_str().unwrap()],
-    );
+    let (json, html) = (folder.path().join("r.json"), folder.path().join("r.html"));
+    let files = ["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()];
+    let more = [&["--rate", "50"][..], &files].concat();
+    let outcome = load("run", &server.address, &["identities/nobody"], &more);
     assert!(!outcome.status.success());
-    let report = &reports(&json)[0];
+    let (report, name) = (&reports(&json)[0], "grpc-status 5 (NOT_FOUND)");
     assert_eq!(report["answered"], 0);
-    assert!(report["errors"]["grpc-status 5"].as_u64() > Some(0), "{report}");
+    assert_eq!(report["errors"].as_object().unwrap().len(), 1, "{report}");
+    assert!(report["errors"][name].as_u64() > Some(0), "{report}");
+    assert_eq!(report["errors_said"], json!({name: "no such token"}), "{report}");
+    let line = format!("{} x {name}, the first: no such token", report["errors"][name]);
+    let said = String::from_utf8_lossy(&outcome.stdout).into_owned();
+    assert!(said.contains(&line) && fs::read_to_string(&html).unwrap().contains(&line), "{said}");
 }
 
 #[test]
@@ -160,40 +159,6 @@ fn a_server_that_goes_away_is_charged_for_everything_that_was_due() {
         let due = report["answered"].as_u64().unwrap() + failed;
         assert!(failed > 0 && (rate.is_none() || (500..=620).contains(&due)), "{report}");
     }
-}
-
-#[test]
-fn numbers_that_make_no_sense_are_refused() {
-    let server = Baseline::start(&[]);
-    for wrong in [
-        ["--rate", "0"],
-        ["--rate=-5", "-q"],
-        ["--rate", "inf"],
-        ["--skew", "nan"],
-        ["--threads", "0"],
-        ["-m", "0"],
-    ] {
-        let outcome = load("run", &server.address, &["identities/a"], &wrong);
-        assert!(!outcome.status.success() && outcome.stdout.is_empty(), "{wrong:?}");
-    }
-}
-
-#[test]
-fn a_client_certificate_is_of_no_use_without_tls_and_that_is_said() {
-    let more = ["--cert", "client.pem", "--key", "client.key"];
-    let outcome = load("run", "127.0.0.1:1", &["identities/a"], &more);
-    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
-    assert!(!outcome.status.success() && said.contains("--ca <FILE>"), "{said}");
-}
-
-#[test]
-fn load_goes_to_this_machine_alone() {
-    let outcome = Command::new(PROGRAM)
-        .args(["run", "--endpoint", "192.0.2.1:80", "--identity", "i", "--scope", "s"])
-        .output();
-    let outcome = outcome.unwrap();
-    assert!(!outcome.status.success());
-    assert!(String::from_utf8_lossy(&outcome.stderr).contains("this machine alone"));
 }
 
 #[test]

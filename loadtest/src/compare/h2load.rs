@@ -22,7 +22,7 @@ use super::{
 use crate::{
     cpu,
     record::Latency,
-    report::{Report, Saturated},
+    report::{DEBUG_BUILD, Report, Saturated},
     target::{Address, PATH},
 };
 
@@ -129,6 +129,7 @@ fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<
     let generator_busy = part(over.client.saturating_sub(begin.client));
     Ok(Report {
         name: server.name.into(),
+        debug_build: DEBUG_BUILD,
         connections: plan.connections,
         streams: plan.streams,
         rate: None,
@@ -137,6 +138,7 @@ fn watch(child: &mut Child, server: &Server, plan: &Plan<'_>) -> anyhow::Result<
         answered: counts.succeeded,
         throughput: counts.succeeded as f64 / plan.seconds,
         errors: counts.errors,
+        errors_said: BTreeMap::new(),
         reconnected: 0,
         latency: Latency::UNKNOWN,
         generator_lag_p99: None,

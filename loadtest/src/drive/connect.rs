@@ -144,7 +144,8 @@ async fn ask(target: &Target) -> anyhow::Result<Vec<u8>> {
         let ended = |_, outcome: Outcome<'_>| {
             answer = Some(match outcome {
                 Outcome::Message(message) => Ok(message.to_vec()),
-                other => Err(anyhow!("answered with {other:?}")),
+                Outcome::Status(_, said) if !said.is_empty() => Err(anyhow!("{outcome}: {said}")),
+                other => Err(anyhow!("{other}")),
             });
         };
         exchange(&mut socket, &mut client, &mut buffer, ended).await?;

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     check::Checker,
+    record::Failure,
     target::Ask,
     wire::{Client, Outcome},
 };
@@ -103,7 +104,7 @@ impl<'a> Connection<'a> {
         let due = std::mem::take(&mut *self.lane.due.borrow_mut());
         let lost = self.under_way.iter_mut().filter_map(Option::take).chain(due);
         for _ in lost.filter(|i| i.at >= shared.begin && i.at < shared.end) {
-            shared.record.borrow_mut().error(at, what.to_owned());
+            shared.record.borrow_mut().error(at, what);
         }
     }
 
@@ -243,12 +244,11 @@ impl<'a> Connection<'a> {
 }
 
 /// What is wrong with an answer.
-fn judged(checker: &mut Checker, asks: &[Ask], index: usize, outcome: Outcome<'_>) -> Result<(), String> {
+fn judged(checker: &mut Checker, asks: &[Ask], index: usize, outcome: Outcome<'_>) -> Result<(), Failure> {
     match outcome {
         Outcome::Message(message) if checker.right(asks, index, message) => Ok(()),
         Outcome::Message(_) => Err("a token of another identity".into()),
-        Outcome::Status(code) => Err(format!("grpc-status {code}")),
-        Outcome::Reset(code) => Err(format!("stream reset with {code}")),
-        Outcome::Refused => Err("refused".into()),
+        Outcome::Status(_, said) => Err(Failure { what: outcome.to_string(), said: said.to_owned() }),
+        Outcome::Reset(_) | Outcome::Refused => Err(outcome.to_string().into()),
     }
 }

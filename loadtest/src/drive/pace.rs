@@ -51,25 +51,45 @@ impl<'a> Pacer<'a> {
         }
     }
 
-    /// When the generator is so late that it handed out not even all of what was due.
+    /// When the generator is so late that it handed out not even all of what was due. That may be very much, so nobody counts one by one.
     pub(super) fn give_up(&mut self) {
-        while let Some(at) = self.next() {
-            if at >= self.shared.begin {
-                let since = Instant::now().saturating_duration_since(self.shared.begin);
-                self.shared.record.borrow_mut().error(since, "never sent: the generator is too late".into());
-            }
-            self.sent += 1;
+        let Pace::Rate(rate) = self.shared.plan.pace else { return };
+        let (begin, end) = (self.before(rate, self.shared.begin), self.before(rate, self.shared.end));
+        let unsent = end.saturating_sub(self.sent.max(begin));
+        self.sent = self.sent.max(end);
+        if unsent > 0 {
+            let since = Instant::now().saturating_duration_since(self.shared.begin);
+            self.shared.record.borrow_mut().errors(since, "never sent: the generator is too late", unsent);
         }
     }
 
     /// When the next request is due, if there is one before the end.
     fn next(&self) -> Option<Instant> {
         let Pace::Rate(rate) = self.shared.plan.pace else { return None };
+        let next = self.due(rate, self.sent);
+        (next < self.shared.end && !self.lanes.is_empty()).then_some(next)
+    }
+
+    /// When the request of this number is due.
+    fn due(&self, rate: f64, number: u64) -> Instant {
         let gap = self.threads as f64 / rate;
         // The threads' requests lie between each other's.
         let first = gap * self.index as f64 / self.threads as f64;
-        let next = self.start + Duration::from_secs_f64(first + gap * self.sent as f64);
-        (next < self.shared.end && !self.lanes.is_empty()).then_some(next)
+        self.start + Duration::from_secs_f64(first + gap * number as f64)
+    }
+
+    /// How many requests are due before this moment.
+    fn before(&self, rate: f64, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.start).as_secs_f64();
+        // Nearly; a few steps from there on what is due is looked at.
+        let mut count = (since * rate / self.threads as f64) as u64;
+        while count > 0 && self.due(rate, count - 1) >= moment {
+            count -= 1;
+        }
+        while self.due(rate, count) < moment {
+            count += 1;
+        }
+        count
     }
 
     fn send(&mut self, at: Instant, now: Instant) {
@@ -84,7 +104,7 @@ impl<'a> Pacer<'a> {
         if let Some(lost) = lost {
             if at >= self.shared.begin {
                 let since = now.saturating_duration_since(self.shared.begin);
-                self.shared.record.borrow_mut().error(since, lost.into());
+                self.shared.record.borrow_mut().error(since, lost);
             }
             return;
         }
@@ -107,36 +127,44 @@ mod tests {
 
     use super::*;
     use crate::{
+        drive::Plan,
         record::Record,
         report::tests::plan,
         target::{Address, Ask, PATH, Target},
         wire::Request,
     };
 
-    /// How long a pacer looked at the clock, beside a connection that always has something to do, or nothing.
-    fn spun(works: bool) -> Duration {
+    fn target() -> Target {
         let request = Request::new(false, "localhost", PATH, b"");
-        let target = Target {
+        Target {
             address: Address::Tcp(String::new()),
             tls: vec![],
             asks: vec![Ask { identity: "identities/a".into(), client_id: None, request }],
             mix: WeightedIndex::new([1.0]).unwrap(),
             scopes: vec![],
             pid: None,
-        };
-        let (plan, start) = (plan(Pace::Rate(1_000.0)), Instant::now());
-        let shared = Shared {
-            target: &target,
-            plan: &plan,
+        }
+    }
+
+    fn shared<'a>(target: &'a Target, plan: &'a Plan, begin: Instant, end: Instant) -> Shared<'a> {
+        Shared {
+            target,
+            plan,
             record: RefCell::new(Record::new()),
             checker: RefCell::default(),
             rng: RefCell::new(SmallRng::seed_from_u64(1)),
             handed_out: Cell::new(false),
             worked: Cell::new(false),
             spun: Cell::default(),
-            begin: start,
-            end: start + Duration::from_millis(50),
-        };
+            begin,
+            end,
+        }
+    }
+
+    /// How long a pacer looked at the clock, beside a connection that always has something to do, or nothing.
+    fn spun(works: bool) -> Duration {
+        let (target, plan, start) = (target(), plan(Pace::Rate(1_000.0)), Instant::now());
+        let shared = shared(&target, &plan, start, start + Duration::from_millis(50));
         let lanes = [Rc::default()];
         let mut pacer = Pacer::new(&shared, &lanes, start, 0);
         let pace = async {
@@ -153,6 +181,26 @@ mod tests {
         runtime.block_on(futures_util::future::join(pace, connection));
         assert!(!lanes[0].due.borrow().is_empty());
         shared.spun.get()
+    }
+
+    #[test]
+    fn all_that_was_never_sent_is_counted_at_once_however_much_it_is() {
+        let (target, start) = (target(), Instant::now());
+        let day = Duration::from_secs(86_400);
+        for (rate, threads, unsent) in
+            [(1e7, 1, 864_000_000_000), (1e7, 2, 864_000_000_000), (0.25, 3, 21_600)]
+        {
+            let plan = Plan { threads, ..plan(Pace::Rate(rate)) };
+            // What is due in the warm-up is not measured.
+            let shared = shared(
+                &target,
+                &plan,
+                start + Duration::from_secs(60),
+                start + Duration::from_secs(60) + day,
+            );
+            (0..threads).for_each(|index| Pacer::new(&shared, &[Rc::default()], start, index).give_up());
+            assert_eq!(shared.record.borrow().failed(), unsent);
+        }
     }
 
     #[test]
