@@ -171,7 +171,7 @@ fn takes_short_way<B>(request: &Request<B>, shortcut: &dyn Shortcut) -> bool {
         && request.method() == http::Method::POST
         && request.headers().get(CONTENT_TYPE).is_some_and(grpc)
         // Whoever compresses is answered alike, whether the token is in memory or not, and one small message compressed or not.
-        && !request.headers().contains_key(&ENCODING)
+        && request.headers().get(&ENCODING).is_none_or(|encoding| encoding == "identity")
 }
 
 /// A request under way. Dropped before its answer began: its peer cancelled it.
