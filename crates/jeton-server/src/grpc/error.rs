@@ -15,8 +15,9 @@ use crate::{correlation, seldom::Seldom};
 const DOMAIN: &str = "jeton";
 /// What a server takes, in its refusal of what it does not take.
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-/// The library's own words for what is not framed as it has to be.
-const NOT_FRAMED: [&str; 3] = ["protocol error", "Missing request message", "Unexpected EOF"];
+/// The library's own words for what is not framed as it has to be. Those for a stream that broke off have "protocol error" too.
+const NOT_FRAMED: [&str; 3] =
+    ["protocol error: received message", "Missing request message", "Unexpected EOF"];
 /// When to come again, where nothing says it better.
 const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 
@@ -608,6 +609,23 @@ mod tests {
         let after = Status::from_header_map(completed.headers()).unwrap().get_details_error_info().unwrap();
         assert_eq!(before, after.metadata);
         assert!(!complete(Response::new(Body::empty())).headers().contains_key("grpc-status"));
+    }
+
+    #[test]
+    fn what_is_not_framed_is_malformed_and_a_peer_that_goes_in_the_middle_is_not() {
+        let reason = |status: &Status| Failure::of_message(status).map(|failure| failure.reason);
+        for words in [
+            "protocol error: received message with compressed-flag but no grpc-encoding was specified",
+            "protocol error: received message with invalid compression flag: 2 (valid flags are 0 and 1), while sending request",
+            "Missing request message.",
+            "Unexpected EOF decoding stream.",
+        ] {
+            assert_eq!(reason(&Status::internal(words)), Some(Reason::MalformedFraming), "{words}");
+        }
+        for code in [h2::Reason::NO_ERROR, h2::Reason::PROTOCOL_ERROR, h2::Reason::INTERNAL_ERROR] {
+            let gone = Status::from_error(Box::new(h2::Error::from(code)));
+            assert_eq!((gone.code(), reason(&gone)), (Code::Internal, None), "{gone}");
+        }
     }
 
     #[test]
