@@ -16,9 +16,11 @@ pub struct Drain {
     begun: CancellationToken,
     cut: CancellationToken,
     connections: TaskTracker,
-    /// By their names, for whoever reads of what was cut.
-    doors: Arc<Mutex<Vec<(&'static str, Arc<Counters>)>>>,
+    doors: Arc<Mutex<Doors>>,
 }
+
+/// By their names, for whoever reads of what was cut.
+type Doors = Vec<(&'static str, Arc<Counters>)>;
 
 impl Drain {
     /// Begins, and returns when everything has ended: at the deadline at the latest.
