@@ -1,4 +1,4 @@
-// Posts standard input over HTTP/2 and prints the answer as JSON, with every header and trailer: node post.mjs ORIGIN PATH NAME VALUE ...
+// Posts standard input over HTTP/2 (or sends it otherwise, as `:method` says) and prints the answer as JSON, with every header and trailer: node post.mjs ORIGIN PATH NAME VALUE ...
 
 import { readFileSync } from "node:fs";
 import { connect } from "node:http2";
@@ -8,7 +8,7 @@ const headers = { ":method": "POST", ":path": path };
 for (let n = 0; n < pairs.length; n += 2) headers[pairs[n]] = pairs[n + 1];
 
 const session = connect(origin);
-const stream = session.request(headers);
+const stream = session.request(headers, { endStream: false });
 const told = {};
 const body = [];
 stream.on("response", (fields) => Object.assign(told, fields));

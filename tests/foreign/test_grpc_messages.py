@@ -1,4 +1,5 @@
-"""How messages are framed, and compression, which the broker does not take (grpc/doc/compression.md).
+"""How messages are framed, what is no call at all (grpc/doc/PROTOCOL-HTTP2.md), and compression, which the broker does not take
+(grpc/doc/compression.md).
 
 By grpcio, and by Node's HTTP/2, which shows every header. Each rule holds for a token in memory, which the door answers by itself, and
 for a request that tonic answers.
@@ -49,16 +50,45 @@ def request_of(broker, call):
 def post(broker):
     """Headers and trailers, and the body, of the answer to bytes."""
 
-    def post(body, **headers):
+    def post(body, path="/jeton.v1.TokenService/GetToken", **headers):
         headers = {"content-type": "application/grpc", "te": "trailers"} | {k.replace("_", "-"): v for k, v in headers.items()}
         pairs = [part for pair in headers.items() for part in pair]
-        command = ["node", CLIENT, f"http://{broker['grpc']}", "/jeton.v1.TokenService/GetToken", *pairs]
+        command = ["node", CLIENT, f"http://{broker['grpc']}", path, *pairs]
         done = subprocess.run(command, input=body, capture_output=True, check=True, timeout=DEADLINE_S)
         answer = json.loads(done.stdout)
         assert answer["reset"] == 0, answer
         return answer["told"], base64.b64decode(answer["body"])
 
     return post
+
+
+PATHS = pytest.mark.parametrize(
+    "path",
+    [
+        "/jeton.v1.TokenService/GetToken",
+        "/jeton.v1.TokenService/BatchGetTokens",
+        "/jeton.v1.TokenService/WatchTokens",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/nonsense",
+    ],
+)
+
+
+@PATHS
+@pytest.mark.parametrize("sent", [{":method": "GET"}, {":method": "PUT"}, {"content_type": "text/html"}, {"content_type": "application/grpc-web+proto"}])
+def test_what_is_no_call_of_grpc_is_refused_in_the_words_of_http(post, request_of, path, sent):
+    told, body = post(framed(request_of({}).SerializeToString()), path, **sent)
+    expected = (405, "POST", None) if ":method" in sent else (415, None, "application/grpc")
+    assert (told[":status"], told.get("allow"), told.get("accept")) == expected
+    assert "grpc-status" not in told and b"gRPC" in body
+
+
+@pytest.mark.parametrize("kind", ["application/grpc+proto", "application/grpc;charset=utf-8"])
+@WAYS
+def test_every_spelling_of_the_content_type_gets_a_token(post, request_of, more, kind):
+    told, body = post(framed(request_of(more).SerializeToString()), content_type=kind)
+    assert told["grpc-status"] == "0" and answer(body).access_token
 
 
 def framed(message, flag=PLAIN):

@@ -15,6 +15,7 @@ mod http1;
 mod incoming;
 mod listen;
 mod meter;
+mod not_grpc;
 mod outgoing;
 mod peer;
 mod places;

@@ -152,6 +152,7 @@ pub fn serve(
     drain: Drain,
 ) -> (JoinHandle<()>, impl Fn() -> DoorStats + Send + Sync + Clone + 'static) {
     let counters = Arc::<Counters>::default();
+    drain.ends(door.name, Arc::clone(&counters));
     let read = Arc::clone(&counters);
     let stats = move || DoorStats {
         open: read.open.load(Relaxed),

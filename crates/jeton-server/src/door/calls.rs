@@ -13,7 +13,7 @@ use tonic::Code;
 
 use super::spans;
 
-/// For calls of methods that are none, and requests whose method is none.
+/// For calls of methods that are none, requests that are no calls, and requests whose method is none.
 pub(super) const OTHER: &str = "_OTHER";
 /// Combinations of door, method, scheme and status over HTTP/1.1.
 const MOST_KINDS: usize = 500;
@@ -122,6 +122,11 @@ impl Calls {
 
     pub(crate) fn of(&self, path: &str) -> &Arc<CallsOf> {
         path.strip_prefix('/').and_then(|name| self.methods.get(name)).unwrap_or(&self.other)
+    }
+
+    /// Of requests that are no calls.
+    pub(crate) fn of_none(&self) -> &Arc<CallsOf> {
+        &self.other
     }
 
     pub(crate) fn requested(&self, kind: RequestKind, took: Duration) {

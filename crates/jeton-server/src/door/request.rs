@@ -17,7 +17,7 @@ use jeton_core::{Clock, Principal};
 use jeton_trace::Span;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout_at},
+    time::{Instant, error::Elapsed, timeout_at},
 };
 use tonic::{Code, body::Body, service::Routes};
 
@@ -30,6 +30,7 @@ use super::{
     ending::ending,
     incoming::{Incoming, Read, Reading},
     meter::{CANCEL_WINDOW, Meter},
+    not_grpc::NotGrpc,
     outgoing,
     spans::call_ended,
     standing::Standing,
@@ -151,11 +152,15 @@ pub(crate) fn take(
             Poll::Pending => unread = true,
         }
     }
-    let timed = timed.map(|(calls, began)| Timed::new(calls.of(head.uri.path()), began, span));
+    let not_grpc = if short { None } else { NotGrpc::of(&head) };
+    let timed = timed.map(|(calls, began)| {
+        let of = if not_grpc.is_some() { calls.of_none() } else { calls.of(head.uri.path()) };
+        Timed::new(of, began, span)
+    });
     let asker = named.kept();
     shared.common.counters.streams.fetch_add(1, Relaxed);
     let (shared, began) = (Arc::clone(shared), Instant::now());
-    let exchange = Exchange { shared, asker, short, unread, began, answered: false, timed };
+    let exchange = Exchange { shared, asker, not_grpc, short, unread, began, answered: false, timed };
     Some(exchange.run(Request::from_parts(head, reading), respond))
 }
 
@@ -166,13 +171,14 @@ fn takes_short_way<B>(request: &Request<B>, shortcut: &dyn Shortcut) -> bool {
         && request.method() == http::Method::POST
         && request.headers().get(CONTENT_TYPE).is_some_and(grpc)
         // Whoever compresses is answered alike, whether the token is in memory or not, and one small message compressed or not.
-        && !request.headers().contains_key(&ENCODING)
+        && request.headers().get(&ENCODING).is_none_or(|encoding| encoding == "identity")
 }
 
 /// A request under way. Dropped before its answer began: its peer cancelled it.
 struct Exchange {
     shared: Arc<Shared>,
     asker: Asker,
+    not_grpc: Option<NotGrpc>,
     /// Whether it may take the short way.
     short: bool,
     /// Whether the message of the short way is not all here.
@@ -259,6 +265,14 @@ impl Exchange {
         let (shared, common) = (&self.shared, &*self.shared.common);
         let told = |response| Outcome::Response((common.complete)(response));
         let end = Instant::now() + deadline::of(&request, common.settings.request_deadline());
+        if let Some(not_grpc) = self.not_grpc {
+            tracing::debug!(reason = ?not_grpc, "a request is no call of gRPC");
+            // Whoever is not done with sending may not look for an answer yet.
+            return match self.rest(&mut request, end).await {
+                Ok(Read::Broken) => Outcome::Gone,
+                _ => Outcome::Response(not_grpc.answer(request.method())),
+            };
+        }
         let caller = match &self.asker {
             Asker::Known(caller) => Arc::clone(caller),
             Asker::Nobody(why) => return told(common.unauthenticated(shared, *why, None)),
@@ -272,8 +286,7 @@ impl Exchange {
             },
         };
         if self.unread {
-            let read = poll_fn(|cx| request.body_mut().poll(cx, &shared.meter));
-            match timeout_at(end, read).await {
+            match self.rest(&mut request, end).await {
                 Ok(Read::Whole | Read::TooLong) => {}
                 Ok(Read::Broken) => return Outcome::Gone,
                 Err(_) => return told(common.late()),
@@ -291,6 +304,11 @@ impl Exchange {
             }
         }
         Outcome::Response(long(shared, request, caller, end).await)
+    }
+
+    /// Reads what is left of a short message.
+    async fn rest(&self, request: &mut Request<Reading>, end: Instant) -> Result<Read, Elapsed> {
+        timeout_at(end, poll_fn(|cx| request.body_mut().poll(cx, &self.shared.meter))).await
     }
 }
 

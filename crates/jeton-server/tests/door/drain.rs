@@ -2,11 +2,12 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
-use jeton_server::door::DoorSettings;
+use jeton_server::door::{DoorSettings, LoopbackDev};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::{
     net::TcpStream,
@@ -17,8 +18,9 @@ use tokio::{
 
 use crate::{
     frames::{END_STREAM, GOAWAY, HEADERS, Raw},
+    log::Log,
     stalls::{that_never_reads, without_a_window},
-    support::{Open, PATIENCE, open, peer, request},
+    support::{Callers, Open, PATIENCE, open, open_for, peer, request, until},
     ways::{WAYS, Way, call},
 };
 
@@ -48,6 +50,32 @@ async fn a_drain_lets_requests_finish_refuses_new_connections_and_ends_in_time()
     assert_eq!(finishing.await.unwrap().unwrap(), 200);
     assert!(holding.await.unwrap().is_err());
     assert!(TcpStream::connect(door.address).await.is_err(), "nobody listens any more");
+}
+
+/// What is logged of a drain that meets peers who never ask, or one that ends when it is told to.
+async fn said_of_a_drain(silent: usize, deadline: Duration) -> String {
+    let log = Log::of_a_door();
+    let callers = Callers { name: log.door, authenticate: Some(Arc::new(LoopbackDev)), ..Callers::default() };
+    let door = open_for(DoorSettings::default(), false, callers).await;
+    let silent = join_all((0..silent).map(|_| TcpStream::connect(door.address))).await;
+    let mut orderly = None;
+    if silent.is_empty() {
+        orderly.insert(peer(door.address).await).call(request("0")).await.unwrap();
+    }
+    let there = silent.len().max(1) as u64;
+    until("all are there", || (door.stats)().open == there).await;
+    door.drain.drain(deadline).await;
+    log.text()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_cuts_says_how_many_connections_at_which_door_and_one_that_cuts_none_is_silent() {
+    let text = said_of_a_drain(3, Duration::from_millis(250)).await;
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for part in ["WARN", "connections=3", "after_seconds=0.25", "door.drain_deadline_ms"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(said_of_a_drain(0, PATIENCE).await, "");
 }
 
 /// What a peer sees of a drain, in order, that has one call under way: only when it has been told the last stream it sends the rest.

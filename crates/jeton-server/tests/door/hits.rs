@@ -71,6 +71,22 @@ async fn what_the_short_way_cannot_answer_goes_the_long_way_with_all_of_its_mess
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_says_that_it_is_not_compressed_takes_the_short_way_and_what_is_compressed_does_not() {
+    let door = open(DoorSettings::default()).await;
+    let mut peer = peer(door.address).await;
+    for (encoding, short) in [("identity", true), ("gzip", false), ("identity,gzip", false), ("", false)] {
+        let mut request = request("hit");
+        request.headers_mut().insert("grpc-encoding", encoding.parse().unwrap());
+        let (hits, done) = (door.hits.load(Relaxed), door.done.load(Relaxed));
+        let (answer, mut stream) = peer.send.send_request(request, false).unwrap();
+        stream.send_data(framed(b"a token, please").into(), true).unwrap();
+        assert_eq!(message(answer).await == MESSAGE, short, "{encoding:?}");
+        let came = (door.hits.load(Relaxed) - hits, door.done.load(Relaxed) - done);
+        assert_eq!(came, if short { (1, 0) } else { (0, 1) }, "{encoding:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_rest_does_not_come_ends_at_the_requests_deadline_and_the_connection_goes_on() {
     let door = open(DoorSettings { request_deadline_ms: 200, ..DoorSettings::default() }).await;
     let mut peer = peer(door.address).await;

@@ -18,6 +18,7 @@ mod limits;
 mod listeners;
 mod log;
 mod mtls;
+mod not_grpc;
 mod requests;
 mod spans;
 mod stalls;

@@ -110,7 +110,7 @@ async fn a_stop_tells_every_peer_at_once_and_ends_in_time_whatever_peers_do() {
     orderly.until(DATA).unwrap();
     let start = Instant::now();
     let told = thread::spawn(move || orderly.until(GOAWAY).map(|_| start.elapsed()));
-    let (_world, status, took) = stopped(world).await;
+    let (world, status, took) = stopped(world).await;
     let told = told.join().unwrap().expect("GOAWAY comes before the end");
     println!("GOAWAY after {told:?}, the end after {took:?} with {DRAIN:?} for the drain");
     assert!(status.success(), "{status}");
@@ -118,6 +118,10 @@ async fn a_stop_tells_every_peer_at_once_and_ends_in_time_whatever_peers_do() {
     assert!(told < if strict() { Duration::from_millis(100) } else { DRAIN }, "{told:?}");
     assert!(stuck.iter_mut().all(Raw::ends));
     drop(silent);
+    let log = world.broker.process.log();
+    let cut: Vec<_> = log.lines().filter(|line| line.contains("a stop cuts connections")).collect();
+    let [line] = cut[..] else { panic!("one line, for one door: {log}") };
+    assert!(line.contains(r#""door":"data (loopback)""#) && line.contains(r#""level":"WARN""#), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

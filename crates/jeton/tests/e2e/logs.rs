@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
 };
@@ -11,7 +11,10 @@ use std::{
 use serde_json::{Value, json};
 use tonic_types::StatusExt;
 
-use crate::support::{VAULT, World, token};
+use crate::{
+    frames::{ACK, DATA, END_HEADERS, HEADERS, PING, Raw, frame, header_block, reset, streams},
+    support::{VAULT, World, token},
+};
 
 /// The path to which it came, and what came.
 type Exported = (String, Vec<u8>);
@@ -184,4 +187,55 @@ async fn what_is_on_the_audit_log_comes_to_a_collector_as_it_stands_there() {
         compared += 1;
     }
     assert!(compared > 4, "a rotation has several steps: {compared}");
+}
+
+const GET_TOKEN: &str = "/jeton.v1.TokenService/GetToken";
+
+/// Everything for which the HTTP/2 library has a line of its own, some thousand times.
+fn floods(address: SocketAddr) {
+    for _ in 0..4 {
+        let mut raw = Raw::connect(address, &[]);
+        // Answers to pings that nobody sent: a line for each.
+        raw.send(&frame(PING, ACK, 0, &[7; 8]).repeat(1_000)).unwrap();
+        raw.send(&frame(PING, 0, 0, &[8; 8])).unwrap();
+        while raw.until(PING).unwrap().flags & ACK == 0 {}
+    }
+    let cancelled = streams().take(300).flat_map(|stream| {
+        [frame(HEADERS, END_HEADERS, stream, &header_block(GET_TOKEN)), reset(stream)].concat()
+    });
+    let (cancelled, of_no_stream) = (cancelled.collect::<Vec<_>>(), frame(DATA, 0, 0, b"of no stream"));
+    for ends in [cancelled, of_no_stream] {
+        for _ in 0..200 {
+            let mut raw = Raw::connect(address, &[]);
+            // It may be closed in the middle.
+            let _ = raw.send(&ends);
+            assert!(raw.ends());
+        }
+    }
+}
+
+/// Lines of the log from before a flood to a denial after it.
+async fn lines_of_a_flood(world: &mut World) -> Vec<String> {
+    let mut client = world.broker.tokens().await;
+    token(&mut client, "identities/billing", VAULT).await.unwrap();
+    let before = world.broker.process.log().lines().count();
+    let address = world.broker.endpoints["grpc"].as_str().unwrap().parse().unwrap();
+    tokio::task::spawn_blocking(move || floods(address)).await.unwrap();
+    token(&mut client, "identities/nobody", VAULT).await.unwrap_err();
+    world.broker.process.says("identities/nobody");
+    world.broker.process.log().lines().skip(before).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_peer_adds_a_handful_of_lines_to_the_log_whatever_frames_it_sends() {
+    const HANDFUL: usize = 5;
+    let filtered = |filter| ["--set", filter, "--set", "log.format=json"];
+    let mut world = World::with(&filtered("log.filter=info"), json!({})).await;
+    let lines = lines_of_a_flood(&mut world).await;
+    assert!(lines.len() <= HANDFUL, "{} lines: {:?}", lines.len(), &lines[..HANDFUL]);
+    // It is a flood: whoever names the library sees it.
+    assert!(world.broker.process.stop().success());
+    world.restart(&filtered("log.filter=info,h2=warn"));
+    let lines = lines_of_a_flood(&mut world).await;
+    assert!(lines.len() > 1_000, "{lines:?}");
 }

@@ -102,6 +102,11 @@ fn shared() -> Arc<Shared> {
     Arc::new(Shared::new(common, from(), Some(Principal::loopback_dev()), None))
 }
 
+fn called(path: &str) -> http::request::Builder {
+    let call = Request::post(format!("http://localhost/test.Service/{path}"));
+    call.header("content-type", "application/grpc")
+}
+
 /// A call that nobody serves.
 const NOTHING: &str = "test.None/Call";
 
@@ -162,7 +167,7 @@ async fn lived(holds: bool) -> Duration {
     let (mut send, connection) = h2::client::handshake(far).await.unwrap();
     let _connection = tokio::spawn(connection);
     let path = if holds { "stream" } else { "call" };
-    let request = Request::post(format!("http://localhost/test.Service/{path}")).body(()).unwrap();
+    let request = called(path).body(()).unwrap();
     let _held = send.send_request(request, true).unwrap().0.await.unwrap();
     served.await.unwrap();
     start.elapsed()
@@ -211,7 +216,7 @@ impl Caller {
 
     /// The answer; an error is the library's, which knows that the connection ends.
     async fn ask(&mut self, path: &str, token: Option<&str>) -> Result<Response<RecvStream>, h2::Error> {
-        let mut request = Request::post(format!("http://localhost/test.Service/{path}"));
+        let mut request = called(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -342,8 +347,7 @@ async fn an_answer_with_another_last_byte_arrives_whole_through_any_window() {
         client.initial_window_size(window);
         let (mut send, connection) = client.handshake::<_, Bytes>(far).await.unwrap();
         tokio::spawn(connection);
-        let request = Request::post("http://localhost/test.Service/short");
-        let request = request.header("content-type", "application/grpc").body(()).unwrap();
+        let request = called("short").body(()).unwrap();
         let mut answer = send.send_request(request, true).unwrap().0.await.unwrap().into_body();
         let mut whole = vec![];
         while let Some(data) = answer.data().await {
