@@ -1,8 +1,9 @@
 //! Which slots there are, and who makes room.
 //!
-//! The index is a lock-free map. Beside it stand two measures of room: moka, with the policy "least recently used", weighs all idle
-//! slots together; and each caller has a share, beyond which it pushes out its own oldest slots and nobody else's. moka is told of no
-//! hit, which would cost more than the hit: a slot that it wants out and that was used meanwhile gets a second chance. A slot weighs at least `max_bytes / max_entries`, so one bound holds both promises.
+//! The index is a lock-free map. Beside it stand two measures of room: all slots together, of which the least recently used make room;
+//! and each caller's share, beyond which it pushes out its own oldest slots and nobody else's. The order of recency is told of no hit,
+//! which would cost more than the hit: a slot whose turn it is and that was used meanwhile gets a second chance. A slot weighs at least
+//! `max_bytes / max_entries`, so one bound holds both promises.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -13,17 +14,17 @@ use std::{
 };
 
 use jeton_core::{Now, Principal, TokenKey, Uid};
-use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
     EngineSettings,
+    recency::Recency,
     slot::Slot,
     writer::{Pending, Writer},
 };
 
-/// As often a slot that was used since moka weighed it last gets a second chance; then the next one goes, used or not.
+/// As often a slot that was used since its turn came last gets a second chance; then the next one goes, used or not.
 const SECOND_CHANCES: usize = 16;
-/// How often moka is asked for the next in line, where those before it are needed.
+/// How often the next in line are looked at, where those before them are needed.
 const MOST_ROUNDS: usize = 64;
 
 #[derive(Debug)]
@@ -32,8 +33,7 @@ pub(crate) struct Index {
     slots: papaya::HashMap<TokenKey, Arc<Slot>>,
     /// The same in the order of their identities, for whoever acts on one.
     by_identity: Mutex<BTreeMap<Place, Arc<Slot>>>,
-    recency: Cache<TokenKey, u32>,
-    evicted: Arc<Mutex<Vec<TokenKey>>>,
+    recency: Recency,
     owners: Mutex<HashMap<Principal, Owner>>,
     weight: AtomicU64,
     least_weight: u64,
@@ -75,24 +75,11 @@ pub(crate) struct Full;
 
 impl Index {
     pub(crate) fn new(settings: &EngineSettings, writer: Writer) -> Self {
-        let evicted = Arc::<Mutex<Vec<TokenKey>>>::default();
-        let heard = Arc::clone(&evicted);
-        let recency = Cache::builder()
-            .max_capacity(settings.max_bytes)
-            .weigher(|_, weight: &u32| *weight)
-            .eviction_policy(EvictionPolicy::lru())
-            .eviction_listener(move |key: Arc<TokenKey>, _, cause| {
-                if cause == moka::notification::RemovalCause::Size {
-                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(key.as_ref().clone());
-                }
-            })
-            .build();
         Self {
             writer,
             slots: papaya::HashMap::new(),
             by_identity: Mutex::default(),
-            recency,
-            evicted,
+            recency: Recency::default(),
             owners: Mutex::default(),
             weight: AtomicU64::new(0),
             least_weight: settings.least_weight(),
@@ -155,20 +142,19 @@ impl Index {
     /// Weighs a slot anew after its token changed, and drops what no longer fits.
     pub(crate) fn weigh(&self, slot: &Arc<Slot>, now: Now) {
         let next = slot.bytes().max(self.least_weight);
-        let before = {
+        {
             let state = slot.state();
             if state.gone {
                 return;
             }
             let before = slot.weight.swap(next, Relaxed);
-            self.change(&slot.owner, before, next);
-            before
-        };
-        self.recency.insert(slot.key.clone(), u32::try_from(next).unwrap_or(u32::MAX));
-        // A refresh mostly brings a token of the same length, and pushes out nobody where there was room before.
-        if next > before || self.weight() > self.max_weight {
-            self.make_fit(now);
+            // A refresh mostly brings a token of the same length.
+            if before != next {
+                self.change(&slot.owner, before, next);
+            }
+            self.recency.push(slot, next);
         }
+        self.make_fit(now);
     }
 
     /// Takes a slot out, if it is still the one under its key.
@@ -190,7 +176,7 @@ impl Index {
         // Whoever knows the place finds nothing there any more.
         slot.token.store(None);
         slot.tell(|seen| seen.ended = true);
-        self.recency.invalidate(&slot.key);
+        self.recency.remove(slot);
         self.writer.put(Pending::Remove(slot.key.clone()));
     }
 
@@ -236,23 +222,24 @@ impl Index {
         None
     }
 
-    /// What moka found to be least recently used leaves the index, unless it is needed; then the next in line is looked at.
+    /// The least recently used leave the index, unless they are needed; then the next in line are looked at.
     fn make_fit(&self, now: Now) {
         for round in 0..MOST_ROUNDS {
-            self.recency.run_pending_tasks();
-            let evicted = std::mem::take(&mut *self.evicted.lock().unwrap_or_else(PoisonError::into_inner));
-            if evicted.is_empty() {
+            let over = self.recency.over(self.max_weight);
+            if over.is_empty() {
                 return;
             }
-            for slot in evicted.iter().filter_map(|key| self.find(key)) {
+            for slot in over {
                 let full = self.weight() > self.max_weight.saturating_sub(self.least_weight);
                 let spared = round < SECOND_CHANCES && slot.used_since_told(now);
                 if full && slot.evictable(now) && !spared {
                     self.remove(&slot);
-                } else {
-                    // Needed, used, or there is room after all: moka goes on weighing it.
-                    let weight = u32::try_from(slot.weight.load(Relaxed)).unwrap_or(u32::MAX);
-                    self.recency.insert(slot.key.clone(), weight);
+                    continue;
+                }
+                // Needed, used, or there is room after all: it goes to the end of the line.
+                let state = slot.state();
+                if !state.gone {
+                    self.recency.push(&slot, slot.weight.load(Relaxed));
                 }
             }
         }

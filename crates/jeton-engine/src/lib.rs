@@ -15,6 +15,7 @@ mod index;
 mod line;
 mod ports;
 mod queue;
+mod recency;
 mod refresh;
 mod report;
 mod revoke;

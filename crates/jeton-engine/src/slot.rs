@@ -71,6 +71,8 @@ pub(crate) struct Slot {
     due: AtomicU64,
     /// Its place in a line of its authority; [`NEVER`]: none. Written under the lock of the lines.
     place: AtomicU64,
+    /// Its place in the order of recency; [`NEVER`]: none. Written under the lock of that.
+    rank: AtomicU64,
     pub(crate) weight: AtomicU64,
     /// Taken over from before a restart, and not asked for since.
     pub(crate) restored: AtomicBool,
@@ -129,6 +131,7 @@ impl Slot {
             earlier: AtomicI64::new(i64::MIN),
             due: AtomicU64::new(NEVER),
             place: AtomicU64::new(NEVER),
+            rank: AtomicU64::new(NEVER),
             weight: AtomicU64::new(0),
             restored: AtomicBool::new(false),
             seen: OnceLock::new(),
@@ -167,6 +170,14 @@ impl Slot {
 
     pub(crate) fn set_place(&self, place: Option<u64>) {
         self.place.store(place.unwrap_or(NEVER), Relaxed);
+    }
+
+    pub(crate) fn rank(&self) -> Option<u64> {
+        Some(self.rank.load(Relaxed)).filter(|rank| *rank != NEVER)
+    }
+
+    pub(crate) fn set_rank(&self, rank: Option<u64>) {
+        self.rank.store(rank.unwrap_or(NEVER), Relaxed);
     }
 
     /// Somebody uses it. The answer is whether nobody was expected to.

@@ -20,7 +20,7 @@ use jeton_core::{
 use jeton_lifecycle::{IdentityStore, KeyError, KeyRequest, KeyRing, NewKey, SecretId, SecretKind};
 use moka::{policy::EvictionPolicy, sync::Cache};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::runtime::Handle;
 
 use crate::{
     KeysSettings, assertion,
@@ -164,7 +164,7 @@ impl Keys {
             failed("it is not in the store; rotate the credential or attach the identity anew")
         })?;
         let parse = move || ParsedKey::from_pkcs8(secret.expose_secret()).map(Arc::new);
-        let parsed = run(&self.0.signers, urgency, parse).await.ok_or(AssertionError::Busy)?;
+        let parsed = self.0.signers.run(urgency, parse).await.ok_or(AssertionError::Busy)?;
         let key = parsed
             .ok_or_else(|| failed("it is not readable; rotate the credential or attach the identity anew"))?;
         self.0.numbers.parsed.fetch_add(1, Relaxed);
@@ -184,7 +184,7 @@ impl Keys {
         let (credential, algorithm) = (request.credential, request.profile.algorithm.as_str());
         let (keys, began) = (self.clone(), Instant::now());
         let job = move || keys.signed(&key, &request, began);
-        let assertion = run(&self.0.signers, Urgency::Now, job).await.ok_or(AssertionError::Busy)?;
+        let assertion = self.0.signers.run(Urgency::Now, job).await.ok_or(AssertionError::Busy)?;
         assertion.ok_or(AssertionError::Algorithm { credential, algorithm })
     }
 
@@ -268,8 +268,9 @@ impl Assertions for Keys {
             let assertion = self.sign(Arc::clone(&key), request.clone()).await?;
             self.0.numbers.while_waited.fetch_add(1, Relaxed);
             jeton_trace::current().text("jeton.assertion.source", "signed");
-            // A key that missed has one in reserve from now on.
-            if self.0.discards.load(SeqCst) == discards
+            // A key that missed has one in reserve from now on, unless others wait: then each may miss, and no reserve is of use to them.
+            if !self.0.signers.in_demand()
+                && self.0.discards.load(SeqCst) == discards
                 && let Some(reserved) = self.reserve(&request, RESERVE)
             {
                 self.sign_ahead(key, reserved);
@@ -283,7 +284,7 @@ impl Assertions for Keys {
             let key = self.key(request.owner, request.credential, Urgency::Now).await?;
             let (now, credential) = (self.0.clock.now().wall, request.credential);
             let signed =
-                run(&self.0.signers, Urgency::Now, move || assertion::proof(&key, &request, now)).await;
+                self.0.signers.run(Urgency::Now, move || assertion::proof(&key, &request, now)).await;
             signed
                 .ok_or(AssertionError::Busy)?
                 .ok_or(AssertionError::Algorithm { credential, algorithm: "RS256" })
@@ -305,7 +306,7 @@ impl KeyRing for Keys {
                 KeyKind::P256 => &self.0.signers,
                 _ => &self.0.generators,
             };
-            run(workers, Urgency::Now, move || generate(&request)).await.ok_or(KeyError::Busy)?
+            workers.run(Urgency::Now, move || generate(&request)).await.ok_or(KeyError::Busy)?
         })
     }
 
@@ -317,22 +318,74 @@ impl KeyRing for Keys {
     ) -> BoxFuture<'_, Result<NewKey, KeyError>> {
         Box::pin(async move {
             let job = move || import(&certificate_pem, &private_key_pem, now);
-            run(&self.0.signers, Urgency::Now, job).await.ok_or(KeyError::Busy)?
+            self.0.signers.run(Urgency::Now, job).await.ok_or(KeyError::Busy)?
         })
     }
 }
 
-/// Runs a job on the threads; none when the line is full or the job panicked.
-async fn run<T: Send + 'static>(
-    workers: &Workers,
-    urgency: Urgency,
-    job: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let (answer, answered) = oneshot::channel();
-    let submitted = workers.submit(urgency, move || {
-        let done = job();
-        // Whoever asked may have gone.
-        move || drop(answer.send(done))
-    });
-    if submitted { answered.await.ok() } else { None }
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, task::Poll};
+
+    use jeton_core::{
+        SigningAlgorithm,
+        profile::{AssertionProfile, IssuedAt, KeyReference},
+    };
+    use jeton_lifecycle::{Write, testing::MemoryIdentityStore};
+    use jeton_testkit::ManualClock;
+
+    use super::*;
+
+    async fn missing(keys: &Keys, store: &MemoryIdentityStore, clock: &ManualClock) -> AssertionRequest {
+        let (not_before, valid_for) = (clock.now().wall, Duration::from_secs(86_400));
+        let request =
+            KeyRequest { kind: KeyKind::P256, subject: "identities/billing".into(), not_before, valid_for };
+        let made = keys.make(request).await.unwrap();
+        let uid = Uid::new(not_before, [1; 10]);
+        let id = SecretId { owner: uid, subject: uid, kind: SecretKind::PrivateKey };
+        store.commit(vec![Write::Secret(id, made.private)]).await.unwrap();
+        let profile = AssertionProfile {
+            algorithm: SigningAlgorithm::Es256,
+            key_reference: KeyReference::X5tS256,
+            audience: "https://login.example/token".into(),
+            lifetime_seconds: 600,
+            issued_at: IssuedAt::Absent,
+            not_before: false,
+        };
+        AssertionRequest {
+            owner: uid,
+            credential: uid,
+            references: made.facts.references,
+            client_id: "client-1".into(),
+            profile: profile.into(),
+            skew_millis: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_missed_gets_no_reserve_while_others_wait() {
+        let (clock, store) = (ManualClock::default(), MemoryIdentityStore::default());
+        let settings = KeysSettings { signing_threads: 1, ..KeysSettings::default() };
+        let keys = Keys::start(settings, Arc::new(store.clone()), Arc::new(clock.clone())).unwrap();
+        let request = missing(&keys, &store, &clock).await;
+        // Parsed and in memory from here on.
+        keys.key(request.owner, request.credential, Urgency::Now).await.unwrap();
+        let block = || {
+            let (go, wait) = mpsc::channel::<()>();
+            assert!(keys.0.signers.submit(Urgency::Now, move || {
+                let _ = wait.recv();
+                || {}
+            }));
+            go
+        };
+        let before = block();
+        let mut taken = keys.take(request.clone());
+        assert!(std::future::poll_fn(|cx| Poll::Ready(taken.as_mut().poll(cx).is_pending())).await);
+        let (after, _last) = (block(), block());
+        drop(before);
+        // One thread: the next is in hand, and the last one waits.
+        taken.await.unwrap();
+        assert_eq!((keys.stats().signed, keys.stats().coming + keys.stats().presigned), (1, 0));
+        drop(after);
+    }
 }

@@ -15,15 +15,16 @@ use thread_priority::{
     NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy::Normal,
     set_thread_priority_and_policy, thread_native_id,
 };
+use tokio::{runtime::Handle, sync::oneshot};
 
 /// How much the threads stand back for whose work somebody waits: a quarter of a busy core still makes hundreds of signatures a second.
 const NICE: i32 = 5;
 
-/// Where so many more wait, answers go out together. Each wakes a thread that serves callers, which takes the signing thread's processor
-/// for a moment; what a deep line waits anyway is much longer than what its answers are held back.
-const DEEP: usize = 64;
+/// Where others wait, answers go out together, as many as this part of the line. Whoever is told wakes a thread that serves callers, which
+/// takes the signing thread's processor for a moment; what a long line waits anyway is much longer than what its answers are held back.
+const HELD_OF_LINE: usize = 8;
 /// So many at most, of work that is as quick as a signature.
-pub(crate) const TOGETHER: usize = 8;
+pub(crate) const TOGETHER: usize = 64;
 
 type Job = Box<dyn FnOnce() -> Tell + Send>;
 /// Tells whoever waits.
@@ -50,26 +51,34 @@ struct Line {
     ahead: Condvar,
     most: usize,
     together: usize,
+    runtime: Handle,
 }
 
 #[derive(Default)]
 struct Jobs {
-    now: VecDeque<Job>,
-    ahead: VecDeque<Job>,
+    now: Waiting,
+    ahead: Waiting,
     stopped: bool,
 }
 
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// Threads that have nothing to do. The others need not be woken.
+    threads: usize,
+}
+
 impl Workers {
-    /// `now`: threads for what somebody waits for; `ahead`: for the rest. So many jobs may be in line; of a deep line, `together` answers go
-    /// out at once.
+    /// `now`: threads for what somebody waits for; `ahead`: for the rest. So many jobs may be in line; of a long line, `together` answers go
+    /// out at once. Must be called inside the runtime on which they are waited for.
     pub(crate) fn start(
         name: &str,
         (now, ahead): (usize, usize),
         most: usize,
         together: usize,
     ) -> io::Result<Self> {
-        let line =
-            Line { jobs: Mutex::default(), now: Condvar::new(), ahead: Condvar::new(), most, together };
+        let (jobs, runtime) = (Mutex::default(), Handle::current());
+        let line = Line { jobs, now: Condvar::new(), ahead: Condvar::new(), most, together, runtime };
         let line = Arc::new(line);
         let spawn = |(urgency, name)| {
             let line = Arc::clone(&line);
@@ -82,6 +91,21 @@ impl Workers {
         Ok(Self { line, threads })
     }
 
+    /// Runs a job; none when the line is full or the job panicked.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        urgency: Urgency,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let submitted = self.submit(urgency, move || {
+            let done = job();
+            // Whoever asked may have gone.
+            move || drop(answer.send(done))
+        });
+        if submitted { answered.await.ok() } else { None }
+    }
+
     /// Puts a job in line; false when the line is full. What nobody waits for takes half of it at most: it must not keep out what
     /// somebody does. What a job returns tells whoever waits for it. A job that panics is dropped, and with it whatever it should answer.
     pub(crate) fn submit<T: FnOnce() + Send + 'static>(
@@ -90,15 +114,25 @@ impl Workers {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> bool {
         let mut jobs = self.line.locked();
-        let full = jobs.now.len() + jobs.ahead.len() >= self.line.most
-            || urgency == Urgency::Ahead && jobs.ahead.len() >= self.line.most.div_ceil(2);
+        let (now, ahead) = (jobs.now.jobs.len(), jobs.ahead.jobs.len());
+        let full =
+            now + ahead >= self.line.most || urgency == Urgency::Ahead && ahead >= self.line.most.div_ceil(2);
         if full || jobs.stopped {
             return false;
         }
-        jobs.of(urgency).push_back(Box::new(|| Box::new(job())));
+        let waiting = jobs.of(urgency);
+        waiting.jobs.push_back(Box::new(|| Box::new(job())));
+        let idle = waiting.threads > 0;
         drop(jobs);
-        self.line.changed(urgency).notify_one();
+        if idle {
+            self.line.changed(urgency).notify_one();
+        }
         true
+    }
+
+    /// Whether somebody waits for more than what is in hand.
+    pub(crate) fn in_demand(&self) -> bool {
+        !self.line.locked().now.jobs.is_empty()
     }
 }
 
@@ -112,7 +146,7 @@ impl Line {
                 set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, Normal(Idle)).is_ok()
             }
         };
-        let mut held = Vec::with_capacity(self.together);
+        let mut held = vec![];
         while let Some(job) = self.next(urgency, &mut held) {
             held.extend(caught(job));
         }
@@ -122,19 +156,31 @@ impl Line {
     fn next(&self, urgency: Urgency, held: &mut Vec<Tell>) -> Option<Job> {
         let mut jobs = self.locked();
         loop {
-            let deep = jobs.of(urgency).len() >= DEEP && !jobs.stopped;
-            if held.len() >= if deep { self.together } else { 1 } {
+            let line = if jobs.stopped { 0 } else { jobs.of(urgency).jobs.len() };
+            if held.len() >= (line / HELD_OF_LINE).clamp(1, self.together) {
                 drop(jobs);
-                held.drain(..).for_each(|tell| caught(tell).unwrap_or_default());
+                self.tell(held);
                 jobs = self.locked();
             }
             if jobs.stopped {
                 return None;
             }
-            if let Some(job) = jobs.of(urgency).pop_front() {
+            if let Some(job) = jobs.of(urgency).jobs.pop_front() {
                 return Some(job);
             }
+            jobs.of(urgency).threads += 1;
             jobs = self.changed(urgency).wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            jobs.of(urgency).threads -= 1;
+        }
+    }
+
+    /// Several at once on one of the threads that serve callers: told from here, the first would take this thread's processor before the
+    /// second is told, and so on.
+    fn tell(&self, held: &mut Vec<Tell>) {
+        let tell_all = |held: Vec<Tell>| held.into_iter().for_each(|tell| caught(tell).unwrap_or_default());
+        match std::mem::take(held) {
+            one if one.len() < 2 => tell_all(one),
+            several => drop(self.runtime.spawn(async move { tell_all(several) })),
         }
     }
 
@@ -157,7 +203,7 @@ fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 impl Jobs {
-    fn of(&mut self, urgency: Urgency) -> &mut VecDeque<Job> {
+    fn of(&mut self, urgency: Urgency) -> &mut Waiting {
         match urgency {
             Urgency::Now => &mut self.now,
             Urgency::Ahead => &mut self.ahead,
@@ -181,20 +227,14 @@ impl Drop for Workers {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{
-            atomic::{AtomicUsize, Ordering::Relaxed},
-            mpsc,
-        },
-        time::Duration,
-    };
+    use std::{collections::HashMap, sync::mpsc, time::Duration};
 
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    #[test]
-    fn what_nobody_waits_for_does_not_keep_out_what_somebody_does() {
+    #[tokio::test]
+    async fn what_nobody_waits_for_does_not_keep_out_what_somebody_does() {
         let workers = Workers::start("test", (1, 1), 10, 1).unwrap();
         let (go, wait) = mpsc::channel::<()>();
         let (started, running) = mpsc::channel();
@@ -217,33 +257,36 @@ mod tests {
         drop(go);
     }
 
-    #[test]
-    fn answers_go_out_together_only_where_many_more_wait() {
+    #[tokio::test]
+    async fn answers_go_out_together_only_where_many_more_wait() {
         let workers = Workers::start("test", (1, 0), 1_000, TOGETHER).unwrap();
         let (go, wait) = mpsc::channel::<()>();
-        let (done, heard) = mpsc::channel();
-        // Each job tells how many answers had been heard of when it began.
-        let told = Arc::new(AtomicUsize::new(0));
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         assert!(workers.submit(Urgency::Now, move || {
             let _ = wait.recv();
             || {}
         }));
-        let jobs = DEEP + 2 * TOGETHER;
-        for _ in 0..jobs {
-            let (done, told) = (done.clone(), Arc::clone(&told));
-            assert!(workers.submit(Urgency::Now, move || {
-                done.send(told.load(Relaxed)).unwrap();
-                move || {
-                    told.fetch_add(1, Relaxed);
-                }
-            }));
+        let jobs = 1_000 - TOGETHER;
+        for n in 0..jobs {
+            let told = told.clone();
+            // Those that a task tells go out together; a thread that signs is none.
+            let tell = move || told.send((n, tokio::task::try_id())).unwrap();
+            assert!(workers.submit(Urgency::Now, move || tell));
         }
         drop(go);
-        let before: Vec<_> = (0..jobs).map(|_| heard.recv_timeout(PATIENCE).unwrap()).collect();
-        // The first job's answer is among the first eight that are held.
-        assert_eq!(before[..TOGETHER - 1], [0; TOGETHER - 1]);
-        assert_eq!(before[TOGETHER - 1], TOGETHER - 1);
-        let last: Vec<_> = (jobs - DEEP + 1..jobs).collect();
-        assert_eq!(before[jobs - DEEP + 1..], last, "a short line holds nothing back");
+        let mut together = HashMap::<_, Vec<_>>::new();
+        for _ in 0..jobs {
+            let (n, task) = tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+            together.entry(task).or_default().push(n);
+        }
+        let alone = together.remove(&None).unwrap();
+        assert!(alone.contains(&(jobs - 1)), "nothing is held back for those who never come");
+        // The first job's answer is among the first that are held.
+        assert!(together.values().any(|held| held[..] == Vec::from_iter(0..TOGETHER - 1)[..]));
+        for held in together.values() {
+            let left = jobs - 1 - held.last().unwrap();
+            assert!(held.len() <= TOGETHER && held.len() <= left / HELD_OF_LINE + 1, "{left} wait: {held:?}");
+        }
+        assert!(alone.iter().all(|n| jobs - n <= 2 * HELD_OF_LINE), "{alone:?}");
     }
 }
