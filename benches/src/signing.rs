@@ -15,7 +15,7 @@ use jeton_core::{
     TokenKey, Uid, Wall,
     profile::{AssertionProfile, IssuedAt, KeyReference},
 };
-use jeton_engine::{IssueError, TokenSource};
+use jeton_engine::{IssueError, TokenSource, testing::key};
 use jeton_keys::{Keys, KeysSettings};
 use jeton_lifecycle::{
     IdentityStore, KeyRequest, KeyRing, SecretId, SecretKind, Write, testing::MemoryIdentityStore,
@@ -69,9 +69,10 @@ pub struct Signing {
     /// What signs.
     pub keys: Keys,
     clients: Arc<HashMap<Uid, AssertionRequest>>,
-    size: Size,
     round: Arc<Mutex<Option<Arc<Round>>>>,
     issued: Arc<AtomicUsize>,
+    /// Made once: what an authority takes to make its answer is not ours.
+    answer: Arc<IssuedToken>,
 }
 
 impl Signing {
@@ -102,7 +103,8 @@ impl Signing {
             clients.insert(uid(n), request);
         }
         let keys = Keys::start(settings, Arc::new(store), clock).expect("threads");
-        Self { keys, clients: Arc::new(clients), size, round: Arc::default(), issued: Arc::default() }
+        let answer = Arc::new(token(&key(1, "any"), 1, size));
+        Self { keys, clients: Arc::new(clients), round: Arc::default(), issued: Arc::default(), answer }
     }
 
     /// Waits for so many tokens, from the first of them to the last.
@@ -141,9 +143,9 @@ impl TokenSource for Signing {
     }
 
     fn issue(&self, key: TokenKey) -> BoxFuture<'static, Result<IssuedToken, IssueError>> {
-        let (keys, request, size) = (self.keys.clone(), self.client(key.identity).clone(), self.size);
+        let (keys, request) = (self.keys.clone(), self.client(key.identity).clone());
         let round = self.round.lock().expect("nobody panics").clone();
-        let issued = Arc::clone(&self.issued);
+        let (issued, answer) = (Arc::clone(&self.issued), Arc::clone(&self.answer));
         Box::pin(async move {
             let first = round.as_ref().map(|round| *round.first.get_or_init(Instant::now));
             let assertion = keys.take(request).await.expect("an assertion");
@@ -155,7 +157,7 @@ impl TokenSource for Signing {
                 // Nobody may be waiting any more.
                 let _ = round.done.send(first.elapsed());
             }
-            Ok(token(&key, 2, size))
+            Ok(answer.as_ref().clone())
         })
     }
 }

@@ -369,12 +369,8 @@ const MADE_ROOM: TokenError = TokenError::Overloaded {
     retry_after: Duration::from_millis(100),
 };
 
-async fn landed(mut landing: Landing) -> Result<Arc<Cached>, TokenError> {
-    match landing.wait_for(Option::is_some).await {
-        Ok(outcome) => outcome.clone().unwrap_or(Err(TokenError::ShuttingDown)),
-        // The flight's task died without a word; its owner logs it.
-        Err(_) => Err(TokenError::Authority(crate::flight::died())),
-    }
+async fn landed(landing: Landing) -> Result<Arc<Cached>, TokenError> {
+    landing.wait().await.clone()
 }
 
 /// One of the bounded number of watches, given back on drop.

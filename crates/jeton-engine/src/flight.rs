@@ -11,7 +11,6 @@ use jeton_core::{
     IssuedToken, Now, Principal, Priority, RefreshOutcome, RefreshPlan, Token, refresh::refresh_after,
 };
 use jeton_trace::Span;
-use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::{
@@ -70,18 +69,20 @@ struct Asked {
     started: Now,
 }
 
-/// Frees the slot of a flight whose task panicked: the next one may fly.
-struct Died<'a> {
-    shared: &'a Shared,
-    slot: &'a Arc<Slot>,
-    armed: bool,
+/// What a flight's task holds. If it dies without a landing, its owner logs it: here the slot is freed, so that the next one may fly, and
+/// whoever waits hears of it.
+struct Flying {
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    landing: Landing,
 }
 
-impl Drop for Died<'_> {
+impl Drop for Flying {
     fn drop(&mut self) {
-        if self.armed {
+        if !self.landing.initialized() {
             self.slot.state().flight = None;
-            self.shared.queue.push(self.slot, self.shared.clock.now().boot + BUSY_PAUSE);
+            self.shared.queue.push(&self.slot, self.shared.clock.now().boot + BUSY_PAUSE);
+            let _ = self.landing.set(Err(TokenError::Authority(died())));
         }
     }
 }
@@ -117,18 +118,17 @@ impl Shared {
             }
             return landing;
         }
-        let (land, landing) = watch::channel(None);
+        let flying = Flying { shared: Arc::clone(self), slot: Arc::clone(slot), landing: Landing::default() };
         let span = self.span(slot, &wish);
-        let flight = Flight::new(landing, &span);
+        let flight = Flight::new(Arc::clone(&flying.landing), &span);
         let landing = flight.join();
         state.flight = Some(flight);
         drop(state);
-        let (shared, slot) = (Arc::clone(self), Arc::clone(slot));
         let work = span.within(async move {
-            let mut died = Died { shared: &shared, slot: &slot, armed: true };
-            let outcome = shared.flight(&slot, &wish, permitted).await;
-            died.armed = false;
-            land.send_replace(Some(outcome));
+            let Flying { shared, slot, landing } = &flying;
+            let outcome = shared.flight(slot, &wish, permitted).await;
+            // Nobody else lands it.
+            let _ = landing.set(outcome);
             shared.take_turns(slot.key.authority, shared.clock.now());
         });
         // Lines about it have the id and the caller of the request that began it.
@@ -273,11 +273,17 @@ impl Shared {
             }
             // The plan swaps for a token and keeps for an error, and for nothing else.
             (_, Err(error)) => Some(Err(TokenError::Authority(error))),
-            (_, Ok(issued)) => self.swap(slot, issued, asked).map(Ok),
+            (_, Ok(issued)) => self.swap(slot, issued, asked, now).map(Ok),
         }
     }
 
-    fn swap(self: &Arc<Self>, slot: &Arc<Slot>, issued: IssuedToken, asked: Asked) -> Option<Arc<Cached>> {
+    fn swap(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        issued: IssuedToken,
+        asked: Asked,
+        now: Now,
+    ) -> Option<Arc<Cached>> {
         let after = refresh_after(issued.expires_in, issued.refresh_in, self.draw.unit());
         let token = Token::new(issued, asked.started, after);
         let mut state = slot.state();
@@ -297,7 +303,6 @@ impl Shared {
         let gone = state.gone;
         drop(state);
         if !gone {
-            let now = self.clock.now();
             self.index.weigh(slot, now);
             self.enqueue(slot, &cached.token);
             self.writer.put(Pending::Put(Arc::downgrade(slot)));

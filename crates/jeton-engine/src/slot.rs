@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use jeton_core::{Freshness, Mono, Now, Phases, Principal, Token, TokenKey, Wall, refresh::UNUSED_REFRESHES};
 use jeton_trace::{Context, Span};
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 
 use crate::{Encoded, Hit, IssueError};
 
@@ -56,7 +56,7 @@ pub(crate) struct Flight {
 }
 
 /// How a flight ended, for everybody who waits for it.
-pub(crate) type Landing = watch::Receiver<Option<Result<Arc<Cached>, crate::TokenError>>>;
+pub(crate) type Landing = Arc<SetOnce<Result<Arc<Cached>, crate::TokenError>>>;
 
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -117,7 +117,7 @@ impl Flight {
     /// For whoever waits from now on: what it does meanwhile is linked to the flight.
     pub(crate) fn join(&self) -> Landing {
         jeton_trace::current().link(self.context.as_deref());
-        self.landing.clone()
+        Arc::clone(&self.landing)
     }
 }
 

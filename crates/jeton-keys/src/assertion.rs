@@ -16,6 +16,9 @@ use crate::{facts::base64url, key::ParsedKey};
 /// Graph takes proofs of at most ten minutes.
 const PROOF_LIFETIME_SECONDS: i64 = 300;
 
+/// Of an assertion with an RSA key and a long audience; one that is longer grows.
+const USUAL_BYTES: usize = 1_024;
+
 /// Those of an assertion, and of a proof.
 #[derive(Serialize)]
 struct Claims<'a> {
@@ -96,9 +99,13 @@ fn jti() -> Option<String> {
 }
 
 fn signed(key: &ParsedKey, header: &Header<'_>, claims: &Claims<'_>) -> Option<SecretString> {
-    let mut jwt = URL_SAFE_NO_PAD.encode(serde_json::to_vec(header).ok()?);
+    let (mut jwt, mut json) = (String::with_capacity(USUAL_BYTES), Vec::with_capacity(USUAL_BYTES));
+    serde_json::to_writer(&mut json, header).ok()?;
+    URL_SAFE_NO_PAD.encode_string(&json, &mut jwt);
     jwt.push('.');
-    URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims).ok()?, &mut jwt);
+    json.clear();
+    serde_json::to_writer(&mut json, claims).ok()?;
+    URL_SAFE_NO_PAD.encode_string(&json, &mut jwt);
     let signature = key.sign(header.0, jwt.as_bytes())?;
     jwt.push('.');
     URL_SAFE_NO_PAD.encode_string(&signature, &mut jwt);

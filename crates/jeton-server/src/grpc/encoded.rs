@@ -34,7 +34,7 @@ pub fn encode_token(token: &Token) -> Encoded {
     framed.push(0);
     // A token has kilobytes; what an authority may answer is bounded.
     framed.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    // A vector has room.
+    // It fails where there is no more room, and a vector grows.
     let _ = response.encode(&mut framed);
     let bytes = Bytes::from(framed);
     let access_token = text_in(&response, &bytes).unwrap_or_else(|| issued.access_token.clone());
