@@ -157,7 +157,9 @@ impl TokenSource for Signing {
                 // Nobody may be waiting any more.
                 let _ = round.done.send(first.elapsed());
             }
-            Ok(answer.as_ref().clone())
+            // A text of its own, as whoever reads an answer makes it.
+            let text = answer.access_token.expose_secret().to_owned();
+            Ok(IssuedToken { access_token: text.into(), ..answer.as_ref().clone() })
         })
     }
 }
