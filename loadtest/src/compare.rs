@@ -10,7 +10,6 @@ mod servers;
 mod started;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -132,12 +131,9 @@ pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<Comparison> {
     if DEBUG_BUILD {
         note(DEBUG_WARNING);
     }
-    started::end_with_a_signal()?;
-    let folder = std::env::temp_dir().join(format!("loadtest-{}", std::process::id()));
-    let outcome = start(arguments, &folder).and_then(|sides| sides.measure());
-    // A temporary folder; what is left of it harms nobody.
-    let _ = fs::remove_dir_all(&folder);
-    outcome
+    let folder = tempfile::Builder::new().prefix("loadtest-").tempdir().context("a temporary folder")?;
+    started::end_with_a_signal(folder.path().to_owned())?;
+    start(arguments, folder.path()).and_then(|sides| sides.measure())
 }
 
 fn start<'a>(arguments: &'a CompareArguments, folder: &'a Path) -> anyhow::Result<Sides<'a>> {

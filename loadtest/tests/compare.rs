@@ -90,15 +90,16 @@ fn half_of_the_saturation_is_half_of_what_so_many_callers_get_at_most() {
 
 #[test]
 #[ignore = "needs jeton; .ci/run has it"]
-fn a_signal_ends_the_servers_too() {
+fn a_signal_ends_the_servers_too_and_leaves_no_keys_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(PROGRAM);
     command.args(["compare", "--shape", "1x1", "--seconds", "600"]).env("TMPDIR", folder.path());
     let mut compare = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let endpoints = folder.path().join(format!("loadtest-{}", compare.id())).join("jeton/endpoints.json");
+    let inside = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let endpoints = || fs::read(inside().next()?.join("jeton/endpoints.json")).ok();
     let start = Instant::now();
     let broker = loop {
-        let said = fs::read(&endpoints).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let said = endpoints().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
         if let Some(said) = said {
             break said["grpc"].as_str().unwrap().to_owned();
         }
@@ -108,6 +109,7 @@ fn a_signal_ends_the_servers_too() {
     let pid = rustix::process::Pid::from_child(&compare);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(compare.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(inside().count(), 0, "what was there when it ended");
     while TcpStream::connect(&broker).is_ok() {
         assert!(start.elapsed() < PATIENCE, "the broker ends");
         thread::sleep(Duration::from_millis(20));

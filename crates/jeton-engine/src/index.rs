@@ -123,13 +123,13 @@ impl Index {
         let made = Arc::new(Slot::new(key.clone(), owner.clone(), now));
         let kept = Arc::clone(self.slots.pin().get_or_insert_with(key.clone(), || Arc::clone(&made)));
         if Arc::ptr_eq(&kept, &made) {
-            self.owners().entry(owner.clone()).or_default().push(&kept, self.least_weight);
             self.by_identity().insert(place(&kept), Arc::clone(&kept));
             // Somebody may have taken it out between the two.
             if kept.state().gone {
                 self.by_identity().remove(&place(&kept));
             }
             self.weigh(&kept, now);
+            self.own(&kept);
             // What is in use cannot go, so the new one does.
             if self.weight() > self.max_weight {
                 self.remove(&kept);
@@ -180,15 +180,23 @@ impl Index {
         self.writer.put(Pending::Remove(slot.key.clone()));
     }
 
+    /// Puts a slot into its owner's line, unless it has left again.
+    fn own(&self, slot: &Arc<Slot>) {
+        let state = slot.state();
+        if !state.gone {
+            self.owners().entry(slot.owner.clone()).or_default().push(slot, self.least_weight);
+        }
+    }
+
     fn change(&self, owner: &Principal, before: u64, after: u64) {
         self.weight.fetch_add(after, Relaxed);
         self.weight.fetch_sub(before, Relaxed);
         let mut owners = self.owners();
-        if let Some(entry) = owners.get_mut(owner) {
-            entry.weight = (entry.weight + after).saturating_sub(before);
-            if entry.weight == 0 && entry.slots.iter().all(|slot| slot.strong_count() == 0) {
-                owners.remove(owner);
-            }
+        let entry = owners.entry(owner.clone()).or_default();
+        entry.weight = (entry.weight + after).saturating_sub(before);
+        // No slot weighs nothing.
+        if entry.weight == 0 {
+            owners.remove(owner);
         }
     }
 
@@ -251,5 +259,26 @@ impl Index {
 
     fn owners(&self) -> std::sync::MutexGuard<'_, HashMap<Principal, Owner>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jeton_core::{Mono, Wall};
+
+    use super::*;
+    use crate::testing::{caller, key};
+
+    #[test]
+    fn of_a_caller_whose_slots_are_gone_nothing_is_left() {
+        let now = Now { wall: Wall::default(), mono: Mono::default(), boot: Mono::default() };
+        let (writer, _writes) = Writer::new(10);
+        let index = Index::new(&EngineSettings::default(), writer);
+        for n in 0..10_000_u32 {
+            let slot = index.ensure(&key(u64::from(n), "a"), &caller(n), now).unwrap();
+            index.remove(&slot);
+        }
+        assert_eq!((index.len(), index.weight()), (0, 0));
+        assert_eq!(index.owners().len(), 0, "callers are remembered for nothing");
     }
 }

@@ -38,9 +38,9 @@ impl Queue {
         if slot.due().is_some_and(|before| before <= due) {
             return;
         }
-        slot.set_due(Some(due));
         heap.sequence += 1;
         let sequence = heap.sequence;
+        slot.set_due(Some((due, sequence)));
         heap.entries.push(Reverse(Entry { due, sequence, slot: Arc::downgrade(slot) }));
         if heap.entries.len() >= heap.compact_at.max(SHORT) {
             heap.entries.retain(|Reverse(entry)| entry.stands().is_some());
@@ -74,9 +74,9 @@ impl Queue {
 }
 
 impl Entry {
-    /// The slot, if it is still there and has not got an earlier time since.
+    /// The slot, if it is still there and this is its latest entry: it may have got an earlier time since, and this one again after that.
     fn stands(&self) -> Option<Arc<Slot>> {
-        self.slot.upgrade().filter(|slot| slot.due() == Some(self.due))
+        self.slot.upgrade().filter(|slot| slot.entry() == Some(self.sequence))
     }
 }
 
@@ -97,5 +97,34 @@ impl PartialOrd for Entry {
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.due, self.sequence).cmp(&(other.due, other.sequence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jeton_core::{Now, Wall};
+
+    use super::*;
+    use crate::testing::{caller, key};
+
+    #[test]
+    fn slots_that_are_looked_at_early_and_come_back_to_their_time_leave_nothing_behind() {
+        const SLOTS: usize = 200;
+        let now = Now { wall: Wall::default(), mono: Mono::default(), boot: Mono::default() };
+        let queue = Queue::default();
+        let slots: Vec<_> =
+            (0..SLOTS as u64).map(|n| Arc::new(Slot::new(key(n, "a"), caller(1), now))).collect();
+        let due = Mono::from_millis(12 * 3_600_000);
+        slots.iter().for_each(|slot| queue.push(slot, due));
+        for tick in 0..100_000 {
+            let now = Mono::from_millis(tick * 250);
+            // In each tick some watch begins, and is over: another slot each time.
+            let slot = &slots[usize::try_from(tick).unwrap() % SLOTS];
+            queue.push(slot, now);
+            assert!(queue.pop(now).is_some());
+            queue.push(slot, due);
+        }
+        let entries = queue.lock().entries.len();
+        assert!(entries <= SHORT, "{entries} entries for {SLOTS} slots");
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Slot {
     earlier: AtomicI64,
     /// When the queue brings it up, on the boot-time clock; [`NEVER`]: it stands in no line. Written under the queue's lock.
     due: AtomicU64,
+    /// Which of the queue's entries stands for it. Written with that.
+    entry: AtomicU64,
     /// Its place in a line of its authority; [`NEVER`]: none. Written under the lock of the lines.
     place: AtomicU64,
     /// Its place in the order of recency; [`NEVER`]: none. Written under the lock of that.
@@ -130,6 +132,7 @@ impl Slot {
             pinned: AtomicI64::new(i64::MIN),
             earlier: AtomicI64::new(i64::MIN),
             due: AtomicU64::new(NEVER),
+            entry: AtomicU64::new(NEVER),
             place: AtomicU64::new(NEVER),
             rank: AtomicU64::new(NEVER),
             weight: AtomicU64::new(0),
@@ -160,8 +163,13 @@ impl Slot {
         Some(self.due.load(Relaxed)).filter(|due| *due != NEVER).map(Mono::from_millis)
     }
 
-    pub(crate) fn set_due(&self, due: Option<Mono>) {
-        self.due.store(due.map_or(NEVER, Mono::as_millis), Relaxed);
+    pub(crate) fn entry(&self) -> Option<u64> {
+        Some(self.entry.load(Relaxed)).filter(|entry| *entry != NEVER)
+    }
+
+    pub(crate) fn set_due(&self, due: Option<(Mono, u64)>) {
+        self.due.store(due.map_or(NEVER, |(due, _)| due.as_millis()), Relaxed);
+        self.entry.store(due.map_or(NEVER, |(_, entry)| entry), Relaxed);
     }
 
     pub(crate) fn place(&self) -> Option<u64> {

@@ -63,13 +63,22 @@ impl TokenStore for Store {
 
     fn write(&self, batch: Vec<TokenWrite>) -> BoxFuture<'_, Result<(), TokenStoreError>> {
         Box::pin(async move {
-            let written = self.0.write_tokens(batch).await;
-            if written.is_err() {
-                // The key of a new day was rolled back with its row: nothing more may be sealed with it.
-                self.0.day_keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            }
-            written
+            let mut unwritten = Unwritten(Some(&self.0));
+            self.0.write_tokens(batch).await?;
+            unwritten.0 = None;
+            Ok(())
         })
+    }
+}
+
+/// A write under way. If it fails or is given up, the key of a new day is rolled back with its row: nothing more may be sealed with it.
+struct Unwritten<'a>(Option<&'a Inner>);
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0 {
+            inner.day_keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 }
 

@@ -1,8 +1,12 @@
 //! What `compare` starts ends with it, also where a signal ends it.
 
 use std::{
+    fs,
+    path::PathBuf,
     process::{Child, Command},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -29,14 +33,14 @@ pub(super) fn end(child: &mut Child) {
     started.retain(|other| *other != pid);
 }
 
-/// From now on SIGINT and SIGTERM end what was started, and then this process.
-pub(super) fn end_with_a_signal() -> anyhow::Result<()> {
+/// From now on SIGINT and SIGTERM end what was started, and then this process; of the folder, which has keys, nothing is left.
+pub(super) fn end_with_a_signal(folder: PathBuf) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (interrupt, terminate) = {
         let _entered = runtime.enter();
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
+    thread::Builder::new().name("signals".into()).spawn(move || {
         let number = runtime.block_on(async {
             let (mut interrupt, mut terminate) = (interrupt, terminate);
             tokio::select! {
@@ -46,6 +50,13 @@ pub(super) fn end_with_a_signal() -> anyhow::Result<()> {
         });
         for pid in started().iter() {
             let _ = kill_process(*pid, Signal::KILL);
+        }
+        // What is killed may write its last meanwhile.
+        for _ in 0..100 {
+            if fs::remove_dir_all(&folder).is_ok() || !folder.exists() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
         }
         // As shells count it.
         std::process::exit(128 + number.as_raw());

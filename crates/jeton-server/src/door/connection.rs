@@ -213,12 +213,18 @@ async fn gone<S>(mut pings: PingPong, stream: Gather<S>) -> Event {
     }
 }
 
+/// Bytes of all requests of a connection that nobody has read yet.
+const WINDOW: u32 = 256 * 1024;
+
 fn builder(settings: &DoorSettings) -> server::Builder {
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(settings.max_concurrent_streams)
         .initial_window_size(64 * 1024)
-        .initial_connection_window_size(256 * 1024)
+        .initial_connection_window_size(WINDOW)
+        // Each message that waits to be read is charged what it lacks of 256 bytes: as many of 64 and more may wait as the window lets in.
+        // The library's own measure ends a connection on which a thousand watched tokens are asked for at once.
+        .data_frame_budget(4 * WINDOW as usize)
         .max_frame_size(16 * 1024)
         .max_header_list_size(settings.max_header_bytes)
         // Callers that leave before their requests were looked at: as many as may leave at all, because one that leaves must not take the

@@ -358,3 +358,21 @@ async fn an_answer_with_another_last_byte_arrives_whole_through_any_window() {
         assert!(whole[..999] == [7; 999] && whole[999..] == [8], "window {window}");
     }
 }
+
+#[tokio::test]
+async fn a_thousand_small_messages_that_wait_together_end_no_connection() {
+    let (near, far) = duplex(64 * 1024);
+    tokio::spawn(serve(near, shared(), Instant::now(), None));
+    let (mut send, connection) = h2::client::handshake(far).await.unwrap();
+    tokio::spawn(connection);
+    // Nobody reads what this one says.
+    let (begun, mut words) = send.send_request(called("stream").body(()).unwrap(), false).unwrap();
+    begun.await.unwrap();
+    for _ in 0..1_000 {
+        words.send_data(Bytes::from_static(&[0; 60]), false).unwrap();
+    }
+    // Whatever was sent before is there when these are answered.
+    for _ in 0..1_000 {
+        send.clone().send_request(called("short").body(()).unwrap(), true).unwrap().0.await.unwrap();
+    }
+}
