@@ -9,9 +9,7 @@ mod load;
 mod servers;
 mod started;
 
-use std::{
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use collector::Collector;

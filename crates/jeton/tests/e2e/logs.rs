@@ -58,6 +58,11 @@ impl Collector {
         self.bodies.lock().unwrap().clone()
     }
 
+    /// How often something came to a path.
+    pub(crate) fn count(&self, path: &str) -> usize {
+        self.bodies.lock().unwrap().iter().filter(|(to, _)| to == path).count()
+    }
+
     /// The log records, with the names of their scopes.
     fn records(&self) -> Vec<(String, Value)> {
         let bodies = self.bodies().into_iter().filter(|(path, _)| path == "/v1/logs");

@@ -21,7 +21,7 @@ use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
     logs::Collector,
-    support::{VAULT, World, reason, request, token},
+    support::{VAULT, World, reason, request, token, until},
 };
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -234,6 +234,9 @@ async fn no_secret_is_in_clear_in_the_stores_the_logs_or_what_is_exported_while_
     let (sent, answered) = send_secrets(&world).await;
     let (mut canaries, said) = bring_secrets(&world).await;
     canaries.extend(sent);
+    // What was done with them is exported in batches.
+    let before = collector.count("/v1/traces");
+    until("the spans of it are exported", || collector.count("/v1/traces") > before);
     let mut scanned = vec![
         (PathBuf::from("what commands said"), said),
         (PathBuf::from("what callers were told"), answered),
