@@ -326,7 +326,7 @@ impl Slot {
     pub(crate) fn bytes(&self) -> u64 {
         let key = self.key.target.as_str().len() * 2
             + self.key.claims.as_ref().map_or(0, |c| c.as_str().len())
-            + 2_900;
+            + 3_100;
         let token = self.token.load().as_ref().map_or(0, |c| c.encoded.bytes.len() + 360);
         (key + token) as u64
     }
