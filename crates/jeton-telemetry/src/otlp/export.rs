@@ -202,6 +202,10 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=canary"),
         ])
         .exports(&OtlpSettings::default());
+        let warns =
+            Exporter::new(exports.traces.clone().unwrap(), Arc::default(), CancellationToken::new()).unwrap();
+        // tracing asks whose thread meets a warning first whether it is wanted: a test beside this one, without a log, would say no.
+        assert!(!warns.export(&ExportTraceServiceRequest::default()).await);
         for (otlp, stopped, expected, other) in [
             (exports.metrics.clone(), false, "tried again at the next interval", "lost"),
             (exports.metrics.clone(), true, "this last push is lost", "again"),
