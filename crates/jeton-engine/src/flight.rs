@@ -118,11 +118,14 @@ impl Shared {
             }
             return landing;
         }
-        let flying = Flying { shared: Arc::clone(self), slot: Arc::clone(slot), landing: Landing::default() };
         let span = self.span(slot, &wish);
+        // From here on nothing panics under the lock, which its drop takes.
+        let flying = Flying { shared: Arc::clone(self), slot: Arc::clone(slot), landing: Landing::default() };
         let flight = Flight::new(Arc::clone(&flying.landing), &span);
         let landing = flight.join();
         state.flight = Some(flight);
+        // Whoever waits takes its permit in the flight.
+        state.by_itself = permitted;
         drop(state);
         let work = span.within(async move {
             let Flying { shared, slot, landing } = &flying;
@@ -297,7 +300,7 @@ impl Shared {
         state.last_error = None;
         state.retry_at = None;
         state.prepared = false;
-        if std::mem::take(&mut state.by_itself) {
+        if state.by_itself {
             slot.mark_refreshed();
         }
         let gone = state.gone;

@@ -203,7 +203,6 @@ impl Shared {
                     self.counts
                         .delayed(slot.key.authority, now.boot.saturating_since(cached.token.refresh_boot));
                 }
-                slot.state().by_itself = true;
                 drop(self.fly(slot, Wish::ours(priority), true, now));
                 Next::Nothing
             }

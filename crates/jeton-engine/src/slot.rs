@@ -103,7 +103,7 @@ pub(crate) struct State {
     pub(crate) forced_at: Option<Mono>,
     /// Whether an assertion was asked for ahead of the coming refresh.
     pub(crate) prepared: bool,
-    /// Whether the flight was started by the queue, and not by a caller.
+    /// Whether the flight, or the last one, was started by the queue, and not by a caller.
     pub(crate) by_itself: bool,
     /// Counts revocations: what a flight asked for before the latest is nobody's.
     pub(crate) revocations: u64,

@@ -102,6 +102,7 @@ impl Engine {
         let now = shared.clock.now();
         kept.holds.into_iter().for_each(|hold| shared.gate.restore(hold, now));
         let owner = Principal::restored();
+        let mut valid = 0;
         for stored in kept.tokens {
             let token = Token::restored(stored.token, stored.issued_at, stored.refresh_at, now);
             // A wall clock that was set back would give it more life than it has.
@@ -109,13 +110,21 @@ impl Engine {
                 shared.writer.put(Pending::Remove(stored.key));
                 continue;
             }
+            valid += 1;
             // Nobody's share: whoever asked for them is not known any more.
-            let Ok(slot) = shared.index.ensure(&stored.key, &owner, now) else { break };
+            let Ok(slot) = shared.index.ensure(&stored.key, &owner, now) else { continue };
             slot.restore_used(stored.last_used, token.lifetime(), now);
             stored.earlier_until.into_iter().for_each(|until| slot.note_earlier(until));
             let cached = shared.put(&slot, token);
             shared.index.weigh(&slot, now);
             shared.enqueue(&slot, &cached.token);
+        }
+        let left_out = valid - shared.index.len();
+        if left_out > 0 {
+            tracing::warn!(
+                left_out,
+                "the cache has no room for all tokens that were kept over the restart; whoever asks for one of these waits for its authority: raise engine.max_entries and engine.max_bytes"
+            );
         }
     }
 }

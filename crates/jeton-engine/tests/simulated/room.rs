@@ -2,7 +2,7 @@
 
 use jeton_core::profile::AuthorityLimits;
 use jeton_engine::{
-    Ask, EngineSettings, TokenError,
+    Ask, EngineSettings, TokenError, TokenStore,
     testing::{Script, caller, key},
 };
 
@@ -104,6 +104,22 @@ async fn a_flight_under_way_makes_room_for_nobody_and_every_waiter_gets_its_toke
     world.clock.advance(S(9)).await;
     world.check(&key(CAP + 3, "a"), &late.await.unwrap().unwrap());
     assert!(world.engine.stats().slots <= 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_smaller_cache_has_no_room_for_after_a_restart_leaves_the_store_too() {
+    let world = World::new().await;
+    for n in 0..50 {
+        world.token(&key(n, "a")).await.unwrap();
+    }
+    let smaller = EngineSettings { max_entries: 10, max_bytes: 1 << 20, ..generous() };
+    let world = world.restart(&smaller).await;
+    world.clock.advance(MS(500)).await;
+    let warm = (0..50).filter(|n| world.engine.cached(&key(*n, "a")).is_some()).count();
+    assert_eq!(warm, 10);
+    let mut kept = world.store.load().await.unwrap().tokens;
+    kept.retain(|stored| world.engine.cached(&stored.key).is_none());
+    assert_eq!(kept.len(), 0, "kept for nobody");
 }
 
 #[tokio::test(start_paused = true)]

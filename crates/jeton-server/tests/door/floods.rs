@@ -245,15 +245,22 @@ fn priorities() {
     alone(async { is_cut_off("priority", || repeated(&frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]))).await });
 }
 
+/// Of a request whose answer is long in coming.
+fn parts_of_a_body(part: &[u8]) -> Flood {
+    Flood {
+        opening: frame(HEADERS, END_HEADERS, 1, &header_block("/test.Slow/60000")),
+        ..repeated(&frame(DATA, 0, 1, part))
+    }
+}
+
 #[test]
 fn empty_parts_of_a_body() {
-    alone(async {
-        is_cut_off("empty data", || Flood {
-            opening: frame(HEADERS, END_HEADERS, 1, &header_block("/test.Slow/60000")),
-            ..repeated(&frame(DATA, 0, 1, &[]))
-        })
-        .await;
-    });
+    alone(async { is_cut_off("empty data", || parts_of_a_body(&[])).await });
+}
+
+#[test]
+fn parts_of_a_body_of_one_byte() {
+    alone(async { is_cut_off("bytes", || parts_of_a_body(&[0])).await });
 }
 
 #[test]
