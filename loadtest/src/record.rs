@@ -187,8 +187,11 @@ impl Latency {
         max: f64::NAN,
     };
 
-    /// Of a histogram in nanoseconds.
+    /// Of a histogram in nanoseconds; unknown where nothing was answered.
     pub(crate) fn of<C: Counter>(histogram: &Histogram<C>) -> Self {
+        if histogram.is_empty() {
+            return Self::UNKNOWN;
+        }
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
         Self {
             mean: histogram.mean() / 1_000.0,
@@ -234,6 +237,7 @@ mod tests {
             [(1, 0), (1, 1)]
         );
         assert_eq!(one.failed(), 1);
+        assert!(Latency::of(&Record::new().latency).max.is_nan());
         let latency = Latency::of(&one.latency);
         assert!((latency.max - 150.0).abs() < 1.0 && (latency.p50 - 50.0).abs() < 1.0, "{latency:?}");
     }
